@@ -1,0 +1,442 @@
+//! Owns what a user may ask of `prepare` and checks it before any file is opened; never touches files.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::dedup::Dedup;
+use crate::document::is_language_label;
+use crate::normalize::Normalize;
+use crate::tokenizer::TrainConfig;
+
+/// Everything `data prepare` does, from raw files to token shards.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrepareConfig {
+    /// Folder of the finished dataset. It must not exist, or be empty, or hold a dataset made from this configuration.
+    pub output_dir: PathBuf,
+    /// The raw files, read in this order.
+    pub sources: Vec<SourceConfig>,
+    /// Licences whose texts may be used: SPDX identifiers, or prefixes that end in `*`. Texts under another licence are
+    /// dropped and counted. Required; when it is missing the error lists the licences that the sources name.
+    #[serde(default, alias = "allow_licenses")]
+    pub allow_licences: Vec<String>,
+    /// Accept licences that forbid commercial use (they must still be listed in `allow_licences`). While this is false,
+    /// a source that holds such a text is refused as a whole run, so that none slips in.
+    #[serde(default)]
+    pub non_commercial: bool,
+    /// Text normalisation.
+    #[serde(default)]
+    pub normalize: Normalize,
+    /// Deduplication.
+    #[serde(default)]
+    pub dedup: Dedup,
+    /// Held-out documents.
+    #[serde(default)]
+    pub validation: ValidationConfig,
+    /// The tokenizer: `path` to a tokenizer.json, or `train` to train one on the training documents.
+    pub tokenizer: TokenizerConfig,
+    /// Layout of the token shards.
+    #[serde(default)]
+    pub shards: ShardConfig,
+    /// What a damaged compressed or Parquet file does to the run.
+    #[serde(default)]
+    pub on_damage: OnDamage,
+    /// Bounds on what a file may make this process hold or write.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Seed of the order of the documents inside a shard.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// One group of raw files that are read alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// A file, a folder (searched with its subfolders) or a glob such as `corpora/*/data.jsonl`. Relative paths start at
+    /// the current directory.
+    pub path: String,
+    /// Globs of files to leave out, matched against the path and against the path below `path`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// File format.
+    #[serde(default)]
+    pub format: Format,
+    /// Which fields or columns hold what.
+    #[serde(default)]
+    pub fields: FieldNames,
+    /// Language of rows that name none: ISO 639-3 and ISO 15924 codes, `ary_Arab`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lang: Option<String>,
+    /// Corpus name of rows that name none; without it the file name up to its first dot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Licence of rows that name none.
+    #[serde(default, alias = "license", skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+    /// What one document of a text file is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
+}
+
+impl SourceConfig {
+    /// A source with every setting at its default.
+    pub fn at(path: impl Into<String>) -> SourceConfig {
+        SourceConfig {
+            path: path.into(),
+            exclude: Vec::new(),
+            format: Format::Auto,
+            fields: FieldNames::default(),
+            lang: None,
+            source: None,
+            licence: None,
+            unit: None,
+        }
+    }
+}
+
+/// File formats. Any of them but Parquet may be compressed: `.gz` or `.zst`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// By the file name: `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.txt`, `.parquet`.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Jsonl,
+    /// Comma separated values with a header line, quoted as in RFC 4180.
+    Csv,
+    /// Tab separated values with a header line, quoted as in RFC 4180.
+    Tsv,
+    /// Plain text, cut by `unit`.
+    Text,
+    /// Apache Parquet (no compression, Snappy, gzip or Zstandard pages).
+    Parquet,
+}
+
+/// What one document of a text file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Every line that is not blank.
+    Line,
+    /// Lines up to the next blank line.
+    #[default]
+    Paragraph,
+    /// The whole file.
+    File,
+}
+
+/// Names of the fields or columns. A dot reaches into an object: `metadata.lang`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FieldNames {
+    /// The text; `text` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The language, `ary` or `ary_Arab`; `lang` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lang: Option<String>,
+    /// The script, `Arab`, when the language field holds only a language; `script` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+    /// The corpus; `source` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The licence; `licence` or else `license` by default.
+    #[serde(default, alias = "license", skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+    /// The address the text was published at; `url` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// A stable identifier. Not read by default: documents are then identified by their text. With it, an edited text
+    /// keeps its identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// Which documents are held out. The choice depends on the text alone, so equal texts of all sources fall on one side,
+/// and adding data never moves a training document into validation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationConfig {
+    /// Share of the documents of each language, between 0 and 0.5.
+    #[serde(default = "default_fraction")]
+    pub fraction: f64,
+    /// At least this many documents of a language, though never more than a tenth of them.
+    #[serde(default = "default_min_documents")]
+    pub min_documents: u64,
+    /// At most this many documents of a language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_documents: Option<u64>,
+}
+
+impl Default for ValidationConfig {
+    fn default() -> Self {
+        ValidationConfig { fraction: default_fraction(), min_documents: default_min_documents(), max_documents: None }
+    }
+}
+
+/// Largest `validation.fraction`.
+pub const MAX_VALIDATION_FRACTION: f64 = 0.5;
+
+fn default_fraction() -> f64 {
+    0.02
+}
+
+fn default_min_documents() -> u64 {
+    16
+}
+
+/// Where the tokenizer comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenizerConfig {
+    /// A tokenizer.json, as `tokenizer train` or Hugging Face tokenizers write it.
+    Path(PathBuf),
+    /// Train one on the training documents.
+    Train(TrainConfig),
+}
+
+/// Layout of the token shards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShardConfig {
+    /// A shard is closed at the document that brings it to this many tokens.
+    #[serde(default = "default_shard_tokens")]
+    pub max_tokens: u64,
+}
+
+impl Default for ShardConfig {
+    fn default() -> Self {
+        ShardConfig { max_tokens: default_shard_tokens() }
+    }
+}
+
+fn default_shard_tokens() -> u64 {
+    128 * 1024 * 1024
+}
+
+/// What a damaged compressed or Parquet file does to the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDamage {
+    /// Stop with the file and the byte; nothing is written.
+    #[default]
+    Error,
+    /// Keep the whole rows before the damage, record the file in the quarantine and go on.
+    Quarantine,
+}
+
+/// Bounds on what one input file may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Largest record in bytes; a larger one is quarantined.
+    #[serde(default = "default_record_bytes")]
+    pub max_record_bytes: u64,
+    /// Most bytes that one file may expand to; beyond it the run stops.
+    #[serde(default = "default_file_bytes")]
+    pub max_file_bytes: u64,
+    /// Most bytes out for one compressed byte in, counted once a file has produced 64 MiB.
+    #[serde(default = "default_expansion")]
+    pub max_expansion: u64,
+}
+
+/// Default of [`Limits::max_record_bytes`]: 16 MiB, thirty times the longest law of the Moroccan collection.
+pub const DEFAULT_RECORD_BYTES: u64 = 16 * 1024 * 1024;
+/// Largest [`Limits::max_record_bytes`]: 1 GiB, so that lengths fit 32 bits.
+pub const MAX_RECORD_BYTES: u64 = 1024 * 1024 * 1024;
+/// Default of [`Limits::max_file_bytes`]: 1 TiB.
+pub const DEFAULT_FILE_BYTES: u64 = 1024 * 1024 * 1024 * 1024;
+/// Default of [`Limits::max_expansion`]. Text corpora compress 3 to 30 times; gzip cannot pass 1032.
+pub const DEFAULT_EXPANSION: u64 = 250;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_record_bytes: DEFAULT_RECORD_BYTES,
+            max_file_bytes: DEFAULT_FILE_BYTES,
+            max_expansion: DEFAULT_EXPANSION,
+        }
+    }
+}
+
+fn default_record_bytes() -> u64 {
+    DEFAULT_RECORD_BYTES
+}
+
+fn default_file_bytes() -> u64 {
+    DEFAULT_FILE_BYTES
+}
+
+fn default_expansion() -> u64 {
+    DEFAULT_EXPANSION
+}
+
+/// A configuration that cannot be carried out; every problem is named with its key and what to write.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{}", .problems.join("\n"))]
+pub struct ConfigError {
+    /// One line a problem.
+    pub problems: Vec<String>,
+}
+
+impl PrepareConfig {
+    /// Checks every rule that needs no file.
+    ///
+    /// # Errors
+    /// All problems found, each with its key and what to write.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        if self.output_dir.as_os_str().is_empty() {
+            problems.push("output_dir: is empty; write the folder that shall hold the dataset".to_owned());
+        }
+        if self.sources.is_empty() {
+            problems.push("sources: is empty; write at least one `- path: FILE_FOLDER_OR_GLOB`".to_owned());
+        }
+        for (i, source) in self.sources.iter().enumerate() {
+            source.check(&format!("sources[{i}]"), &mut problems);
+        }
+        for (i, licence) in self.allow_licences.iter().enumerate() {
+            if licence.trim().is_empty() {
+                problems.push(format!("allow_licences[{i}]: is empty; write an SPDX identifier such as `MIT`, or remove it"));
+            }
+        }
+        self.validation.check(&mut problems);
+        self.limits.check(&mut problems);
+        if self.shards.max_tokens == 0 {
+            problems.push("shards.max_tokens: is 0; write a number of tokens, for example 134217728".to_owned());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+    }
+
+    /// Hexadecimal BLAKE3 of everything that decides the dataset's content: all fields but `output_dir`.
+    pub fn digest(&self) -> String {
+        let located = PrepareConfig { output_dir: PathBuf::new(), ..self.clone() };
+        json_digest(&located)
+    }
+
+    /// Hexadecimal BLAKE3 of the fields that decide which documents are kept, before any tokenizer.
+    pub(crate) fn documents_digest(&self) -> String {
+        json_digest(&(
+            &self.sources,
+            &self.allow_licences,
+            self.non_commercial,
+            self.normalize,
+            self.dedup,
+            &self.validation,
+            self.on_damage,
+            &self.limits,
+        ))
+    }
+}
+
+/// Hexadecimal BLAKE3 of a value's JSON form.
+pub(crate) fn json_digest(value: &impl Serialize) -> String {
+    // Plain data with string keys always has a JSON form.
+    let json = serde_json::to_vec(value).unwrap_or_default();
+    blake3::hash(&json).to_hex().to_string()
+}
+
+impl SourceConfig {
+    fn check(&self, key: &str, problems: &mut Vec<String>) {
+        if self.path.trim().is_empty() {
+            problems.push(format!("{key}.path: is empty; write a file, a folder or a glob such as `corpora/*/data.jsonl`"));
+        }
+        if let Some(lang) = &self.lang
+            && !is_language_label(lang)
+        {
+            problems.push(format!(
+                "{key}.lang: `{lang}` is not a language label; write ISO 639-3 and ISO 15924 codes joined by `_`, \
+                 for example `ary_Arab` or `ary_Latn`"
+            ));
+        }
+        if self.source.as_ref().is_some_and(|name| !is_source_name(name)) {
+            problems.push(format!("{key}.source: write a name of 1 to {MAX_SOURCE_NAME_BYTES} bytes without control characters"));
+        }
+        if self.licence.as_ref().is_some_and(|licence| licence.trim().is_empty()) {
+            problems.push(format!("{key}.licence: is empty; write an SPDX identifier such as `CC0-1.0`, or remove the key"));
+        }
+        if self.unit.is_some() && !matches!(self.format, Format::Auto | Format::Text) {
+            problems.push(format!("{key}.unit: only text files are cut into units; remove it, or write `format: text`"));
+        }
+        if self.format == Format::Text && self.fields != FieldNames::default() {
+            problems.push(format!("{key}.fields: text files have no fields; remove it and write `lang:` and `licence:`"));
+        }
+        for (name, value) in self.fields.given() {
+            if value.is_empty() || value.split('.').any(str::is_empty) {
+                problems.push(format!("{key}.fields.{name}: `{value}` is not a field name; write for example `metadata.{name}`"));
+            }
+        }
+    }
+}
+
+impl FieldNames {
+    fn given(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        [
+            ("text", &self.text),
+            ("lang", &self.lang),
+            ("script", &self.script),
+            ("source", &self.source),
+            ("licence", &self.licence),
+            ("url", &self.url),
+            ("id", &self.id),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| value.as_ref().map(|value| (name, value)))
+    }
+}
+
+/// Longest corpus name in bytes.
+pub const MAX_SOURCE_NAME_BYTES: usize = 256;
+
+/// Whether `name` can stand as a corpus name in manifests and mixture weights.
+pub(crate) fn is_source_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_SOURCE_NAME_BYTES && !name.chars().any(char::is_control)
+}
+
+impl ValidationConfig {
+    fn check(&self, problems: &mut Vec<String>) {
+        if !(0.0..=MAX_VALIDATION_FRACTION).contains(&self.fraction) {
+            problems.push(format!(
+                "validation.fraction: {} is not between 0 and {MAX_VALIDATION_FRACTION}; write a share such as 0.02",
+                self.fraction
+            ));
+        }
+        if self.max_documents.is_some_and(|max| max < self.min_documents) {
+            problems.push(format!(
+                "validation.max_documents: is below validation.min_documents ({}); lower that one as well",
+                self.min_documents
+            ));
+        }
+        let largest = self.max_documents.unwrap_or(0).max(self.min_documents);
+        if largest > MAX_BOUNDED_DOCUMENTS {
+            problems.push(format!(
+                "validation: {largest} documents a language is above {MAX_BOUNDED_DOCUMENTS}; use `fraction` for more"
+            ));
+        }
+    }
+}
+
+/// Largest `validation.min_documents` and `max_documents`; that many hashes a language are kept in memory.
+pub const MAX_BOUNDED_DOCUMENTS: u64 = 1_000_000;
+
+impl Limits {
+    fn check(&self, problems: &mut Vec<String>) {
+        if self.max_record_bytes == 0 || self.max_record_bytes > MAX_RECORD_BYTES {
+            problems.push(format!(
+                "limits.max_record_bytes: {} is not between 1 and {MAX_RECORD_BYTES}; the default is {DEFAULT_RECORD_BYTES}",
+                self.max_record_bytes
+            ));
+        }
+        if self.max_file_bytes == 0 {
+            problems.push(format!("limits.max_file_bytes: is 0; the default is {DEFAULT_FILE_BYTES}"));
+        }
+        if self.max_expansion == 0 {
+            problems.push(format!("limits.max_expansion: is 0; the default is {DEFAULT_EXPANSION}"));
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Owns what can be wrong with an input file; never touches files.
+
+use std::io;
+use std::path::PathBuf;
+
+/// An input that cannot be read, named with file, place, cause and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// A path of the configuration names nothing.
+    #[error("{}: no such file or folder; check the path, which starts at the current directory", .path.display())]
+    NotFound {
+        /// The path as the configuration gives it.
+        path: PathBuf,
+    },
+    /// A glob is malformed.
+    #[error("`{pattern}` is not a valid glob ({what}); `*`, `?`, `[a-z]` and `**/` are understood")]
+    BadGlob {
+        /// The glob.
+        pattern: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A folder or glob holds no file of a known format.
+    #[error(
+        "`{pattern}` holds no input file ({ignored} others were passed over); \
+         name the files, or write `format:` if their names end in something else"
+    )]
+    NoInput {
+        /// Path or glob as the configuration gives it.
+        pattern: String,
+        /// Files seen but not taken.
+        ignored: usize,
+    },
+    /// The file name does not tell the format.
+    #[error("{}: cannot tell the format from the name; write `format: jsonl`, `csv`, `tsv`, `text` or `parquet`{hint}", .path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// What to do for a container that is known but not read.
+        hint: &'static str,
+    },
+    /// A text file without a language or licence for its rows.
+    #[error("{}: a text file cannot name its {missing}; write `{missing}: {example}` beside `path`", .path.display())]
+    TextNeedsDefault {
+        /// The file.
+        path: PathBuf,
+        /// Key to write.
+        missing: &'static str,
+        /// A value that would do.
+        example: &'static str,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot be {action}; check that it is readable and the disk is whole", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// "opened", "read" or "listed".
+        action: &'static str,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// Compressed or columnar data that ends early or does not decode.
+    #[error(
+        "{}: damaged at byte {byte} of the file: {what} (whole rows before it: {rows}); \
+         fetch the file again, or write `on_damage: quarantine` to keep those rows", .path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Position in the file as stored, in bytes.
+        byte: u64,
+        /// What the decoder found.
+        what: String,
+        /// Rows before the damage, good or bad.
+        rows: u64,
+    },
+    /// The file expands beyond its limits.
+    #[error("{}: {what}; if the file is trusted, raise `limits.{limit}`", .path.display())]
+    Bomb {
+        /// The file.
+        path: PathBuf,
+        /// What was exceeded, with figures.
+        what: String,
+        /// Key of the limit.
+        limit: &'static str,
+    },
+    /// Text in another encoding than UTF-8.
+    #[error(
+        "{}: looks like {encoding}, not UTF-8; convert it: `iconv -f {iconv} -t UTF-8 < FILE > FILE.utf8`", .path.display()
+    )]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// Name for people.
+        encoding: &'static str,
+        /// Name for `iconv`.
+        iconv: &'static str,
+    },
+    /// A CSV, TSV or Parquet file without a column that is needed.
+    #[error("{}: no column `{column}`; it has {found}; write `fields: {{{field}: COLUMN}}`", .path.display())]
+    MissingColumn {
+        /// The file.
+        path: PathBuf,
+        /// Key below `fields`.
+        field: &'static str,
+        /// The column looked for.
+        column: String,
+        /// The columns there are.
+        found: String,
+    },
+    /// A Parquet column that is not a plain string.
+    #[error("{}: column `{column}` is {found}, not a string column; name another one in `fields`", .path.display())]
+    ColumnType {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// Its type.
+        found: String,
+    },
+}

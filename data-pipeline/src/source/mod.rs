@@ -1,0 +1,22 @@
+//! Owns turning untrusted files into rows under limits: discovery, decompression, encodings and formats; never judges
+//! what a text says.
+//!
+//! Suggested reading order: [`discover`], `stream` (bytes under limits), `window`, then one reader a format, then `feed`
+//! (all files as one sequence of chunks).
+
+mod csv;
+pub mod discover;
+mod encoding;
+mod error;
+mod feed;
+mod jsonl;
+mod parquet;
+mod row;
+mod stream;
+mod text;
+mod window;
+
+pub use error::SourceError;
+pub(crate) use feed::{Feed, FileEnd, Item};
+pub use row::Reason;
+pub(crate) use row::{Chunk, Fields, Place, Reject, RowRef};

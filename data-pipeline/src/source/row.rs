@@ -1,0 +1,266 @@
+//! Owns the shapes that pass from the readers to the gates: chunks, rows, rejected records and why; never touches files.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::config::FieldNames;
+
+/// Why a record did not become a document. The text form stands in statistics and in the quarantine file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// A JSONL line of nothing but white space. Counted, not quarantined.
+    BlankLine,
+    /// A JSONL line that is not one whole JSON object.
+    InvalidJson,
+    /// Bytes that are not UTF-8.
+    InvalidUtf8,
+    /// No text field.
+    MissingText,
+    /// The text field is null.
+    NullText,
+    /// The text field is a number, boolean, list or object.
+    TextNotString,
+    /// The text is empty or white space.
+    EmptyText,
+    /// A label field (language, source, licence, url, id) is not a string or not usable.
+    BadField,
+    /// Larger than `limits.max_record_bytes`.
+    RecordTooLarge,
+    /// A CSV or TSV record with another number of fields than the header.
+    ColumnCount,
+    /// A CSV or TSV record whose quotes do not close as RFC 4180 asks.
+    BadQuoting,
+    /// The record that the damage of its file cuts.
+    Damaged,
+    /// No language, and no default.
+    MissingLanguage,
+    /// The language is not an ISO 639-3 and ISO 15924 pair.
+    BadLanguage,
+    /// The licence (`missing` when there is none) is not in `allow_licences`. Counted, not quarantined.
+    Licence(String),
+    /// Same key form as an earlier document of the language. Counted, not quarantined.
+    Duplicate,
+}
+
+impl Reason {
+    /// Whether the record is written to the quarantine: it is broken, rather than unwanted.
+    pub fn is_quarantined(&self) -> bool {
+        !matches!(self, Reason::BlankLine | Reason::Licence(_) | Reason::Duplicate)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::BlankLine => "blank_line",
+            Reason::InvalidJson => "invalid_json",
+            Reason::InvalidUtf8 => "invalid_utf8",
+            Reason::MissingText => "missing_text",
+            Reason::NullText => "null_text",
+            Reason::TextNotString => "text_not_string",
+            Reason::EmptyText => "empty_text",
+            Reason::BadField => "bad_field",
+            Reason::RecordTooLarge => "record_too_large",
+            Reason::ColumnCount => "column_count",
+            Reason::BadQuoting => "bad_quoting",
+            Reason::Damaged => "damaged_file",
+            Reason::MissingLanguage => "missing_language",
+            Reason::BadLanguage => "bad_language",
+            Reason::Licence(id) => return write!(f, "licence:{id}"),
+            Reason::Duplicate => "duplicate",
+        })
+    }
+}
+
+/// Where a record stands in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Record number from 1 (for JSONL the line number, blank lines included; for CSV the header is not counted).
+    pub row: u64,
+    /// Position of its first byte in the decompressed stream; absent for Parquet.
+    pub byte: Option<u64>,
+}
+
+/// A record that a reader could not cut into fields.
+#[derive(Debug, Clone)]
+pub(crate) struct Reject {
+    pub place: Place,
+    pub reason: Reason,
+    pub excerpt: String,
+}
+
+/// Longest excerpt of a rejected record, in characters.
+pub(crate) const EXCERPT_CHARS: usize = 120;
+
+/// The first characters of a record, with invalid bytes replaced.
+pub(crate) fn excerpt(bytes: &[u8]) -> String {
+    let head = bytes.get(..4 * EXCERPT_CHARS).unwrap_or(bytes);
+    String::from_utf8_lossy(head).chars().take(EXCERPT_CHARS).collect()
+}
+
+/// Number of fields of a row.
+pub(crate) const NUM_FIELDS: usize = 7;
+
+/// Which field of a row a value belongs to; the discriminants index [`Fields`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Slot {
+    Text = 0,
+    Lang = 1,
+    Script = 2,
+    Source = 3,
+    Licence = 4,
+    Url = 5,
+    Id = 6,
+}
+
+/// One name that a file may use for a field.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub slot: Slot,
+    /// Key of `fields`, for messages.
+    pub field: &'static str,
+    /// Name in the file, dots reach into objects.
+    pub name: String,
+    /// Asked for by the configuration, so its absence from a header is an error.
+    pub required: bool,
+}
+
+impl FieldNames {
+    /// The names to look for; of two names for one slot the first that a row holds wins.
+    pub(crate) fn wanted(&self) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        let mut add = |slot, field, given: &Option<String>, defaults: &[&str]| match given {
+            Some(name) => wanted.push(Wanted { slot, field, name: name.clone(), required: true }),
+            None => wanted.extend(defaults.iter().map(|&name| Wanted {
+                slot,
+                field,
+                name: name.to_owned(),
+                required: slot == Slot::Text,
+            })),
+        };
+        add(Slot::Text, "text", &self.text, &["text"]);
+        add(Slot::Lang, "lang", &self.lang, &["lang"]);
+        add(Slot::Script, "script", &self.script, &["script"]);
+        add(Slot::Source, "source", &self.source, &["source"]);
+        add(Slot::Licence, "licence", &self.licence, &["licence", "license"]);
+        add(Slot::Url, "url", &self.url, &["url"]);
+        add(Slot::Id, "id", &self.id, &[]);
+        wanted
+    }
+}
+
+/// A field's value as the file holds it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) enum Value<'a> {
+    /// Not there.
+    #[default]
+    Missing,
+    /// JSON null.
+    Null,
+    /// A string.
+    Str(Cow<'a, str>),
+    /// A number, in its JSON form.
+    Number(String),
+    /// A boolean, list or object.
+    Other,
+}
+
+/// The fields of a row, indexed by [`Slot`].
+#[derive(Debug, Default)]
+pub(crate) struct Fields<'a>(pub [Value<'a>; NUM_FIELDS]);
+
+impl<'a> Fields<'a> {
+    pub fn get(&self, slot: Slot) -> &Value<'a> {
+        &self.0[slot as usize]
+    }
+
+    pub fn set(&mut self, slot: Slot, value: Value<'a>) {
+        self.0[slot as usize] = value;
+    }
+}
+
+/// Part of a file, small enough to hold in memory and whole in its records.
+#[derive(Debug)]
+pub(crate) enum Chunk {
+    /// JSONL lines, parsed by whoever takes the chunk.
+    Lines { bytes: Vec<u8>, first: Place, rejects: Vec<Reject> },
+    /// Rows already cut into fields.
+    Rows(RowChunk),
+}
+
+/// Rows whose field values lie end to end in one buffer.
+#[derive(Debug, Default)]
+pub(crate) struct RowChunk {
+    values: Vec<u8>,
+    rows: Vec<RowRef>,
+    pub rejects: Vec<Reject>,
+}
+
+/// A row's place and where its values lie.
+#[derive(Debug, Clone)]
+pub(crate) struct RowRef {
+    pub place: Place,
+    spans: [Option<(u32, u32)>; NUM_FIELDS],
+}
+
+impl RowChunk {
+    /// Bytes of values held.
+    pub fn len_bytes(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether nothing was collected.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.rejects.is_empty()
+    }
+
+    /// Rows and rejected records held.
+    pub fn len_rows(&self) -> usize {
+        self.rows.len() + self.rejects.len()
+    }
+
+    /// Opens a row; [`RowChunk::value`] adds to the last one opened.
+    pub fn open_row(&mut self, place: Place) {
+        self.rows.push(RowRef { place, spans: [None; NUM_FIELDS] });
+    }
+
+    /// Sets a field of the row opened last, unless it has a value already.
+    pub fn value(&mut self, slot: Slot, bytes: &[u8]) {
+        let start = self.values.len();
+        let Some(row) = self.rows.last_mut() else { return };
+        let span = &mut row.spans[slot as usize];
+        // A chunk holds a few records of at most 1 GiB each, in practice about a MiB in all.
+        if let (None, Ok(start), Ok(len)) = (&span, u32::try_from(start), u32::try_from(bytes.len())) {
+            *span = Some((start, len));
+            self.values.extend_from_slice(bytes);
+        }
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> &[RowRef] {
+        &self.rows
+    }
+
+    /// The raw value of a field.
+    pub fn bytes(&self, row: &RowRef, slot: Slot) -> Option<&[u8]> {
+        let (start, len) = row.spans[slot as usize]?;
+        self.values.get(start as usize..start as usize + len as usize)
+    }
+
+    /// The row as fields.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidUtf8`] when a value is not UTF-8.
+    pub fn fields(&self, row: &RowRef) -> Result<Fields<'_>, Reason> {
+        let mut fields = Fields::default();
+        for (i, field) in fields.0.iter_mut().enumerate() {
+            if let Some((start, len)) = row.spans[i] {
+                let bytes = self.values.get(start as usize..start as usize + len as usize).unwrap_or_default();
+                let text = std::str::from_utf8(bytes).map_err(|_| Reason::InvalidUtf8)?;
+                *field = Value::Str(Cow::Borrowed(text));
+            }
+        }
+        Ok(fields)
+    }
+}

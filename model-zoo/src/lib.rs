@@ -1,0 +1,20 @@
+//! Transformer architectures, losses and fused ops as functions of tensors.
+//!
+//! Owns what a model computes; never touches files, clocks or sockets, and starts no threads outside its CPU kernels.
+//! Parameters are flat and named ([`Params`]); a [`Model`] holds none and computes with those it is given.
+
+pub mod config;
+pub mod generate;
+mod hub_config;
+pub mod init;
+pub mod llama;
+pub mod model;
+pub mod ops;
+pub mod params;
+pub mod philox;
+pub mod rotary;
+pub mod size;
+
+pub use config::{ConfigError, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
+pub use model::{Inputs, Model, Precision};
+pub use params::{Init, ParamSpec, Params, ParamsError};

@@ -1,0 +1,208 @@
+//! Owns arithmetic about a model's size: parameters, operations and activation memory; never touches devices.
+
+use crate::config::{LlamaConfig, ModelConfig};
+use crate::model::Precision;
+
+/// Parameters by category.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParameterCount {
+    /// Token embedding.
+    pub embedding: u64,
+    /// Query, key, value and output projections of all blocks.
+    pub attention: u64,
+    /// Gate, up and down projections of all blocks.
+    pub feed_forward: u64,
+    /// Norm scales.
+    pub norms: u64,
+    /// Output head; 0 when it is the embedding.
+    pub head: u64,
+}
+
+impl ParameterCount {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.embedding + self.attention + self.feed_forward + self.norms + self.head
+    }
+}
+
+/// Counts the parameters of a valid configuration.
+#[must_use]
+pub fn count_parameters(config: &ModelConfig) -> ParameterCount {
+    let ModelConfig::Llama(llama) = config;
+    let sizes = Sizes::of(llama);
+    let embedding = sizes.vocab * sizes.hidden;
+    ParameterCount {
+        embedding,
+        attention: sizes.layers * 2 * sizes.hidden * (sizes.query + sizes.key_value),
+        feed_forward: sizes.layers * 3 * sizes.hidden * sizes.inner,
+        norms: (2 * sizes.layers + 1) * sizes.hidden,
+        head: if llama.tie_word_embeddings { 0 } else { embedding },
+    }
+}
+
+/// Floating-point operations to train on one token of a row of `seq` tokens: 6 for every parameter that takes part in
+/// a matrix product (the head counts, the embedding look-up does not) and, for causal attention, 6 a layer, query
+/// element and token of context: two products forward, four backward, half of them masked. Recomputation is not
+/// counted.
+#[must_use]
+pub fn flops_per_token(config: &ModelConfig, seq: usize) -> f64 {
+    let ModelConfig::Llama(llama) = config;
+    let sizes = Sizes::of(llama);
+    let count = count_parameters(config);
+    let matmul_parameters = count.attention + count.feed_forward + sizes.vocab * sizes.hidden;
+    let attention = sizes.layers * sizes.query * seq as u64;
+    6.0 * (matmul_parameters as f64 + attention as f64)
+}
+
+/// Which kernels run between the matrix products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernels {
+    /// Fused ops with hand-written backward: neither scores nor logits are kept.
+    Fused,
+    /// Decomposed ops: the tape keeps attention scores and logits.
+    Decomposed,
+}
+
+/// What one micro-batch keeps between forward and backward, bytes. An estimate: it counts tensors, not the
+/// allocator's slack or the workspace of a matrix product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActivationMemory {
+    /// Inside the blocks.
+    pub blocks: u64,
+    /// Final norm, head and loss.
+    pub head: u64,
+    /// Copies of the weights in the number format of matrix products; 0 in f32.
+    pub weight_copies: u64,
+}
+
+impl ActivationMemory {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.blocks + self.head + self.weight_copies
+    }
+}
+
+/// Rows of logits that a fused head holds at a time, by the design of `ops::linear_cross_entropy`.
+const FUSED_HEAD_ROWS: u64 = 256;
+/// Copies of the scores (and of the logits) that a decomposed softmax and its gradient keep.
+const DECOMPOSED_COPIES: u64 = 3;
+
+/// Estimates the activations of `rows` rows of `seq` tokens.
+#[must_use]
+pub fn activation_memory(
+    config: &ModelConfig,
+    rows: usize,
+    seq: usize,
+    precision: Precision,
+    kernels: Kernels,
+) -> ActivationMemory {
+    let ModelConfig::Llama(llama) = config;
+    let sizes = Sizes::of(llama);
+    let tokens = rows as u64 * seq as u64;
+    let wide = 4;
+    let narrow = match precision {
+        Precision::F32 => 4,
+        Precision::Bf16Mixed => 2,
+    };
+    // Two inputs of norms in the residual stream; then what the products read: two norm outputs, rotated queries and
+    // keys, values, attended values, gate, up and their product. One statistic a norm, one log-sum a head.
+    let stream = 2 * sizes.hidden + 2 + sizes.heads;
+    let products = 2 * sizes.hidden + 2 * sizes.query + 2 * sizes.key_value + 3 * sizes.inner;
+    let mut per_token = stream * wide + products * narrow;
+    let mut head = tokens * (2 * sizes.hidden * wide + 2 * sizes.hidden * narrow);
+    match kernels {
+        Kernels::Fused => head += FUSED_HEAD_ROWS.min(tokens) * sizes.vocab * wide + sizes.vocab * sizes.hidden * wide,
+        Kernels::Decomposed => {
+            per_token += DECOMPOSED_COPIES * sizes.heads * seq as u64 * wide;
+            per_token += (2 * sizes.hidden + 3 * sizes.inner) * wide;
+            head += DECOMPOSED_COPIES * tokens * sizes.vocab * wide;
+        }
+    }
+    let weight_copies = match precision {
+        Precision::F32 => 0,
+        Precision::Bf16Mixed => {
+            let count = count_parameters(config);
+            (count.attention + count.feed_forward + sizes.vocab * sizes.hidden) * narrow
+        }
+    };
+    ActivationMemory { blocks: sizes.layers * tokens * per_token, head, weight_copies }
+}
+
+struct Sizes {
+    vocab: u64,
+    hidden: u64,
+    inner: u64,
+    layers: u64,
+    heads: u64,
+    query: u64,
+    key_value: u64,
+}
+
+impl Sizes {
+    fn of(config: &LlamaConfig) -> Self {
+        let head_dim = config.head_dim as u64;
+        Self {
+            vocab: config.vocab_size as u64,
+            hidden: config.hidden_size as u64,
+            inner: config.intermediate_size as u64,
+            layers: config.num_hidden_layers as u64,
+            heads: config.num_attention_heads as u64,
+            query: config.num_attention_heads as u64 * head_dim,
+            key_value: config.num_key_value_heads as u64 * head_dim,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::config::tests::tiny;
+    use crate::model::Model;
+
+    /// Shape A of the speed comparison: 6 x 256, feed-forward 704, heads 8/4, vocabulary 8192.
+    fn shape_a(tied: bool) -> ModelConfig {
+        let mut config = tiny();
+        config.vocab_size = 8192;
+        config.hidden_size = 256;
+        config.intermediate_size = 704;
+        config.num_hidden_layers = 6;
+        config.num_attention_heads = 8;
+        config.num_key_value_heads = 4;
+        config.head_dim = 32;
+        config.tie_word_embeddings = tied;
+        ModelConfig::Llama(config)
+    }
+
+    #[test]
+    fn the_count_is_that_of_the_specs() {
+        for config in [shape_a(false), shape_a(true), ModelConfig::Llama(tiny())] {
+            let specs = Model::new(&config).unwrap().specs();
+            let elements: usize = specs.iter().map(|spec| spec.num_elements()).sum();
+            assert_eq!(count_parameters(&config).total(), elements as u64);
+        }
+    }
+
+    /// 8.62 M parameters is what the PyTorch peer prints for this shape.
+    #[test]
+    fn shape_a_has_the_known_size_and_operations() {
+        assert_eq!(count_parameters(&shape_a(false)).total(), 8_621_312);
+        let matmul = 6.0 * 256.0 * 32.0 * 24.0 + 6.0 * 3.0 * 256.0 * 704.0 + 8192.0 * 256.0;
+        let attention = 6.0 * 6.0 * 8.0 * 32.0 * 256.0;
+        assert_eq!(flops_per_token(&shape_a(false), 256), 6.0 * matmul + attention);
+        assert_eq!(flops_per_token(&shape_a(true), 256), flops_per_token(&shape_a(false), 256));
+    }
+
+    #[test]
+    fn memory_grows_with_tokens_and_shrinks_with_fusion_and_bf16() {
+        let of = |rows, precision, kernels| activation_memory(&shape_a(false), rows, 256, precision, kernels);
+        let fused = of(8, Precision::F32, Kernels::Fused);
+        assert!(fused.total() < of(8, Precision::F32, Kernels::Decomposed).total() / 3);
+        assert_eq!(of(16, Precision::F32, Kernels::Fused).blocks, 2 * fused.blocks);
+        let mixed = of(8, Precision::Bf16Mixed, Kernels::Fused);
+        assert!(mixed.blocks < fused.blocks * 7 / 10);
+        assert!(mixed.weight_copies > 0 && fused.weight_copies == 0);
+    }
+}

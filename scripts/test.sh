@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs all of them: format, lints, unit and integration tests, GPU type-checks,
+# the quickstart, exports in real servers. JAZARI_KILLS sets the number of kill -9 in the crash test (200 in CI).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
+
+step "format"
+cargo fmt --all --check
+
+step "lints"
+cargo clippy --workspace --all-targets -- -D warnings
+
+step "unit and integration tests"
+export JAZARI_KILLS="${JAZARI_KILLS:-200}"
+if cargo nextest --version >/dev/null 2>&1; then
+  cargo nextest run --workspace --no-fail-fast
+else
+  cargo test --workspace --no-fail-fast
+fi
+
+step "GPU features type-check"
+cargo check -p trainer --features cuda
+cargo check -p trainer --features wgpu
+
+step "licences and advisories"
+if cargo deny --version >/dev/null 2>&1; then
+  cargo deny check licenses bans sources
+else
+  echo "SKIPPED: cargo-deny is not installed"
+fi
+
+step "exports in real servers"
+./scripts/check-export.sh
+
+step "quickstart"
+./scripts/quickstart.sh
+
+step "all tests passed"

@@ -1,0 +1,50 @@
+//! Owns digests of a training state's content; never touches files.
+//!
+//! Digests run over content sorted by name, never over file bytes: two files with the same tensors may differ in
+//! layout, two states with the same bits may not differ here.
+
+use burn::tensor::Tensor;
+
+use super::TrainState;
+
+/// Little-endian bytes of a flat f32 tensor.
+pub fn tensor_bytes(tensor: &Tensor<1>) -> Vec<u8> {
+    // Flat parameters are contiguous f32 on every backend, so the data's bytes are the values in order.
+    tensor.clone().into_data().as_bytes().to_vec()
+}
+
+/// Hex BLAKE3 of one tensor's bytes.
+pub fn bytes_digest(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+/// Combines per-tensor digests with the counters into the digest of a state.
+pub fn combine(mut tensors: Vec<(String, String)>, step: u64, tokens: u64, updates: u64) -> String {
+    tensors.sort();
+    let mut hasher = blake3::Hasher::new();
+    for (key, digest) in &tensors {
+        hasher.update(key.as_bytes());
+        hasher.update(b"\0");
+        hasher.update(digest.as_bytes());
+        hasher.update(b"\0");
+    }
+    for counter in [step, tokens, updates] {
+        hasher.update(&counter.to_le_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Digest of a whole state: parameters, both moments, counters.
+pub fn state(state: &TrainState) -> String {
+    let mut tensors = Vec::new();
+    for (kind, values) in [
+        ("parameter", state.params.tensors()),
+        ("exp_avg", state.optimizer.exp_avg.as_slice()),
+        ("exp_avg_sq", state.optimizer.exp_avg_sq.as_slice()),
+    ] {
+        for (spec, tensor) in state.params.specs().iter().zip(values) {
+            tensors.push((format!("{kind}/{}", spec.name), bytes_digest(&tensor_bytes(tensor))));
+        }
+    }
+    combine(tensors, state.step, state.tokens, state.optimizer.updates)
+}

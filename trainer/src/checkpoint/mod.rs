@@ -1,0 +1,83 @@
+//! Owns checkpoints: what is saved, how it is committed, verified, chosen and kept; never touches the training loop.
+//!
+//! The promise: kill the process at any moment, inside a save too, and the newest valid checkpoint resumes to the same
+//! bits. The protocol is in [`store`], the files in [`tensors`], their description in [`manifest`].
+
+pub mod digest;
+pub mod manifest;
+pub mod store;
+pub mod tensors;
+
+use std::path::PathBuf;
+
+use model_zoo::Params;
+
+use crate::durable::FileError;
+use crate::guard::Guard;
+use crate::optim::Adamw;
+
+pub use manifest::{Identity, Manifest};
+pub use store::{CheckpointStore, Loaded};
+
+/// Everything that must survive a restart, and nothing else. The data order is a function of the step.
+pub struct TrainState {
+    /// Steps done, skipped ones included.
+    pub step: u64,
+    /// Target tokens of applied steps.
+    pub tokens: u64,
+    /// The parameters.
+    pub params: Params,
+    /// The optimizer's moments and counter.
+    pub optimizer: Adamw,
+    /// The guard's windows.
+    pub guard: Guard,
+    /// First and last loss, for the expectations of the config.
+    pub losses: LossSpan,
+}
+
+/// First and last training loss of a run, nats a token.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+pub struct LossSpan {
+    /// Loss of the first step.
+    pub first: Option<f64>,
+    /// Loss of the last applied step.
+    pub last: Option<f64>,
+}
+
+/// What can go wrong with a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Disk trouble.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The checkpoint is damaged.
+    #[error("{}: {what}", path.display())]
+    Damaged {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was found, and what was expected.
+        what: String,
+    },
+    /// The checkpoint belongs to another run.
+    #[error("{}: {what}", path.display())]
+    Mismatch {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Both values and what to do.
+        what: String,
+    },
+    /// Too little free space for a save.
+    #[error(
+        "{}: a checkpoint needs {needed_bytes} bytes and {free_bytes} are free; \
+         free some space, raise save_steps or lower save_total_limit",
+        path.display()
+    )]
+    NoSpace {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes the save needs.
+        needed_bytes: u64,
+        /// Bytes there are.
+        free_bytes: u64,
+    },
+}

@@ -1,0 +1,453 @@
+//! Owns the commit protocol of checkpoints and the choice of the newest valid one; never touches training.
+//!
+//! A save goes into a temporary sibling; every file is synced; the manifest comes last; one rename commits; the parent
+//! folder is synced; the result is opened again and checked; only then may older checkpoints go, and two valid ones
+//! always stay. Nothing that was once committed is ever deleted because it is damaged: it is renamed `invalid-...`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use model_zoo::{ParamSpec, Params};
+
+use super::manifest::{self, Identity, Manifest};
+use super::tensors::{self, Entry, TensorFile};
+use super::{CheckpointError, TrainState, digest};
+use crate::durable::{self, FileError};
+use crate::optim::{Adamw, AdamwHyper};
+
+const MODEL_FILE: &str = "model.safetensors";
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+/// At least this many valid checkpoints are kept, whatever the config says.
+pub const MIN_KEPT: usize = 2;
+/// Free space asked for beyond the size of a checkpoint, bytes: logs and the manifest must fit as well.
+const SPARE_BYTES: u64 = 64 << 20;
+/// Kinds of optimizer moments, in the order of [`Adamw`]'s fields.
+const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+
+/// The checkpoints of one run.
+pub struct CheckpointStore {
+    folder: PathBuf,
+    keep: usize,
+    identity: Identity,
+}
+
+/// A state read from disk.
+pub struct Loaded {
+    /// The state.
+    pub state: TrainState,
+    /// The folder it came from.
+    pub path: PathBuf,
+}
+
+/// A checkpoint that was renamed because it is damaged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetAside {
+    /// Where it was.
+    pub from: PathBuf,
+    /// Where it is now.
+    pub to: PathBuf,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// What a committed save looks like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Committed {
+    /// The checkpoint's folder.
+    pub path: PathBuf,
+    /// Bytes of all its files.
+    pub bytes: u64,
+}
+
+impl CheckpointStore {
+    /// A store in `folder` that keeps `keep` (at least two) checkpoints of the run `identity`.
+    ///
+    /// # Errors
+    /// When the folder cannot be created.
+    pub fn open(folder: &Path, keep: usize, identity: Identity) -> Result<Self, CheckpointError> {
+        durable::create_folder(folder)?;
+        Ok(Self { folder: folder.to_owned(), keep: keep.max(MIN_KEPT), identity })
+    }
+
+    /// Removes half-written saves of killed processes. The caller must hold the run's lock.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed or a leftover cannot be removed.
+    pub fn clear_leftovers(&self) -> Result<(), CheckpointError> {
+        for entry in fs::read_dir(&self.folder).map_err(FileError::at(&self.folder, "list the folder"))? {
+            let path = entry.map_err(FileError::at(&self.folder, "list the folder"))?.path();
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            if name.starts_with(".step-") && name.ends_with(".tmp") {
+                fs::remove_dir_all(&path).map_err(FileError::at(&path, "remove an unfinished save"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Committed checkpoints, newest first.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn list(&self) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
+        list(&self.folder)
+    }
+
+    /// Saves a state. After `Ok` it survives a crash; after `Err` all older checkpoints are as they were.
+    ///
+    /// # Errors
+    /// When there is too little space or the disk refuses.
+    pub fn commit(&self, state: &TrainState, extra: &[(&str, Vec<u8>)]) -> Result<Committed, CheckpointError> {
+        self.check_space(state)?;
+        let target = self.folder.join(format!("step-{:08}", state.step));
+        let temporary = self.folder.join(format!(".step-{:08}.{}.tmp", state.step, std::process::id()));
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary).map_err(FileError::at(&temporary, "remove an unfinished save"))?;
+        }
+        durable::create_folder(&temporary)?;
+        let result = self.write_files(&temporary, state, extra).and_then(|m| self.put_in_place(&temporary, &target, &m));
+        if result.is_err() {
+            // The leftover has no manifest in place, so it can never be taken for a checkpoint.
+            let _ = fs::remove_dir_all(&temporary);
+        }
+        let manifest = result?;
+        verify_files(&target, &manifest)?;
+        self.prune()?;
+        Ok(Committed { bytes: manifest.files.iter().map(|f| f.bytes).sum(), path: target })
+    }
+
+    fn check_space(&self, state: &TrainState) -> Result<(), CheckpointError> {
+        let numbers: u64 = state.params.specs().iter().map(|s| s.shape.iter().product::<usize>() as u64).sum();
+        let needed_bytes = numbers * 4 * 3 + SPARE_BYTES;
+        match durable::free_bytes(&self.folder) {
+            Some(free_bytes) if free_bytes < needed_bytes => {
+                Err(CheckpointError::NoSpace { path: self.folder.clone(), needed_bytes, free_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write_files(
+        &self,
+        folder: &Path,
+        state: &TrainState,
+        extra: &[(&str, Vec<u8>)],
+    ) -> Result<Manifest, CheckpointError> {
+        let digests = std::cell::RefCell::new(Vec::new());
+        let specs = state.params.specs();
+        let entry = |kind: &'static str, spec: &ParamSpec, name: String, shape: Vec<usize>, tensor: &Tensor<1>| {
+            let (key, tensor, digests) = (format!("{kind}/{}", spec.name), tensor.clone(), &digests);
+            let bytes = Box::new(move || {
+                let bytes = digest::tensor_bytes(&tensor);
+                digests.borrow_mut().push((key, digest::bytes_digest(&bytes)));
+                bytes
+            });
+            Entry { name, shape, bytes }
+        };
+        let model = specs
+            .iter()
+            .zip(state.params.tensors())
+            .map(|(spec, tensor)| entry("parameter", spec, spec.name.clone(), spec.shape.clone(), tensor))
+            .collect();
+        let mut files = vec![tensors::write(&folder.join(MODEL_FILE), model)?];
+        let mut moments = Vec::new();
+        for (kind, values) in MOMENTS.into_iter().zip([&state.optimizer.exp_avg, &state.optimizer.exp_avg_sq]) {
+            for (spec, tensor) in specs.iter().zip(values) {
+                let numel = spec.shape.iter().product();
+                moments.push(entry(kind, spec, slice_name(kind, &spec.name, 0), vec![numel], tensor));
+            }
+        }
+        files.push(tensors::write(&folder.join(OPTIMIZER_FILE), moments)?);
+        for (name, bytes) in extra {
+            let path = folder.join(name);
+            durable::write_atomic(&path, bytes)?;
+            files.push(tensors::describe(&path)?);
+        }
+        let manifest = Manifest {
+            format_version: manifest::FORMAT_VERSION,
+            step: state.step,
+            tokens: state.tokens,
+            updates: state.optimizer.updates,
+            identity: self.identity.clone(),
+            world_size: 1,
+            jazari: env!("CARGO_PKG_VERSION").into(),
+            burn: BURN_VERSION.into(),
+            parameters: specs.len(),
+            moments: specs.len() * MOMENTS.len(),
+            state_digest: digest::combine(digests.take(), state.step, state.tokens, state.optimizer.updates),
+            losses: state.losses,
+            guard: state.guard.clone(),
+            files,
+        };
+        durable::write_atomic(&folder.join(manifest::FILE_NAME), &manifest.to_bytes())?;
+        durable::sync_folder(folder)?;
+        Ok(manifest)
+    }
+
+    fn put_in_place(&self, temporary: &Path, target: &Path, manifest: &Manifest) -> Result<Manifest, CheckpointError> {
+        if target.exists() {
+            // A run that went back to an older checkpoint reaches this step again; the same plan gives the same bits.
+            let same = Manifest::read(target)
+                .and_then(|old| verify_files(target, &old).map(|()| old))
+                .is_ok_and(|old| old.state_digest == manifest.state_digest && old.identity == manifest.identity);
+            if same {
+                fs::remove_dir_all(temporary).map_err(FileError::at(temporary, "remove"))?;
+                return Manifest::read(target);
+            }
+            set_aside(target, "another state of the same step was saved")?;
+        }
+        fs::rename(temporary, target).map_err(FileError::at(target, "put the checkpoint into place"))?;
+        durable::sync_folder(&self.folder)?;
+        Manifest::read(target)
+    }
+
+    /// Deletes the oldest checkpoints beyond the number to keep; damaged ones neither count nor go.
+    fn prune(&self) -> Result<(), CheckpointError> {
+        let mut valid = 0;
+        for (_, path) in self.list()? {
+            let readable = Manifest::read(&path).is_ok_and(|m| sizes_match(&path, &m).is_ok());
+            if !readable {
+                continue;
+            }
+            valid += 1;
+            if valid > self.keep {
+                // Without its manifest a checkpoint is invisible, so a kill in mid-removal leaves no half one.
+                let manifest = path.join(manifest::FILE_NAME);
+                fs::remove_file(&manifest).map_err(FileError::at(&manifest, "remove"))?;
+                fs::remove_dir_all(&path).map_err(FileError::at(&path, "remove an old checkpoint"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads the newest valid checkpoint; damaged ones on the way are renamed and reported, never deleted.
+    ///
+    /// # Errors
+    /// When a valid checkpoint belongs to another plan or dataset, or the disk refuses.
+    pub fn newest_valid(
+        &self,
+        specs: &std::sync::Arc<[ParamSpec]>,
+        hyper: AdamwHyper,
+        device: &Device,
+    ) -> Result<(Option<Loaded>, Vec<SetAside>), CheckpointError> {
+        let mut aside = Vec::new();
+        for (_, path) in self.list()? {
+            match self.load(&path, specs, hyper, device) {
+                Ok(loaded) => return Ok((Some(loaded), aside)),
+                Err(CheckpointError::Damaged { path: at, what }) => {
+                    aside.push(set_aside(&path, &format!("{}: {what}", at.display()))?);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok((None, aside))
+    }
+
+    /// Loads one checkpoint after checking every byte of it.
+    ///
+    /// # Errors
+    /// When it is damaged or belongs to another plan or dataset.
+    pub fn load(
+        &self,
+        path: &Path,
+        specs: &std::sync::Arc<[ParamSpec]>,
+        hyper: AdamwHyper,
+        device: &Device,
+    ) -> Result<Loaded, CheckpointError> {
+        let manifest = Manifest::read(path)?;
+        self.check_identity(path, &manifest)?;
+        verify_files(path, &manifest)?;
+        let (params, exp_avg, exp_avg_sq) = read_tensors(path, &manifest, specs, device)?;
+        let state = TrainState {
+            step: manifest.step,
+            tokens: manifest.tokens,
+            params,
+            optimizer: Adamw { hyper, updates: manifest.updates, exp_avg, exp_avg_sq },
+            guard: manifest.guard.clone(),
+            losses: manifest.losses,
+        };
+        let found = digest::state(&state);
+        if found != manifest.state_digest {
+            return Err(CheckpointError::Damaged {
+                path: path.to_owned(),
+                what: format!("the state's digest is {found}, the manifest says {}", manifest.state_digest),
+            });
+        }
+        Ok(Loaded { state, path: path.to_owned() })
+    }
+
+    fn check_identity(&self, path: &Path, manifest: &Manifest) -> Result<(), CheckpointError> {
+        let mismatch = |what: String| CheckpointError::Mismatch { path: path.to_owned(), what };
+        if manifest.identity.dataset != self.identity.dataset {
+            return Err(mismatch(format!(
+                "the checkpoint was trained on dataset {}, the config names dataset {}; \
+                 use the same dataset, or another output_dir for a new run",
+                manifest.identity.dataset, self.identity.dataset
+            )));
+        }
+        if manifest.identity.plan != self.identity.plan {
+            return Err(mismatch(format!(
+                "the checkpoint belongs to plan {}, the config resolves to plan {}; \
+                 undo the change, or use another output_dir for a new run",
+                manifest.identity.plan, self.identity.plan
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Version of burn this program is built with; part of a checkpoint's description.
+pub const BURN_VERSION: &str = "0.22.1";
+
+fn slice_name(kind: &str, parameter: &str, start: usize) -> String {
+    format!("{kind}/{parameter}/{start}")
+}
+
+/// Checkpoint folders below `folder`, newest first.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(FileError::at(folder, "list the folder"))? {
+        let path = entry.map_err(FileError::at(folder, "list the folder"))?.path();
+        let step = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("step-")?.parse().ok());
+        if let Some(step) = step {
+            found.push((step, path));
+        }
+    }
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+fn set_aside(path: &Path, why: &str) -> Result<SetAside, CheckpointError> {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let free = (0..).map(|i| match i {
+        0 => parent.join(format!("invalid-{name}")),
+        i => parent.join(format!("invalid-{name}.{i}")),
+    });
+    let to = free.into_iter().find(|p| !p.exists()).unwrap_or_else(|| parent.join("invalid"));
+    fs::rename(path, &to).map_err(FileError::at(path, "set the damaged checkpoint aside"))?;
+    durable::sync_folder(parent)?;
+    Ok(SetAside { from: path.to_owned(), to, why: why.into() })
+}
+
+fn sizes_match(path: &Path, manifest: &Manifest) -> Result<(), CheckpointError> {
+    for file in &manifest.files {
+        let at = path.join(&file.name);
+        let damaged = |what: String| CheckpointError::Damaged { path: at.clone(), what };
+        let size = fs::metadata(&at).map_err(|e| damaged(format!("the file cannot be read ({e})")))?.len();
+        if size != file.bytes {
+            return Err(damaged(format!("the file has {size} bytes, the manifest says {}", file.bytes)));
+        }
+    }
+    Ok(())
+}
+
+/// Checks size and digest of every file the manifest names.
+///
+/// # Errors
+/// [`CheckpointError::Damaged`] naming the first file that differs.
+pub fn verify_files(path: &Path, manifest: &Manifest) -> Result<(), CheckpointError> {
+    sizes_match(path, manifest)?;
+    for file in &manifest.files {
+        let at = path.join(&file.name);
+        let found = tensors::describe(&at)?;
+        if found.blake3 != file.blake3 {
+            let what = format!("the content's BLAKE3 is {}, the manifest says {}", found.blake3, file.blake3);
+            return Err(CheckpointError::Damaged { path: at, what });
+        }
+    }
+    for required in [MODEL_FILE, OPTIMIZER_FILE] {
+        if !manifest.files.iter().any(|f| f.name == required) {
+            return Err(CheckpointError::Damaged {
+                path: path.join(required),
+                what: "the manifest does not list this file".into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+type Tensors = (Params, Vec<Tensor<1>>, Vec<Tensor<1>>);
+
+fn read_tensors(
+    path: &Path,
+    manifest: &Manifest,
+    specs: &std::sync::Arc<[ParamSpec]>,
+    device: &Device,
+) -> Result<Tensors, CheckpointError> {
+    let damaged = |file: &str, what: String| CheckpointError::Damaged { path: path.join(file), what };
+    if manifest.parameters != specs.len() || manifest.moments != specs.len() * MOMENTS.len() {
+        let what = format!(
+            "{} parameters and {} moments are stored, the model needs {} and {}",
+            manifest.parameters,
+            manifest.moments,
+            specs.len(),
+            specs.len() * MOMENTS.len()
+        );
+        return Err(damaged(manifest::FILE_NAME, what));
+    }
+    let mut model = TensorFile::open(&path.join(MODEL_FILE))?;
+    let values = exact(&mut model, specs, |s| (s.name.clone(), s.shape.clone())).map_err(|e| e.in_file(path, MODEL_FILE))?;
+    if model.places().len() != specs.len() {
+        return Err(damaged(MODEL_FILE, format!("{} tensors instead of {}", model.places().len(), specs.len())));
+    }
+    let params = Params::from_host(std::sync::Arc::clone(specs), values, device);
+    let mut optimizer = TensorFile::open(&path.join(OPTIMIZER_FILE))?;
+    if optimizer.places().len() != manifest.moments {
+        let what = format!("{} tensors instead of {}", optimizer.places().len(), manifest.moments);
+        return Err(damaged(OPTIMIZER_FILE, what));
+    }
+    let mut moments = MOMENTS.into_iter().map(|kind| -> Result<Vec<Tensor<1>>, CheckpointError> {
+        let moment = |s: &ParamSpec| (slice_name(kind, &s.name, 0), vec![s.shape.iter().product()]);
+        let values = exact(&mut optimizer, specs, moment).map_err(|e| e.in_file(path, OPTIMIZER_FILE))?;
+        Ok(values.into_iter().map(|v| flat(v, device)).collect())
+    });
+    let first = moments.next().transpose()?.unwrap_or_default();
+    let second = moments.next().transpose()?.unwrap_or_default();
+    Ok((params, first, second))
+}
+
+fn flat(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let len = values.len();
+    Tensor::from_data(TensorData::new(values, [len]), device)
+}
+
+enum ReadError {
+    What(String),
+    Other(CheckpointError),
+}
+
+impl ReadError {
+    fn in_file(self, folder: &Path, file: &str) -> CheckpointError {
+        match self {
+            Self::What(what) => CheckpointError::Damaged { path: folder.join(file), what },
+            Self::Other(error) => error,
+        }
+    }
+}
+
+/// Reads one tensor a spec, with exactly the expected shape and only finite values.
+fn exact(
+    file: &mut TensorFile,
+    specs: &[ParamSpec],
+    expected: impl Fn(&ParamSpec) -> (String, Vec<usize>),
+) -> Result<Vec<Vec<f32>>, ReadError> {
+    let mut all = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let (name, shape) = expected(spec);
+        if let Some(place) = file.places().get(&name)
+            && place.shape != shape
+        {
+            return Err(ReadError::What(format!("tensor `{name}` has shape {:?}, expected {shape:?}", place.shape)));
+        }
+        let values = tensors::to_f32(&file.bytes(&name).map_err(ReadError::Other)?);
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            return Err(ReadError::What(format!("tensor `{name}` is not finite at element {i}")));
+        }
+        all.push(values);
+    }
+    Ok(all)
+}

@@ -1,0 +1,91 @@
+//! Owns exit codes and how failures are shown; never touches what failed.
+
+use std::error::Error;
+use std::io::Write;
+use std::panic::PanicHookInfo;
+use std::process::ExitCode;
+
+/// How the program ends; the codes are part of its interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: the run failed.
+    Failed,
+    /// 2: wrong usage, config or input; nothing was started and nothing written.
+    Usage,
+    /// 3: an expectation was not met.
+    Missed,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Missed => 3,
+        })
+    }
+}
+
+/// An error on its way to the user.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    error: Box<dyn Error + Send + Sync>,
+}
+
+impl Failure {
+    /// Wrong usage, config or input.
+    pub fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { exit: Exit::Usage, error: error.into() }
+    }
+
+    /// Something failed while the work was under way.
+    pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { exit: Exit::Failed, error: error.into() }
+    }
+
+    /// Prints the error with its causes, once, and returns the exit code.
+    pub fn report(&self) -> Exit {
+        let mut text = format!("error: {}", self.error);
+        let mut source = self.error.source();
+        while let Some(cause) = source {
+            // Transparent wrappers show their cause themselves; saying it twice helps nobody.
+            let cause_text = cause.to_string();
+            if !text.contains(&cause_text) {
+                text.push_str(&format!("\n  because: {cause_text}"));
+            }
+            source = cause.source();
+        }
+        note(&text);
+        self.exit
+    }
+}
+
+/// Writes a line to standard error; a closed standard error is no reason to fail.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Writes a line to standard output; a closed pipe (`| head`) is no reason to fail.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// What a user sees of a panic: one sentence and where it was, instead of a backtrace.
+pub fn report_panic(info: &PanicHookInfo<'_>) {
+    let message = info
+        .payload()
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| info.payload().downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into());
+    let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
+    note(&format!(
+        "error: internal error: {message}{place}; this is a defect of jazari {}: please report it with the command, \
+         checkpoints that were committed are intact",
+        env!("CARGO_PKG_VERSION")
+    ));
+}

@@ -1,0 +1,111 @@
+//! Owns the command line: arguments, printing, progress and exit codes; never touches the work itself.
+//!
+//! This is the only module that prints. Results go to standard output, everything else to standard error.
+
+mod data;
+mod export;
+mod failure;
+mod generate;
+mod plan;
+mod progress;
+mod tokenizer;
+mod train;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use failure::{Exit, Failure};
+
+/// Trains, fine-tunes and exports language models for Morocco.
+#[derive(Debug, Parser)]
+#[command(name = "jazari", version, about, arg_required_else_help = true, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Prepare corpora and look into prepared data sets
+    #[command(subcommand)]
+    Data(data::Command),
+    /// Train and evaluate tokenizers
+    #[command(subcommand)]
+    Tokenizer(tokenizer::Command),
+    /// Check a training config without touching a device
+    Validate(ConfigArguments),
+    /// Show what a training run will do: parameters, tokens, FLOPs, memory, disk
+    Plan(plan::PlanArguments),
+    /// Print the JSON schema of a config, for editors
+    Schema(plan::SchemaArguments),
+    /// Train a model
+    Train(train::TrainArguments),
+    /// Turn a checkpoint into a Hugging Face directory, reopen it and compare
+    Export(export::ExportArguments),
+    /// Generate text from an exported model
+    Generate(generate::GenerateArguments),
+    /// Check a checkpoint, an export or a data set: digests, shapes, finiteness
+    Verify(export::VerifyArguments),
+    /// Compare this program with a PyTorch reference bundle
+    Parity(export::ParityArguments),
+    /// Show what a run did
+    Inspect(train::InspectArguments),
+}
+
+/// A config file and changes to it.
+#[derive(Debug, Args)]
+struct ConfigArguments {
+    /// Training config (YAML)
+    config: PathBuf,
+    /// Change a value: `--set learning_rate=1e-3 --set model.size=10m`; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Runs the program and turns its end into an exit code.
+pub fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(failure::report_panic));
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // clap prints help to standard output with code 0 and mistakes to standard error with code 2.
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    match std::panic::catch_unwind(|| run(arguments.command)) {
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(failure)) => failure.report().into(),
+        Err(_) => Exit::Failed.into(),
+    }
+}
+
+fn run(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Data(command) => data::run(command),
+        Command::Tokenizer(command) => tokenizer::run(command),
+        Command::Validate(arguments) => plan::validate(&arguments),
+        Command::Plan(arguments) => plan::plan(&arguments),
+        Command::Schema(arguments) => plan::schema(&arguments),
+        Command::Train(arguments) => train::train(&arguments),
+        Command::Export(arguments) => export::export(&arguments),
+        Command::Generate(arguments) => generate::generate(&arguments),
+        Command::Verify(arguments) => export::verify(&arguments),
+        Command::Parity(arguments) => export::parity(&arguments),
+        Command::Inspect(arguments) => train::inspect(&arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,443 @@
+//! Owns the training configuration as it is written: every key, its type and its documentation; never a default that
+//! depends on another key (those are resolved in `resolve.rs`).
+//!
+//! The doc comments below are what `jazari schema` shows in editors, the examples what error messages suggest.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::error::Places;
+use super::units::{BatchSize, DeviceChoice, TokenCount};
+
+/// A training run, as written in YAML. Relative paths are relative to the directory that `jazari` is started in.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Jazari training configuration")]
+pub struct RawConfig {
+    /// Version of this configuration format; always 1 today.
+    #[schemars(example = 1)]
+    pub config_version: u32,
+    /// Directory of the run: checkpoints, metrics, the resolved configuration. Made when it does not exist.
+    #[schemars(example = "runs/darija-30m")]
+    pub output_dir: PathBuf,
+    /// Seed of the initial weights and of the data order. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 1)]
+    pub seed: Option<u64>,
+
+    /// Hugging Face directory whose weights training starts from. Either this or `model`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "models/base")]
+    pub base_model: Option<PathBuf>,
+    /// A model with fresh weights. Either this or `base_model`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<RawModel>,
+
+    /// The prepared data set, as a list of one directory made by `jazari data prepare`.
+    #[schemars(example = [BTreeMap::from([("path", "data/moroccan")])])]
+    pub datasets: Vec<RawDataset>,
+    /// How languages and sources share the training rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mixture: Option<RawMixture>,
+    /// Length of a training row in tokens.
+    #[schemars(example = 1024)]
+    pub sequence_len: usize,
+    /// Fill rows with several documents, which never attend to each other. Only `true` for now, the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = true)]
+    pub sample_packing: Option<bool>,
+
+    /// What one optimizer step trains on, over all processes, with its unit: `32 seq` or `64 KiTok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "32 seq")]
+    pub global_batch_size: Option<BatchSize>,
+    /// Sequences that go through the model at once; divides the global batch. Default: the largest divisor that
+    /// keeps a micro-batch at 8192 tokens or fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 8)]
+    pub micro_batch_size: Option<u64>,
+    /// Another way to write the global batch: `micro_batch_size` × this many micro-batches in one step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 4)]
+    pub gradient_accumulation_steps: Option<u64>,
+
+    /// Number of optimizer steps. Exactly one of `max_steps`, `max_tokens` and `num_epochs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 1000)]
+    pub max_steps: Option<u64>,
+    /// Number of tokens to train on, rounded up to whole steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "300 MTok")]
+    pub max_tokens: Option<TokenCount>,
+    /// Passes over the data set, rounded up to whole steps; with a mixture, passes in total rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 1.0)]
+    pub num_epochs: Option<f64>,
+
+    /// The optimizer. Default: adamw, with the semantics and defaults of torch.optim.AdamW.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "adamw")]
+    pub optimizer: Option<OptimizerName>,
+    /// Highest learning rate of the schedule.
+    #[schemars(example = 6e-4)]
+    pub learning_rate: f64,
+    /// Decay of AdamW's two moments. Default: [0.9, 0.999].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = [0.9, 0.95])]
+    pub betas: Option<[f64; 2]>,
+    /// Added to the root of the second moment. Default: 1e-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 1e-8)]
+    pub eps: Option<f64>,
+    /// Decoupled weight decay of matrices; norms and biases never decay. Default: 0.01.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.1)]
+    pub weight_decay: Option<f64>,
+    /// Scale the gradient down to this global norm; 0 switches clipping off. Default: 1.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 1.0)]
+    pub max_grad_norm: Option<f64>,
+
+    /// Shape of the learning rate after warm-up: cosine, wsd (stable, then a linear decay), linear or constant.
+    /// Default: cosine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "cosine")]
+    pub lr_scheduler: Option<SchedulerName>,
+    /// Steps over which the rate rises to `learning_rate`. Either this or `warmup_ratio`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 100)]
+    pub warmup_steps: Option<u64>,
+    /// The same as a share of all steps, 0 to 1. Default: 0.01.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.02)]
+    pub warmup_ratio: Option<f64>,
+    /// Rate of the last step as a share of `learning_rate`. Default: 0.1 for cosine and linear, 0 for wsd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.1)]
+    pub min_lr_ratio: Option<f64>,
+    /// Another way to write `min_lr_ratio`: the rate of the last step itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 6e-5)]
+    pub min_lr: Option<f64>,
+    /// Share of all steps that wsd spends on its final decay. Default: 0.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.2)]
+    pub decay_ratio: Option<f64>,
+
+    /// Arithmetic: fp32, or bf16-mixed (bf16 compute, fp32 weights and optimizer; GPU only). Default: fp32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "fp32")]
+    pub precision: Option<Precision>,
+    /// Recompute activations in the backward pass to save memory. Only `none` for now, the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "none")]
+    pub gradient_checkpointing: Option<GradientCheckpointing>,
+    /// Where to train: auto, cpu, cuda:N or wgpu:N. Default: auto.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "auto")]
+    pub device: Option<DeviceChoice>,
+    /// CPU threads of the run; the result does not depend on it. Default: all cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 2)]
+    pub threads: Option<usize>,
+    /// exact: gradients are added along one fixed tree, so the bits do not depend on the number of processes.
+    /// fast: the collective library chooses the order. Default: exact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "exact")]
+    pub reduction: Option<Reduction>,
+    /// When a step is too bad to apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<RawGuard>,
+
+    /// Evaluate after every this many steps, and after the last. Default: a tenth of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 100)]
+    pub eval_steps: Option<u64>,
+    /// What an evaluation looks at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<RawEval>,
+    /// Save a checkpoint after every this many steps, and after the last. Default: a tenth of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 500)]
+    pub save_steps: Option<u64>,
+    /// Checkpoints to keep, 2 or more; older ones go once a newer one is proven readable. Default: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 3)]
+    pub save_total_limit: Option<u64>,
+    /// Write metrics after every this many steps. Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 10)]
+    pub logging_steps: Option<u64>,
+
+    /// What the run must reach: a run that misses it ends with exit code 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<RawExpect>,
+
+    /// Where each key was written; filled in by the loader.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub places: Places,
+}
+
+/// A model with fresh weights: a preset, explicit dimensions, or a preset with some dimensions replaced.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawModel {
+    /// Architecture. Default: llama.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "llama")]
+    pub family: Option<Family>,
+    /// Preset of dimensions, named for its number of parameters; `jazari plan` prints the exact count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = "30m")]
+    pub size: Option<SizePreset>,
+    /// Width of the residual stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 512)]
+    pub hidden_size: Option<usize>,
+    /// Width of the feed-forward layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 1408)]
+    pub intermediate_size: Option<usize>,
+    /// Number of layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 8)]
+    pub num_hidden_layers: Option<usize>,
+    /// Number of query heads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 8)]
+    pub num_attention_heads: Option<usize>,
+    /// Number of key and value heads; divides `num_attention_heads`. Default: as many as those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 4)]
+    pub num_key_value_heads: Option<usize>,
+    /// Width of one head; even. Default: `hidden_size` / `num_attention_heads`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 64)]
+    pub head_dim: Option<usize>,
+    /// Rows of the embedding. Default: the vocabulary of the data set's tokenizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 16384)]
+    pub vocab_size: Option<usize>,
+    /// Longest position that the exported model claims to handle. Default: `sequence_len`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 1024)]
+    pub max_position_embeddings: Option<usize>,
+    /// Use the embedding as output layer too. Default: that of the preset, else true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = true)]
+    pub tie_word_embeddings: Option<bool>,
+    /// Base of the rotary position frequencies. Default: 10000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 10000.0)]
+    pub rope_theta: Option<f64>,
+    /// Stretching of the rotary frequencies for longer contexts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RawRopeScaling>,
+    /// Added to the mean square in RMSNorm. Default: 1e-5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 1e-5)]
+    pub rms_norm_eps: Option<f64>,
+    /// Standard deviation of the initial weights. Default: 0.02.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.02)]
+    pub initializer_range: Option<f64>,
+}
+
+/// Rotary scaling as Llama 3.1 defines it, with the names of Hugging Face.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawRopeScaling {
+    /// Kind of scaling.
+    #[schemars(example = "llama3")]
+    pub rope_type: RopeScalingKind,
+    /// How many times longer the context becomes.
+    #[schemars(example = 8.0)]
+    pub factor: f64,
+    /// Wavelengths longer than the original context divided by this are stretched in full.
+    #[schemars(example = 1.0)]
+    pub low_freq_factor: f64,
+    /// Wavelengths shorter than the original context divided by this are left alone.
+    #[schemars(example = 4.0)]
+    pub high_freq_factor: f64,
+    /// Context length before stretching, tokens.
+    #[schemars(example = 8192)]
+    pub original_max_position_embeddings: usize,
+}
+
+/// One prepared data set.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawDataset {
+    /// Directory that `jazari data prepare` made.
+    #[schemars(example = "data/moroccan")]
+    pub path: PathBuf,
+    /// Weight against other data sets. There is one data set for now, so only 1 makes sense.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 1.0)]
+    pub weight: Option<f64>,
+}
+
+/// How languages and sources share the training rows.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawMixture {
+    /// Share of a language ∝ (its tokens)^temperature: 1 keeps the natural shares, 0 makes all equal. Default: 0.7.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.7)]
+    pub temperature: Option<f64>,
+    /// Factors on those shares, by language (`ary_Arab`), source in a language (`ary_Arab/doda-mit`) or source
+    /// (`*/doda-mit`); 0 leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = BTreeMap::from([("ary_Arab", 2.0)]))]
+    pub weights: Option<BTreeMap<String, f64>>,
+    /// Most times that a document may be repeated over the run. Default: 8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 8.0)]
+    pub max_epochs: Option<f64>,
+}
+
+/// When a step is too bad to apply.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawGuard {
+    /// Skip a step whose loss or gradient norm lies this many standard deviations above the recent mean. Default: 6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 6.0)]
+    pub outlier_sigma: Option<f64>,
+    /// Number of recent steps that the mean is taken over. Default: 128.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 128)]
+    pub window: Option<usize>,
+    /// Stop the run at this many skipped steps in a row. Default: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 3)]
+    pub max_consecutive_skips: Option<u32>,
+}
+
+/// What an evaluation looks at.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawEval {
+    /// Most held-out tokens to score for each language. Default: 32768.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 32768)]
+    pub max_tokens_per_language: Option<u64>,
+}
+
+/// What the run must reach.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawExpect {
+    /// Training loss at the end (nats a token, mean over the last tenth of the steps) is below this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 4.5)]
+    pub final_loss_below: Option<f64>,
+    /// The loss of the first step less that of the end is at least this, nats a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 1.0)]
+    pub loss_drop_at_least: Option<f64>,
+    /// Bits per byte of the last evaluation are below this, by language and script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = BTreeMap::from([("ary_Arab", 2.0)]))]
+    pub val_bpb_below: Option<BTreeMap<String, f64>>,
+}
+
+/// Architectures that can be trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+    #[default]
+    Llama,
+}
+
+/// Presets of dimensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum SizePreset {
+    /// About 3 million parameters with a vocabulary of 16,384.
+    #[serde(rename = "3m")]
+    M3,
+    /// About 10 million with a vocabulary of 16,384.
+    #[serde(rename = "10m")]
+    M10,
+    /// About 30 million with a vocabulary of 16,384.
+    #[serde(rename = "30m")]
+    M30,
+    /// About 110 million with a vocabulary of 32,768.
+    #[serde(rename = "110m")]
+    M110,
+    /// About 350 million with a vocabulary of 32,768.
+    #[serde(rename = "350m")]
+    M350,
+    /// About 1 billion with a vocabulary of 32,768.
+    #[serde(rename = "1b")]
+    B1,
+}
+
+/// Kinds of rotary scaling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RopeScalingKind {
+    /// Llama 3.1's frequency-dependent stretching.
+    Llama3,
+}
+
+/// Optimizers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// AdamW with decoupled weight decay.
+    #[default]
+    Adamw,
+}
+
+/// Shapes of the learning rate after warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulerName {
+    /// Half a cosine down to the minimum.
+    #[default]
+    Cosine,
+    /// Warm-up, stable, then a linear decay at the end.
+    Wsd,
+    /// A straight line down to the minimum.
+    Linear,
+    /// No decay.
+    Constant,
+}
+
+/// Arithmetic of the forward and backward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+pub enum Precision {
+    /// 32-bit floats throughout.
+    #[default]
+    #[serde(rename = "fp32")]
+    Fp32,
+    /// bf16 compute inside the layers; fp32 master weights, gradient sums and optimizer state.
+    #[serde(rename = "bf16-mixed")]
+    Bf16Mixed,
+}
+
+/// Which activations are recomputed in the backward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GradientCheckpointing {
+    /// None: all are kept.
+    #[default]
+    None,
+}
+
+/// Order in which gradients are added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduction {
+    /// Along one fixed tree: the same bits for any number of processes.
+    #[default]
+    Exact,
+    /// As the collective library likes.
+    Fast,
+}

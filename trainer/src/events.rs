@@ -1,0 +1,164 @@
+//! Owns what a run reports about itself: a closed set of events; never touches control flow.
+//!
+//! Observers get events by reference and can change nothing. `metrics.jsonl` holds the records of steps and
+//! evaluations, `events.jsonl` everything else; see [`crate::run_dir`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::guard::Reason;
+
+/// One logged step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepRecord {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Target tokens seen since the start of the run.
+    pub tokens: u64,
+    /// Mean loss of the step, nats a token.
+    pub loss: f64,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Target tokens a second since the last record.
+    pub tokens_per_second: f64,
+    /// Share of the device's peak arithmetic (the table's value on GPUs, measured on CPUs), 0 to 1.
+    pub mfu: f64,
+    /// Share of the time spent waiting for data, 0 to 1.
+    pub data_wait: f64,
+    /// Peak resident memory of the process, bytes.
+    pub memory_bytes: u64,
+}
+
+/// Validation result of one language.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct LanguageScore {
+    /// Bits a byte of UTF-8 text.
+    pub bpb: f64,
+    /// Nats a token.
+    pub loss: f64,
+    /// Tokens scored.
+    pub tokens: u64,
+    /// Bytes of text those tokens stand for.
+    pub bytes: u64,
+}
+
+/// One evaluation over the held-out documents.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EvalRecord {
+    /// Steps done.
+    pub step: u64,
+    /// Bits a byte over all languages together.
+    pub val_bpb_all: f64,
+    /// Results by language and script.
+    pub val: BTreeMap<String, LanguageScore>,
+    /// Seconds the evaluation took.
+    pub seconds: f64,
+}
+
+/// Everything a run can report.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run starts or continues.
+    Started {
+        /// Steps already done.
+        step: u64,
+        /// Steps in all.
+        max_steps: u64,
+        /// Number of trained parameters.
+        parameters: u64,
+        /// Device in words.
+        device: String,
+        /// Peak arithmetic used for MFU, FLOP/s.
+        peak_flops: f64,
+        /// Digest of the plan.
+        plan: String,
+        /// Digest of the dataset.
+        dataset: String,
+        /// Version of the program.
+        version: String,
+    },
+    /// State was loaded from a checkpoint.
+    Resumed {
+        /// Step it stands at.
+        step: u64,
+        /// The checkpoint.
+        checkpoint: PathBuf,
+    },
+    /// A damaged checkpoint was renamed, not deleted.
+    SetAside {
+        /// Where it was.
+        checkpoint: PathBuf,
+        /// Where it is now.
+        moved_to: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A logged step.
+    Step(StepRecord),
+    /// A finished step between two logged ones, for progress bars only.
+    Tick {
+        /// Steps done.
+        step: u64,
+        /// Mean loss of the step, nats a token.
+        loss: f64,
+    },
+    /// A step's update was not applied.
+    Skipped {
+        /// The step.
+        step: u64,
+        /// First global row of the step.
+        first_row: u64,
+        /// Number of rows.
+        rows: u64,
+        /// Why.
+        reason: Reason,
+    },
+    /// An evaluation is going on.
+    Evaluating {
+        /// Language being scored.
+        language: String,
+        /// Rows scored so far, of all languages.
+        rows_done: u64,
+        /// Rows in all.
+        rows: u64,
+    },
+    /// An evaluation is done.
+    Evaluated(EvalRecord),
+    /// A checkpoint is committed and was read back.
+    Saved {
+        /// Its step.
+        step: u64,
+        /// Where.
+        checkpoint: PathBuf,
+        /// Bytes written.
+        bytes: u64,
+        /// Seconds it took.
+        seconds: f64,
+    },
+    /// A save failed; older checkpoints are intact.
+    SaveFailed {
+        /// Its step.
+        step: u64,
+        /// Why.
+        why: String,
+    },
+    /// A stop was asked for; the run saves and leaves.
+    Stopping {
+        /// Steps done.
+        step: u64,
+    },
+    /// The run is over.
+    Finished {
+        /// Steps done.
+        step: u64,
+        /// Digest over all parameters, moments and counters.
+        state_digest: String,
+        /// Seconds of this process.
+        seconds: f64,
+    },
+}

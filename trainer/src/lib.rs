@@ -1,0 +1,24 @@
+//! The trainer library behind the `jazari` binary: configuration, the training loop, checkpoints and exports.
+//!
+//! It is the only crate of the workspace with a disk, a clock and (later) a network. Suggested reading order:
+//! `config`, `train`, `step`, `optim`, `guard`, `checkpoint`, `hub`.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod device;
+pub mod evaluate;
+pub mod durable;
+pub mod events;
+pub mod expect;
+pub mod gradient_sum;
+pub mod guard;
+pub mod hub;
+pub mod optim;
+pub mod parity;
+pub mod prefetch;
+pub mod run_dir;
+pub mod schedule;
+pub mod signals;
+pub mod step;
+pub mod train;

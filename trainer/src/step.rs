@@ -1,0 +1,119 @@
+//! Owns the way from token ids to a loss and its gradients; never touches the optimizer, files or ranks.
+//!
+//! This is the one place where the plain integers of `data_pipeline` become tensors, and the one definition of the
+//! training loss: the *sum* of token losses of a micro-batch. Division by the number of valid target tokens of the
+//! whole optimizer step happens once, in [`crate::optim`], so micro-batches and processes can be cut anywhere.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use data_pipeline::loader::TokenBatch;
+use model_zoo::{Inputs, Model, Params};
+
+/// What a micro-batch cannot be turned into gradients for.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// A token id lies outside the model's vocabulary.
+    #[error(
+        "token id {id} at row {row}, position {position} is outside the model's vocabulary of {vocab_size}; \
+         the dataset was made with another tokenizer: prepare it again with the model's tokenizer"
+    )]
+    TokenOutOfRange {
+        /// The offending id.
+        id: u32,
+        /// Row of the micro-batch.
+        row: usize,
+        /// Position in the row.
+        position: usize,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
+    /// A parameter took no part in the loss.
+    #[error("parameter `{name}` received no gradient; this is a defect of the model's forward pass, please report it")]
+    NoGradient {
+        /// Hugging Face name of the parameter.
+        name: String,
+    },
+}
+
+/// Loss and gradients of one micro-batch or of a sum of micro-batches.
+pub struct StepGradients {
+    /// Sum of the token losses, in nats.
+    pub loss_sum: f64,
+    /// Number of target tokens the sum runs over.
+    pub valid: u64,
+    /// Gradient of `loss_sum` for every parameter, flat `[numel]`, in the order of `Params::specs`.
+    pub grads: Vec<Tensor<1>>,
+}
+
+/// Tensors of one micro-batch on a device: model inputs and targets, all `[batch, seq]`.
+pub struct DeviceBatch {
+    /// Token ids, positions and segment ids.
+    pub inputs: Inputs,
+    /// Next-token targets; negative where there is none.
+    pub targets: Tensor<2, Int>,
+    /// Number of targets that count.
+    pub valid: u64,
+}
+
+/// Copies a batch to `device`.
+///
+/// # Errors
+/// [`StepError::TokenOutOfRange`] when an id has no row in the embedding: burn would panic on it deep inside a kernel.
+pub fn to_device(batch: &TokenBatch, vocab_size: usize, device: &Device) -> Result<DeviceBatch, StepError> {
+    if let Some(at) = batch.tokens.iter().position(|&id| id as usize >= vocab_size) {
+        return Err(StepError::TokenOutOfRange {
+            id: batch.tokens.get(at).copied().unwrap_or_default(),
+            row: at / batch.seq_len.max(1),
+            position: at % batch.seq_len.max(1),
+            vocab_size,
+        });
+    }
+    let out_of_range = |&t: &i32| t >= 0 && t as usize >= vocab_size;
+    if let Some(at) = batch.targets.iter().position(out_of_range) {
+        return Err(StepError::TokenOutOfRange {
+            id: batch.targets.get(at).copied().unwrap_or_default().unsigned_abs(),
+            row: at / batch.seq_len.max(1),
+            position: at % batch.seq_len.max(1) + 1,
+            vocab_size,
+        });
+    }
+    let shape = [batch.rows, batch.seq_len];
+    let int = |values: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(values, shape), device);
+    let widen = |values: &[u32]| values.iter().map(|&v| i64::from(v)).collect::<Vec<_>>();
+    Ok(DeviceBatch {
+        inputs: Inputs {
+            tokens: int(widen(&batch.tokens)),
+            positions: int(widen(&batch.positions)),
+            segments: int(widen(&batch.segments)),
+        },
+        targets: int(batch.targets.iter().map(|&v| i64::from(v)).collect()),
+        valid: batch.targets.iter().filter(|&&t| t >= 0).count() as u64,
+    })
+}
+
+/// Forward and backward pass of one micro-batch.
+///
+/// `device` is the plain (not autodiff) device that holds `params`; the returned gradients live there too.
+///
+/// # Errors
+/// See [`StepError`].
+pub fn loss_and_gradients(
+    model: &Model,
+    params: &Params,
+    batch: &TokenBatch,
+    device: &Device,
+) -> Result<StepGradients, StepError> {
+    let tracking = device.clone().autodiff();
+    let batch = to_device(batch, model.vocab_size(), &tracking)?;
+    let tracked = params.tracked();
+    let loss = model.loss_sum(&tracked, &batch.inputs, batch.targets);
+    let loss_sum = f64::from(loss.clone().inner().into_scalar::<f32>());
+    let mut gradients = loss.backward();
+    let mut grads = Vec::with_capacity(tracked.tensors().len());
+    for (tensor, spec) in tracked.tensors().iter().zip(tracked.specs()) {
+        let grad = tensor
+            .grad_remove(&mut gradients)
+            .ok_or_else(|| StepError::NoGradient { name: spec.name.clone() })?;
+        grads.push(grad);
+    }
+    Ok(StepGradients { loss_sum, valid: batch.valid, grads })
+}

@@ -1,0 +1,313 @@
+//! Owns the training loop; never touches paths, backends or the terminal.
+//!
+//! [`train`] reads like the algorithm. What must survive a restart is in `TrainState`, what must not is in
+//! [`Context`]; nothing is both.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use data_pipeline::DataError;
+use data_pipeline::dataset::Dataset;
+use data_pipeline::loader::Loader;
+use model_zoo::Model;
+
+use crate::checkpoint::{CheckpointError, CheckpointStore, TrainState, digest};
+use crate::config::plan::Plan;
+use crate::device;
+use crate::evaluate;
+use crate::events::{EvalRecord, Event, StepRecord};
+use crate::gradient_sum::GradientSum;
+use crate::guard::{Reason, Verdict};
+use crate::optim;
+use crate::prefetch::Prefetch;
+use crate::signals::StopFlag;
+use crate::step::{self, StepError, StepGradients};
+
+/// Saves that may fail in a row before the run stops with its older checkpoints intact.
+const MAX_FAILED_SAVES: u32 = 2;
+
+/// Capabilities of a run that are not saved.
+pub struct Context<'a> {
+    /// The plain device that holds the parameters.
+    pub device: Device,
+    /// The model's forward pass.
+    pub model: Model,
+    /// The dataset.
+    pub dataset: Arc<Dataset>,
+    /// Rows by index.
+    pub loader: Arc<Loader>,
+    /// Where states are saved.
+    pub checkpoints: CheckpointStore,
+    /// Small files that travel inside every checkpoint.
+    pub checkpoint_files: Vec<(&'static str, Vec<u8>)>,
+    /// Peak arithmetic of the device, FLOP/s.
+    pub peak_flops: f64,
+    /// FLOPs of forward and backward a token.
+    pub flops_per_token: f64,
+    /// Told everything, able to change nothing.
+    pub observer: &'a mut dyn FnMut(&Event) -> Result<(), TrainError>,
+    /// Set by signals.
+    pub stop: StopFlag,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished {
+        /// The last evaluation.
+        eval: Option<EvalRecord>,
+    },
+    /// A signal asked for a stop; the state is saved.
+    Stopped,
+}
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The data could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A batch does not fit the model.
+    #[error("step {step}: {source}")]
+    Step {
+        /// Steps done before it.
+        step: u64,
+        /// The cause.
+        source: StepError,
+    },
+    /// A checkpoint could not be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Two saves in a row failed.
+    #[error("{failures} saves in a row failed, the last one with: {source}; older checkpoints are intact")]
+    CannotSave {
+        /// How many.
+        failures: u32,
+        /// The last cause.
+        source: CheckpointError,
+    },
+    /// The guard halted the run.
+    #[error(
+        "halted at step {step} after {skips} skipped steps in a row: {reason}; rows {first_row}..{end_row} were the last \
+         ones: lower learning_rate, or look at the rows with `jazari data inspect`; the state is saved"
+    )]
+    Halted {
+        /// The step.
+        step: u64,
+        /// Skipped steps in a row.
+        skips: u32,
+        /// Why the last one was bad.
+        reason: Reason,
+        /// First global row of the step.
+        first_row: u64,
+        /// One past the last global row.
+        end_row: u64,
+    },
+    /// The prefetch thread could not be started.
+    #[error("cannot start the thread that reads data: {0}; lower the number of threads on this machine")]
+    Thread(std::io::Error),
+    /// The data ended before the plan did.
+    #[error("step {step}: the data reader stopped early; this is a defect, please report it")]
+    DataEnded {
+        /// Steps done.
+        step: u64,
+    },
+    /// A log could not be written.
+    #[error(transparent)]
+    Log(#[from] crate::run_dir::RunDirError),
+}
+
+/// Trains from `state` to the end of `plan`, a stop signal, or a failure.
+///
+/// # Errors
+/// See [`TrainError`]; the last committed checkpoint is intact in every case.
+pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Result<Outcome, TrainError> {
+    let mut data = prefetch(plan, state.step, cx)?;
+    let mut meter = Meter::new();
+    let mut saves = Saves { last: state.step, failures: 0 };
+    let mut eval = if plan.evaluates_at(state.step) { Some(evaluate(plan, state, cx)?) } else { None };
+
+    while state.step < plan.max_steps && !cx.stop.is_set() {
+        let sum = accumulate(plan, state, cx, &mut data)?;
+        let grad_norm = optim::grad_norm(&sum.grads, sum.valid);
+        let loss = sum.loss_sum / sum.valid as f64;
+        let lr = plan.lr(state.step);
+        let verdict = state.guard.judge(&plan.guard, loss, grad_norm, sum.valid);
+        if let Verdict::Apply = verdict {
+            state.optimizer.apply(&mut state.params, sum.grads, sum.valid, grad_norm, lr);
+            state.tokens += sum.valid;
+            state.losses.first.get_or_insert(loss);
+            state.losses.last = Some(loss);
+        }
+        state.step += 1;
+        meter.add(sum.valid);
+        report(plan, state, cx, verdict, || meter.record(loss, lr, grad_norm, &mut data))?;
+
+        if let Verdict::Halt(reason) = verdict {
+            saves.commit(state, cx, true)?;
+            return Err(halted(plan, state.step - 1, reason));
+        }
+        if plan.evaluates_at(state.step) {
+            eval = Some(evaluate(plan, state, cx)?);
+            meter.restart();
+        }
+        if plan.saves_at(state.step) {
+            saves.commit(state, cx, false)?;
+            meter.restart();
+        }
+    }
+    if state.step < plan.max_steps {
+        (cx.observer)(&Event::Stopping { step: state.step })?;
+        saves.commit(state, cx, true)?;
+        return Ok(Outcome::Stopped);
+    }
+    saves.commit(state, cx, true)?;
+    Ok(Outcome::Finished { eval })
+}
+
+/// Starts reading the micro-batches of all steps from `step` on.
+fn prefetch(plan: &Plan, step: u64, cx: &Context<'_>) -> Result<Prefetch, TrainError> {
+    let plan = plan.clone();
+    let ranges = (step..plan.max_steps).flat_map(move |step| plan.micro_batches(step));
+    Prefetch::start(Arc::clone(&cx.loader), ranges).map_err(TrainError::Thread)
+}
+
+/// Loss and gradients of one whole optimizer step, summed along the canonical tree.
+fn accumulate(
+    plan: &Plan,
+    state: &TrainState,
+    cx: &Context<'_>,
+    data: &mut Prefetch,
+) -> Result<StepGradients, TrainError> {
+    let mut sum = GradientSum::default();
+    for _ in plan.micro_batches(state.step) {
+        let batch = data.next_batch().ok_or(TrainError::DataEnded { step: state.step })??;
+        let leaf = step::loss_and_gradients(&cx.model, &state.params, &batch, &cx.device)
+            .map_err(|source| TrainError::Step { step: state.step, source })?;
+        sum.push(leaf);
+    }
+    sum.finish().ok_or(TrainError::DataEnded { step: state.step })
+}
+
+fn report(
+    plan: &Plan,
+    state: &TrainState,
+    cx: &mut Context<'_>,
+    verdict: Verdict,
+    record: impl FnOnce() -> Measured,
+) -> Result<(), TrainError> {
+    if let Verdict::Skip(reason) | Verdict::Halt(reason) = verdict {
+        let rows = plan.rows_of(state.step - 1);
+        let (first_row, rows) = (rows.start, rows.end - rows.start);
+        return (cx.observer)(&Event::Skipped { step: state.step - 1, first_row, rows, reason });
+    }
+    if !plan.logs_at(state.step) {
+        return (cx.observer)(&Event::Tick { step: state.step, loss: state.losses.last.unwrap_or(f64::NAN) });
+    }
+    let measured = record();
+    let record = StepRecord {
+        step: state.step,
+        tokens: state.tokens,
+        loss: measured.loss,
+        lr: measured.lr,
+        grad_norm: measured.grad_norm,
+        tokens_per_second: measured.tokens_per_second,
+        mfu: measured.tokens_per_second * cx.flops_per_token / cx.peak_flops,
+        data_wait: measured.data_wait,
+        memory_bytes: device::peak_memory_bytes(),
+    };
+    (cx.observer)(&Event::Step(record))
+}
+
+fn evaluate(plan: &Plan, state: &TrainState, cx: &mut Context<'_>) -> Result<EvalRecord, TrainError> {
+    let record = evaluate::evaluate(plan, state, cx)?;
+    (cx.observer)(&Event::Evaluated(record.clone()))?;
+    Ok(record)
+}
+
+fn halted(plan: &Plan, step: u64, reason: Reason) -> TrainError {
+    let rows = plan.rows_of(step);
+    let (first_row, end_row) = (rows.start, rows.end);
+    TrainError::Halted { step, skips: plan.guard.max_consecutive_skips, reason, first_row, end_row }
+}
+
+/// Keeps count of failed saves: one may fail (a full disk that is being cleaned), two in a row stop the run.
+struct Saves {
+    last: u64,
+    failures: u32,
+}
+
+impl Saves {
+    /// Saves `state` unless it is saved already. With `last` the run cannot go on after it, so a failure is tried
+    /// again at once and then reported as the run's.
+    fn commit(&mut self, state: &TrainState, cx: &mut Context<'_>, last: bool) -> Result<(), TrainError> {
+        let saved_already = state.step == self.last && self.failures == 0;
+        if saved_already && !cx.checkpoints.list()?.is_empty() {
+            return Ok(());
+        }
+        loop {
+            let start = Instant::now();
+            match cx.checkpoints.commit(state, &cx.checkpoint_files) {
+                Ok(saved) => {
+                    (self.last, self.failures) = (state.step, 0);
+                    let seconds = start.elapsed().as_secs_f64();
+                    let (checkpoint, bytes) = (saved.path, saved.bytes);
+                    return (cx.observer)(&Event::Saved { step: state.step, checkpoint, bytes, seconds });
+                }
+                Err(source) => {
+                    self.failures += 1;
+                    (cx.observer)(&Event::SaveFailed { step: state.step, why: source.to_string() })?;
+                    if self.failures >= MAX_FAILED_SAVES {
+                        return Err(TrainError::CannotSave { failures: self.failures, source });
+                    }
+                    if !last {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct Measured {
+    loss: f64,
+    lr: f64,
+    grad_norm: f64,
+    tokens_per_second: f64,
+    data_wait: f64,
+}
+
+/// Tokens and seconds since the last record; evaluation and saves are left out.
+struct Meter {
+    since: Instant,
+    tokens: u64,
+}
+
+impl Meter {
+    fn new() -> Self {
+        Self { since: Instant::now(), tokens: 0 }
+    }
+
+    fn add(&mut self, tokens: u64) {
+        self.tokens += tokens;
+    }
+
+    fn restart(&mut self) {
+        *self = Self::new();
+    }
+
+    fn record(&mut self, loss: f64, lr: f64, grad_norm: f64, data: &mut Prefetch) -> Measured {
+        let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
+        let tokens_per_second = self.tokens as f64 / seconds;
+        let data_wait = data.take_waited().as_secs_f64() / seconds;
+        self.restart();
+        Measured { loss, lr, grad_norm, tokens_per_second, data_wait }
+    }
+}
+
+/// Digest of the final state, for the closing report.
+pub fn state_digest(state: &TrainState) -> String {
+    digest::state(state)
+}

@@ -162,10 +162,10 @@ pub struct FieldNames {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationConfig {
-    /// Share of the documents of each language, between 0 and 0.5.
+    /// Share of the documents of each language, between 0 and 0.5. 0 holds out nothing at all.
     #[serde(default = "default_fraction")]
     pub fraction: f64,
-    /// At least this many documents of a language, though never more than a tenth of them.
+    /// Languages with few documents hold out more than `fraction`: up to a tenth, until this many are held out.
     #[serde(default = "default_min_documents")]
     pub min_documents: u64,
     /// At most this many documents of a language.
@@ -307,22 +307,33 @@ impl PrepareConfig {
         }
         self.validation.check(&mut problems);
         self.limits.check(&mut problems);
+        if let TokenizerConfig::Train(train) = &self.tokenizer
+            && let Err(error) = train.validate()
+        {
+            problems.push(format!("tokenizer.train.{error}"));
+        }
         if self.shards.max_tokens == 0 {
             problems.push("shards.max_tokens: is 0; write a number of tokens, for example 134217728".to_owned());
         }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 
-    /// Hexadecimal BLAKE3 of everything that decides the dataset's content: all fields but `output_dir`.
-    pub fn digest(&self) -> String {
-        let located = PrepareConfig { output_dir: PathBuf::new(), ..self.clone() };
-        json_digest(&located)
+    /// Hexadecimal BLAKE3 of the rules: everything that decides what becomes of given input files and a given tokenizer,
+    /// but not where they or the output lie.
+    pub fn rules_digest(&self) -> String {
+        let tokenizer = match &self.tokenizer {
+            TokenizerConfig::Path(_) => None,
+            TokenizerConfig::Train(train) => Some(train),
+        };
+        json_digest(&(self.documents_digest(), tokenizer, &self.shards, self.seed))
     }
 
-    /// Hexadecimal BLAKE3 of the fields that decide which documents are kept, before any tokenizer.
+    /// The part of [`PrepareConfig::rules_digest`] that decides which documents are kept, before any tokenizer.
     pub(crate) fn documents_digest(&self) -> String {
+        let unplaced = |source: &SourceConfig| SourceConfig { path: String::new(), exclude: Vec::new(), ..source.clone() };
+        let sources: Vec<SourceConfig> = self.sources.iter().map(unplaced).collect();
         json_digest(&(
-            &self.sources,
+            sources,
             &self.allow_licences,
             self.non_commercial,
             self.normalize,

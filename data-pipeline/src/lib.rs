@@ -1,1 +1,26 @@
-//! placeholder
+//! Raw corpora to clean documents, tokenizer, token shards and the rows of step s. Has no tensors and no network, and
+//! prints nothing.
+
+mod card;
+pub mod config;
+pub mod dataset;
+pub mod dedup;
+pub mod document;
+pub mod documents;
+pub mod inspect;
+pub mod licence;
+pub mod loader;
+pub mod manifest;
+pub mod normalize;
+pub mod order;
+pub mod prepare;
+pub mod shard;
+mod share;
+pub mod source;
+mod split;
+mod spool;
+pub mod stats;
+pub mod tokenizer;
+pub mod verify;
+
+pub use dataset::DataError;

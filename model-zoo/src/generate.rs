@@ -16,7 +16,6 @@ use crate::philox::Stream;
 pub struct KvCache {
     layers: Vec<LayerCache>,
     len: usize,
-    capacity: usize,
 }
 
 /// `[capacity, kv_heads * head_dim]` each; rows at and after the length of the cache hold nothing.
@@ -38,7 +37,7 @@ impl KvCache {
         let width = config.num_key_value_heads * config.head_dim;
         let empty = || Tensor::zeros([capacity, width], (device, dtype));
         let layers = (0..config.num_hidden_layers).map(|_| LayerCache { keys: empty(), values: empty() }).collect();
-        Self { layers, len: 0, capacity }
+        Self { layers, len: 0 }
     }
 
     /// Tokens held.
@@ -53,12 +52,6 @@ impl KvCache {
         self.len == 0
     }
 
-    /// Tokens there is room for.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
     /// Stores the keys and values of new tokens in `layer` and attends from their queries to everything held.
     pub(crate) fn attend(
         &mut self,
@@ -71,14 +64,14 @@ impl KvCache {
     ) -> Tensor<2> {
         let (past, total) = (self.len, self.len + shape.seq);
         let cache = &mut self.layers[layer];
-        cache.keys.inplace(|keys| keys.slice_assign([past..total], key.clone()));
-        cache.values.inplace(|values| values.slice_assign([past..total], value.clone()));
+        cache.keys.inplace(|keys| keys.slice_assign(past..total, key.clone()));
+        cache.values.inplace(|values| values.slice_assign(past..total, value.clone()));
         if past == 0 {
             let segments = Tensor::zeros([shape.batch, shape.seq], &query.device());
             return ops::attention(query, key, value, segments, *shape, scale);
         }
-        let keys = cache.keys.clone().slice([0..total]);
-        let values = cache.values.clone().slice([0..total]);
+        let keys = cache.keys.clone().narrow(0, 0, total);
+        let values = cache.values.clone().narrow(0, 0, total);
         attend_to_past(query, keys, values, past, shape, scale)
     }
 
@@ -111,11 +104,8 @@ fn attend_to_past(
         let row = Tensor::<1, Int>::arange(0..(new * group) as i64, &device).div_scalar(group as i64);
         let last_visible = row.add_scalar(past as i64).reshape([1, new * group, 1]);
         let column = Tensor::<1, Int>::arange(0..total as i64, &device).reshape([1, 1, total]);
-        let hidden = column.expand([kv_heads, new * group, total]).greater(last_visible.expand([
-            kv_heads,
-            new * group,
-            total,
-        ]));
+        let hidden =
+            column.expand([kv_heads, new * group, total]).greater(last_visible.expand([kv_heads, new * group, total]));
         scores = scores.mask_fill(hidden, f32::NEG_INFINITY);
     }
     let weights = activation::softmax(scores, 2).cast(dtype);
@@ -295,7 +285,7 @@ pub fn generate(
             return Ok(Generation { tokens, finish: Finish::Context });
         }
         let hidden = model.decode(&params, upload(&pending), &mut cache);
-        let last = hidden.slice([pending.len() - 1..pending.len()]);
+        let last = hidden.narrow(0, pending.len() - 1, 1);
         let logits = model.head(&params, last).try_into_vec_as::<f32>();
         let logits = logits.map_err(|error| GenerateError::Read { cause: error.to_string() })?;
         let [draw, _] = stream.uniforms(tokens.len() as u64);

@@ -213,12 +213,7 @@ fn write_llama(config: &LlamaConfig, dtype: WeightDtype) -> Value {
     })
 }
 
-fn conflict(
-    first: &str,
-    first_value: impl ToString,
-    second: &str,
-    second_value: impl ToString,
-) -> ConfigError {
+fn conflict(first: &str, first_value: impl ToString, second: &str, second_value: impl ToString) -> ConfigError {
     ConfigError::Conflict {
         first: first.into(),
         first_value: first_value.to_string(),
@@ -425,8 +420,11 @@ mod tests {
         );
         refused(&with("vocab_size", Value::Null), "key \"vocab_size\" is missing; a Llama configuration needs it");
         refused(
-            &with("rope_parameters", json!({"rope_theta": 500000.0, "rope_type": "llama3", "factor": 8.0,
-                "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64})),
+            &with(
+                "rope_parameters",
+                json!({"rope_theta": 500000.0, "rope_type": "llama3", "factor": 8.0,
+                "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}),
+            ),
             "keys \"rope_theta\" and \"rope_parameters.rope_theta\" disagree (10000 and 500000); make them equal or \
              remove one",
         );

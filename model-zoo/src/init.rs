@@ -91,6 +91,5 @@ mod tests {
         assert_ne!(values, other);
     }
 
-    const GOLDEN_BITS: [u32; 6] =
-        [0xBCA9_83EA, 0xBBF0_2529, 0x3BC9_B343, 0x3BDE_4588, 0x3C99_A7E4, 0xBD10_497F];
+    const GOLDEN_BITS: [u32; 6] = [0xBCA9_83EA, 0xBBF0_2529, 0x3BC9_B343, 0x3BDE_4588, 0x3C99_A7E4, 0xBD10_497F];
 }

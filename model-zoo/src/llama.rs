@@ -10,12 +10,10 @@ use crate::init::residual_std;
 use crate::model::{Inputs, Precision};
 use crate::ops::{self, AttentionShape};
 use crate::params::{Init, ParamSpec, Params};
-use crate::rotary::{Rotation, RotaryTable};
+use crate::rotary::{RotaryTable, Rotation};
 
 /// Parameters of one block, in the order of [`Block`].
 const PARAMS_PER_BLOCK: usize = 9;
-/// Rows of logits that [`Llama::token_losses`] holds at a time.
-const LOGIT_ROWS: usize = 128;
 
 /// A Llama: token embedding, blocks of (RMSNorm, grouped-query attention with rotary positions, RMSNorm, SwiGLU) on a
 /// residual stream, a final RMSNorm and a linear head (Touvron et al. 2023, arXiv:2302.13971; grouped-query attention
@@ -108,20 +106,13 @@ impl Llama {
         ops::linear_cross_entropy(hidden, self.narrow(self.head_weight(params)), targets.flatten(0, 1))
     }
 
-    /// Negative log-likelihood of each target, `[batch, seq]`; 0 where ignored.
+    /// Negative log-likelihood of each target, `[batch, seq]`; 0 where ignored. No gradient passes through it.
     #[must_use]
     pub fn token_losses(&self, params: &Params, inputs: &Inputs, targets: Tensor<2, Int>) -> Tensor<2> {
-        let [batch, seq] = targets.dims();
-        let hidden = self.hidden(params, inputs).split(LOGIT_ROWS, 0);
-        let targets = targets.reshape([batch * seq, 1]).split(LOGIT_ROWS, 0);
-        let losses = hidden.into_iter().zip(targets).map(|(hidden, targets)| {
-            let logits = self.head(params, hidden);
-            let peak = logits.clone().max_dim(1);
-            let log_sum = (logits.clone() - peak.clone()).exp().sum_dim(1).log() + peak;
-            let picked = logits.gather(1, targets.clone().clamp_min(0));
-            (log_sum - picked).mask_fill(targets.lower_elem(0), 0.0)
-        });
-        Tensor::cat(losses.collect(), 0).reshape([batch, seq])
+        let dims = targets.dims();
+        let hidden = self.narrow(self.hidden(params, inputs));
+        let weight = self.narrow(self.head_weight(params));
+        ops::linear_cross_entropy_tokens(hidden, weight, targets.flatten(0, 1)).reshape(dims)
     }
 
     /// Scores of every vocabulary entry, `[n, hidden]` -> `[n, vocab]`, f32.

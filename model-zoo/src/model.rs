@@ -137,8 +137,8 @@ impl Model {
         }
     }
 
-    /// Negative log-likelihood of each target, nats, `[batch, seq]`, f32; 0 where `targets` is < 0. Not
-    /// differentiable in practice: meant for evaluation, it keeps no more than a few rows of logits at a time.
+    /// Negative log-likelihood of each target, nats, `[batch, seq]`, f32; 0 where `targets` is < 0. Meant for
+    /// evaluation: no gradient passes through it.
     #[must_use]
     pub fn token_losses(&self, params: &Params, inputs: &Inputs, targets: Tensor<2, Int>) -> Tensor<2> {
         match self {

@@ -167,12 +167,6 @@ impl Params {
         &mut self.tensors
     }
 
-    /// Gives the tensors away.
-    #[must_use]
-    pub fn into_tensors(self) -> Vec<Tensor<1>> {
-        self.tensors
-    }
-
     /// Total number of elements.
     #[must_use]
     pub fn num_elements(&self) -> usize {
@@ -184,10 +178,11 @@ impl Params {
     /// # Errors
     /// [`ParamsError::Read`] when the device fails.
     pub fn to_host(&self, index: usize) -> Result<Vec<f32>, ParamsError> {
-        self.tensors[index].clone().inner().try_into_vec_as::<f32>().map_err(|error| ParamsError::Read {
-            name: self.specs[index].name.clone(),
-            cause: error.to_string(),
-        })
+        self.tensors[index]
+            .clone()
+            .inner()
+            .try_into_vec_as::<f32>()
+            .map_err(|error| ParamsError::Read { name: self.specs[index].name.clone(), cause: error.to_string() })
     }
 
     /// Parameter `index` as `[rows, columns]`, a view.
@@ -248,10 +243,7 @@ mod tests {
     fn misfits_are_named() {
         let device = Device::flex();
         let short = Params::from_host(specs(), vec![vec![0.0; 5], vec![0.0; 3]], &device).unwrap_err();
-        assert_eq!(
-            short.to_string(),
-            "parameter w has shape [2, 3] and 6 elements, but 5 values were given"
-        );
+        assert_eq!(short.to_string(), "parameter w has shape [2, 3] and 6 elements, but 5 values were given");
         let few = Params::from_host(specs(), vec![vec![0.0; 6]], &device).unwrap_err();
         assert!(few.to_string().starts_with("1 tensors were given for 2 parameters"));
     }

@@ -33,9 +33,7 @@ fn multiply(a: u32, b: u32) -> (u32, u32) {
 /// FNV-1a, 64 bits (Fowler, Noll, Vo; draft-eastlake-fnv): the number by which a name enters the counter.
 #[must_use]
 pub fn fnv1a64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    })
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }
 
 /// One named stream of random numbers: a pure function of (seed, name, index).
@@ -84,6 +82,37 @@ fn unit(low: u32, high: u32) -> f64 {
     (bits >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
 }
 
+/// Coefficients of `artanh(s) / s` in powers of `s^2`: 1, 1/3, 1/5, ...
+const ARTANH: [f64; 12] = {
+    let mut series = [0.0; 12];
+    let mut k = 0;
+    while k < series.len() {
+        series[k] = 1.0 / (2 * k + 1) as f64;
+        k += 1;
+    }
+    series
+};
+/// Coefficients of `sin(x) / x` in powers of `x^2`: 1, -1/3!, 1/5!, ...
+const SINE: [f64; 9] = alternating(1);
+/// Coefficients of `cos(x)` in powers of `x^2`: 1, -1/2!, 1/4!, ...
+const COSINE: [f64; 9] = alternating(0);
+
+/// `(-1)^k / (2k + odd)!`.
+const fn alternating(odd: usize) -> [f64; 9] {
+    let mut series = [1.0; 9];
+    let mut k = 1;
+    while k < series.len() {
+        series[k] = -series[k - 1] / ((2 * k + odd) * (2 * k + odd - 1)) as f64;
+        k += 1;
+    }
+    series
+}
+
+/// The polynomial of these coefficients at `x`, lowest power first.
+fn polynomial(coefficients: &[f64], x: f64) -> f64 {
+    coefficients.iter().rev().fold(0.0, |sum, coefficient| sum * x + coefficient)
+}
+
 /// Natural logarithm of a normal number in (0, 1], to about 1 unit in the last place.
 fn ln(x: f64) -> f64 {
     const FRACTION_BITS: u64 = 0x000F_FFFF_FFFF_FFFF;
@@ -97,19 +126,15 @@ fn ln(x: f64) -> f64 {
     }
     // ln(m) = 2 artanh(s) with s = (m - 1) / (m + 1); |s| < 0.1716, so s^25 / 25 is below half a unit.
     let s = (mantissa - 1.0) / (mantissa + 1.0);
-    let square = s * s;
-    let series = (0..12).rev().fold(0.0, |sum, k| sum * square + 1.0 / f64::from(2 * k + 1));
-    2.0 * s * series + exponent as f64 * std::f64::consts::LN_2
+    2.0 * s * polynomial(&ARTANH, s * s) + exponent as f64 * std::f64::consts::LN_2
 }
 
-/// Sine and cosine of 2 pi `turns`, for `turns` in [0, 1).
+/// Sine and cosine of 2 pi `turns`, for `turns` in [0, 1): Taylor series on [-pi/4, pi/4], turned by quarters.
 fn sin_cos_turns(turns: f64) -> (f64, f64) {
     let quarter = (turns * 4.0 + 0.5).floor();
     let angle = (turns - quarter * 0.25) * std::f64::consts::TAU;
-    let square = angle * angle;
-    // Taylor series on [-pi/4, pi/4], innermost term first.
-    let sine = angle * (1..=8).rev().fold(1.0, |sum, k| 1.0 - sum * square / f64::from(2 * k * (2 * k + 1)));
-    let cosine = (1..=9).rev().fold(1.0, |sum, k| 1.0 - sum * square / f64::from((2 * k - 1) * 2 * k));
+    let sine = angle * polynomial(&SINE, angle * angle);
+    let cosine = polynomial(&COSINE, angle * angle);
     match quarter as u8 % 4 {
         0 => (sine, cosine),
         1 => (cosine, -sine),

@@ -66,8 +66,7 @@ impl RotaryTable {
                 sin.push(angle.sin() as f32);
             }
         }
-        let upload =
-            |values| Tensor::<2>::from_data(TensorData::new(values, [positions, half]), (device, DType::F32));
+        let upload = |values| Tensor::<2>::from_data(TensorData::new(values, [positions, half]), (device, DType::F32));
         Cached { device: device.clone(), positions, cos: upload(cos), sin: upload(sin) }
     }
 }

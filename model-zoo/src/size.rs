@@ -84,8 +84,8 @@ impl ActivationMemory {
     }
 }
 
-/// Rows of logits that a fused head holds at a time, by the design of `ops::linear_cross_entropy`.
-const FUSED_HEAD_ROWS: u64 = 256;
+/// Logits that a fused head holds at a time, about; `ops::linear_cross_entropy` cuts its rows so.
+const FUSED_LOGITS: u64 = 1 << 23;
 /// Copies of the scores (and of the logits) that a decomposed softmax and its gradient keep.
 const DECOMPOSED_COPIES: u64 = 3;
 
@@ -113,7 +113,7 @@ pub fn activation_memory(
     let mut per_token = stream * wide + products * narrow;
     let mut head = tokens * (2 * sizes.hidden * wide + 2 * sizes.hidden * narrow);
     match kernels {
-        Kernels::Fused => head += FUSED_HEAD_ROWS.min(tokens) * sizes.vocab * wide + sizes.vocab * sizes.hidden * wide,
+        Kernels::Fused => head += (FUSED_LOGITS.min(tokens * sizes.vocab) + sizes.vocab * sizes.hidden) * wide,
         Kernels::Decomposed => {
             per_token += DECOMPOSED_COPIES * sizes.heads * seq as u64 * wide;
             per_token += (2 * sizes.hidden + 3 * sizes.inner) * wide;

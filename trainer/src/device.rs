@@ -14,11 +14,12 @@ pub mod toolkit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use model_zoo::Precision;
 
 pub use choice::{DeviceChoice, DeviceChoiceError, LAST_INDEX};
 pub use error::{CudaMissing, DeviceError};
-pub use host::{Processor, ProcessMemory, process_memory};
-pub use peak::{Arithmetic, measure_peak_flops, published_peak_flops};
+pub use host::{ProcessMemory, Processor, process_memory};
+pub use peak::{measure_peak_flops, published_peak_flops};
 
 /// The backend a device belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,9 +92,9 @@ impl Opened {
     }
 
     /// The device's peak in FLOP/s: the published one where there is one, else `None`; see [`measure_peak_flops`].
-    pub fn published_peak_flops(&self, arithmetic: Arithmetic) -> Option<f64> {
+    pub fn published_peak_flops(&self, precision: Precision) -> Option<f64> {
         match self.kind {
-            DeviceKind::Cuda => published_peak_flops(&self.name, arithmetic),
+            DeviceKind::Cuda => published_peak_flops(&self.name, precision),
             DeviceKind::Cpu | DeviceKind::Rocm | DeviceKind::Wgpu => None,
         }
     }
@@ -157,7 +158,7 @@ fn open_cpu() -> Opened {
 }
 
 fn open_gpu(wanted: DeviceChoice) -> Result<Opened, DeviceError> {
-    let opened = match wanted {
+    let opened: Opened = match wanted {
         #[cfg(feature = "cuda")]
         DeviceChoice::Cuda(index) => find_cuda(wanted, index)?,
         #[cfg(feature = "rocm")]
@@ -253,7 +254,10 @@ fn pick(
 ) -> Result<Opened, DeviceError> {
     // A device opens to tell its name, which can fail on a broken driver.
     let name = |device: &Device| {
-        catch_unwind(AssertUnwindSafe(|| device.identity())).ok().flatten().map_or_else(|| "unnamed".into(), |id| id.name)
+        catch_unwind(AssertUnwindSafe(|| device.identity()))
+            .ok()
+            .flatten()
+            .map_or_else(|| "unnamed".into(), |id| id.name)
     };
     let Some((device, software)) = devices.get(index).cloned() else {
         let found = devices.iter().map(|(device, _)| name(device)).collect();
@@ -301,7 +305,7 @@ mod tests {
         assert_eq!((opened.choice, opened.kind), (DeviceChoice::Cpu, DeviceKind::Cpu));
         assert!(opened.threads >= 1 && !opened.name.is_empty() && opened.notes.is_empty());
         assert!(opened.summary().starts_with("cpu ") && opened.summary().contains("hardware threads"));
-        assert_eq!(opened.published_peak_flops(Arithmetic::F32), None);
+        assert_eq!(opened.published_peak_flops(Precision::F32), None);
         add_four_numbers(&opened.device).unwrap();
     }
 
@@ -350,7 +354,14 @@ mod tests {
             CudaMissing::Nvrtc { found: Some("/venv/nvidia/cu13/lib/libnvrtc.so.13".into()) },
             CudaMissing::Headers(toolkit::find_headers(&toolkit::Surroundings::default()).unwrap_err()),
         ];
-        let todo = ["install the driver", "restarted", "nvidia-smi", "install the CUDA toolkit", "LD_LIBRARY_PATH=/venv/nvidia/cu13/lib", "pip install"];
+        let todo = [
+            "install the driver",
+            "restarted",
+            "nvidia-smi",
+            "install the CUDA toolkit",
+            "LD_LIBRARY_PATH=/venv/nvidia/cu13/lib",
+            "pip install",
+        ];
         for (missing, todo) in missing.into_iter().zip(todo) {
             let message = DeviceError::Cuda { wanted: DeviceChoice::Cuda(0), missing }.to_string();
             assert!(message.starts_with("`cuda:0` cannot be used: ") && message.contains(todo), "{message}");

@@ -19,6 +19,7 @@ pub mod parity;
 pub mod prefetch;
 pub mod run_dir;
 pub mod schedule;
+pub mod session;
 pub mod signals;
 pub mod step;
 pub mod train;

@@ -129,7 +129,7 @@ mod tests {
 
     fn params(values: &[f32], decay: bool) -> Params {
         let spec = ParamSpec { name: "w".into(), shape: vec![values.len()], init: Init::Ones, decay };
-        Params::from_host(vec![spec].into(), vec![values.to_vec()], &Device::flex())
+        Params::from_host(vec![spec].into(), vec![values.to_vec()], &Device::flex()).unwrap()
     }
 
     fn tensor(values: &[f32]) -> Tensor<1> {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use data_pipeline::DataError;
+use data_pipeline::dataset::DataError;
 use data_pipeline::loader::{Loader, TokenBatch};
 
 /// Micro-batches read ahead: enough to hide a page fault, few enough to be nothing in memory.

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use data_pipeline::DataError;
-use data_pipeline::dataset::Dataset;
+use data_pipeline::dataset::{DataError, Dataset};
 use data_pipeline::loader::Loader;
 use model_zoo::Model;
 
@@ -38,9 +37,9 @@ pub struct Context<'a> {
     /// Rows by index.
     pub loader: Arc<Loader>,
     /// Where states are saved.
-    pub checkpoints: CheckpointStore,
+    pub checkpoints: &'a CheckpointStore,
     /// Small files that travel inside every checkpoint.
-    pub checkpoint_files: Vec<(&'static str, Vec<u8>)>,
+    pub checkpoint_files: &'a [(&'static str, Vec<u8>)],
     /// Peak arithmetic of the device, FLOP/s.
     pub peak_flops: f64,
     /// FLOPs of forward and backward a token.
@@ -127,7 +126,9 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
     let mut data = prefetch(plan, state.step, cx)?;
     let mut meter = Meter::new();
     let mut saves = Saves { last: state.step, failures: 0 };
-    let mut eval = if plan.evaluates_at(state.step) { Some(evaluate(plan, state, cx)?) } else { None };
+    // A fresh run is scored before its first step: progress needs a beginning.
+    let due = state.step == 0 || plan.evaluates_at(state.step);
+    let mut eval = if due { Some(evaluate(plan, state, cx)?) } else { None };
 
     while state.step < plan.max_steps && !cx.stop.is_set() {
         let sum = accumulate(plan, state, cx, &mut data)?;
@@ -216,7 +217,7 @@ fn report(
         tokens_per_second: measured.tokens_per_second,
         mfu: measured.tokens_per_second * cx.flops_per_token / cx.peak_flops,
         data_wait: measured.data_wait,
-        memory_bytes: device::peak_memory_bytes(),
+        memory_bytes: device::process_memory().peak_resident.unwrap_or(0),
     };
     (cx.observer)(&Event::Step(record))
 }
@@ -249,7 +250,7 @@ impl Saves {
         }
         loop {
             let start = Instant::now();
-            match cx.checkpoints.commit(state, &cx.checkpoint_files) {
+            match cx.checkpoints.commit(state, cx.checkpoint_files) {
                 Ok(saved) => {
                     (self.last, self.failures) = (state.step, 0);
                     let seconds = start.elapsed().as_secs_f64();

@@ -51,7 +51,9 @@ fn no_gpu_build_downloads_an_llvm() {
 fn the_default_build_has_no_gpu_code() {
     let packages = tree(&["-e", "normal,build"]);
     assert!(holds(&packages, "burn-flex v"), "the CPU backend must be there");
-    for gpu in ["cubecl v", "cubecl-runtime", "cubecl-cuda", "cubecl-hip", "cubecl-wgpu", "cudarc", "wgpu", "burn-fusion"] {
+    for gpu in
+        ["cubecl v", "cubecl-runtime", "cubecl-cuda", "cubecl-hip", "cubecl-wgpu", "cudarc", "wgpu", "burn-fusion"]
+    {
         assert!(!holds(&packages, gpu), "{gpu} is in the default build");
     }
 }

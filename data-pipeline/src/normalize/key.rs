@@ -15,10 +15,34 @@ const MAX_LETTER_RUN: usize = 2;
 /// else (`...`, `***`) is its own key, so that such texts are not all duplicates of each other. Idempotent.
 pub fn key_form(text: &str, out: &mut String) {
     out.clear();
-    if text.chars().all(is_plain) {
-        fold(text.chars(), out);
-    } else {
-        fold(text.chars().filter(|&c| !is_ignorable(c)).nfkc(), out);
+    let mut writer = Writer { out, space_due: false, last: ' ', run: 0 };
+    let mut chars = text.chars().peekable();
+    let mut segment = String::new();
+    // The last character that a combining mark may still join; NFKC is only run from it to the end of such marks.
+    let mut pending = None;
+    while let Some(c) = chars.next() {
+        match class(c) {
+            Class::Dropped => {}
+            Class::Direct => {
+                if let Some(before) = pending.replace(c) {
+                    writer.fold(before);
+                }
+            }
+            Class::Complex => {
+                segment.clear();
+                segment.extend(pending.take());
+                segment.push(c);
+                while let Some(next) = chars.next_if(|&next| class(next) != Class::Direct) {
+                    if class(next) == Class::Complex {
+                        segment.push(next);
+                    }
+                }
+                segment.nfkc().for_each(|c| writer.fold(c));
+            }
+        }
+    }
+    if let Some(before) = pending {
+        writer.fold(before);
     }
     if out.is_empty() {
         out.extend(text.nfkc());
@@ -29,26 +53,33 @@ pub fn key_form(text: &str, out: &mut String) {
     }
 }
 
-fn fold(chars: impl Iterator<Item = char>, out: &mut String) {
-    let mut writer = Writer { out, space_due: false, last: ' ', run: 0 };
-    for c in chars {
-        if c.is_ascii() {
-            if c.is_ascii_alphanumeric() || is_ascii_symbol(c) {
-                writer.push(c.to_ascii_lowercase());
-            } else {
-                writer.space();
-            }
-        } else if is_separator(c) {
-            writer.space();
-        } else if !is_plain(c) && (is_ignorable(c) || canonical_combining_class(c) != 0) {
-            // A mark or an invisible character: it neither joins nor divides.
-        } else {
-            for lower in c.to_lowercase() {
-                if lower.is_ascii() || canonical_combining_class(lower) == 0 {
-                    writer.push(fold_arabic(lower));
-                }
-            }
-        }
+/// How a character takes part in NFKC.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Never reaches the key, and never stands between a letter and its marks.
+    Dropped,
+    /// A starter that NFKC leaves alone but for marks after it: the bulk of Latin, Arabic and Tifinagh text. Arabic
+    /// letters with a hamza count, because folding makes their composition irrelevant.
+    Direct,
+    /// Everything else.
+    Complex,
+}
+
+fn class(c: char) -> Class {
+    match c {
+        '\0'..='\u{7f}' => Class::Direct,
+        '\u{675}'..='\u{678}' => Class::Complex,
+        '\u{600}'..='\u{6ff}' if arabic(c) == DROP => Class::Dropped,
+        '\u{c0}'..='\u{131}'
+        | '\u{180}'..='\u{1c3}'
+        | '\u{1cd}'..='\u{1f0}'
+        | '\u{1f4}'..='\u{2af}'
+        | '\u{600}'..='\u{6ff}'
+        | '\u{750}'..='\u{77f}'
+        | '\u{2018}'..='\u{2023}'
+        | '\u{2d30}'..='\u{2d67}' => Class::Direct,
+        c if is_ignorable(c) => Class::Dropped,
+        _ => Class::Complex,
     }
 }
 
@@ -60,6 +91,30 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// Takes a character that NFKC has left its final form.
+    fn fold(&mut self, c: char) {
+        match c {
+            '\0'..='\u{7f}' if c.is_ascii_alphanumeric() || is_ascii_symbol(c) => self.push(c.to_ascii_lowercase()),
+            '\0'..='\u{7f}' => self.space(),
+            '\u{600}'..='\u{6ff}' => match arabic(c) {
+                DROP => {}
+                ' ' => self.space(),
+                c => self.push(c),
+            },
+            'ݣ' => self.push('گ'),
+            '\u{2d30}'..='\u{2d67}' => self.push(c),
+            c if is_separator(c) => self.space(),
+            c if is_ignorable(c) || canonical_combining_class(c) != 0 => {}
+            c => {
+                for lower in c.to_lowercase() {
+                    if lower.is_ascii() || canonical_combining_class(lower) == 0 {
+                        self.push(lower);
+                    }
+                }
+            }
+        }
+    }
+
     fn space(&mut self) {
         self.space_due = !self.out.is_empty();
     }
@@ -79,39 +134,51 @@ impl Writer<'_> {
     }
 }
 
-/// Folds spellings that vary freely in Darija, and letters that keyboards exchange.
-fn fold_arabic(c: char) -> char {
+/// Stands for "nothing" in [`ARABIC`].
+const DROP: char = '\0';
+
+/// What each character of the Arabic block (U+0600 to U+06FF) becomes: another letter, a space, or nothing.
+static ARABIC: [char; 256] = arabic_table();
+
+fn arabic(c: char) -> char {
+    ARABIC.get((c as usize).wrapping_sub(0x600)).copied().unwrap_or(c)
+}
+
+const fn arabic_table() -> [char; 256] {
+    let mut table = [DROP; 256];
+    let mut i = 0;
+    while i < table.len() {
+        if let Some(c) = char::from_u32(0x600 + i as u32) {
+            table[i] = fold_arabic(c);
+        }
+        i += 1;
+    }
+    table
+}
+
+/// Folds spellings that vary freely in Darija and letters that keyboards exchange; drops marks and the tatweel.
+///
+/// A letter and the same letter with a hamza always meet, so it does not matter whether the hamza is a mark of its own.
+const fn fold_arabic(c: char) -> char {
     match c {
-        'أ' | 'إ' | 'آ' | 'ٱ' => 'ا',
+        'أ' | 'إ' | 'آ' | 'ٱ' | 'ٲ' | 'ٳ' => 'ا',
         'ى' | 'ئ' | 'ی' => 'ي',
         'ؤ' => 'و',
-        'ة' | 'ہ' | 'ۀ' | 'ھ' => 'ه',
+        'ة' | 'ہ' | 'ۀ' | 'ۂ' | 'ە' | 'ھ' => 'ه',
+        'ۓ' => 'ے',
         'ک' => 'ك',
-        'ڭ' | 'ݣ' => 'گ',
+        'ڭ' => 'گ',
         'ڥ' => 'ڤ',
-        '\u{660}'..='\u{669}' => ascii_digit(c, '\u{660}'),
-        '\u{6f0}'..='\u{6f9}' => ascii_digit(c, '\u{6f0}'),
+        '\u{660}'..='\u{669}' => (b'0' + (c as u32 - 0x660) as u8) as char,
+        '\u{6f0}'..='\u{6f9}' => (b'0' + (c as u32 - 0x6f0) as u8) as char,
+        // Punctuation.
+        '\u{609}' | '\u{60a}' | '\u{60c}' | '\u{60d}' | '\u{61b}' | '\u{61d}'..='\u{61f}'
+        | '\u{66a}'..='\u{66d}' | '\u{6d4}' => ' ',
+        // Vowel signs and other marks, the Arabic letter mark, the tatweel.
+        '\u{610}'..='\u{61a}' | '\u{61c}' | '\u{640}' | '\u{64b}'..='\u{65f}' | '\u{670}'
+        | '\u{6d6}'..='\u{6dc}' | '\u{6df}'..='\u{6e4}' | '\u{6e7}' | '\u{6e8}' | '\u{6ea}'..='\u{6ed}' => DROP,
         c => c,
     }
-}
-
-fn ascii_digit(c: char, zero: char) -> char {
-    char::from_digit(u32::from(c).saturating_sub(u32::from(zero)), 10).unwrap_or(c)
-}
-
-/// Starters that NFKC leaves alone and that no following starter can join: the bulk of Latin, Arabic and Tifinagh text.
-fn is_plain(c: char) -> bool {
-    matches!(c,
-        '\0'..='\u{7f}'
-        | '\u{c0}'..='\u{131}'
-        | '\u{606}'..='\u{60f}'
-        | '\u{61b}'
-        | '\u{61e}'..='\u{63f}'
-        | '\u{641}'..='\u{64a}'
-        | '\u{660}'..='\u{66f}'
-        | '\u{671}'..='\u{674}'
-        | '\u{679}'..='\u{6d3}'
-        | '\u{2d30}'..='\u{2d67}')
 }
 
 /// Invisible characters, and the tatweel, which only stretches a word.
@@ -127,21 +194,16 @@ fn is_ascii_symbol(c: char) -> bool {
     matches!(c, '$' | '+' | '<' | '=' | '>' | '^' | '`' | '|' | '~')
 }
 
-/// White space, controls and punctuation outside ASCII, for the scripts of the corpora.
+/// White space, controls and punctuation outside ASCII and the Arabic block, for the scripts of the corpora.
 fn is_separator(c: char) -> bool {
-    if is_plain(c) && c > '\u{2000}' {
-        return false;
-    }
     matches!(c,
-        '\u{a1}' | '\u{a7}' | '\u{ab}' | '\u{b6}' | '\u{b7}' | '\u{bb}' | '\u{bf}'
+        '\u{80}'..='\u{a1}' | '\u{a7}' | '\u{ab}' | '\u{b6}' | '\u{b7}' | '\u{bb}' | '\u{bf}'
         | '\u{55a}'..='\u{55f}' | '\u{589}' | '\u{58a}' | '\u{5be}' | '\u{5f3}' | '\u{5f4}'
-        | '\u{609}' | '\u{60a}' | '\u{60c}' | '\u{60d}' | '\u{61b}' | '\u{61d}'..='\u{61f}'
-        | '\u{66a}'..='\u{66d}' | '\u{6d4}'
-        | '\u{2010}'..='\u{2027}' | '\u{2030}'..='\u{2043}' | '\u{2045}'..='\u{2051}' | '\u{2053}'..='\u{205e}'
+        | '\u{2000}'..='\u{200a}' | '\u{2010}'..='\u{2029}' | '\u{202f}'..='\u{2043}' | '\u{2045}'..='\u{2051}'
+        | '\u{2053}'..='\u{205f}'
         | '\u{2d70}' | '\u{2e00}'..='\u{2e5d}'
-        | '\u{3001}'..='\u{3003}' | '\u{3008}'..='\u{3011}' | '\u{3014}'..='\u{301f}')
-        || c.is_whitespace()
-        || c.is_control()
+        | '\u{3000}'..='\u{3003}' | '\u{3008}'..='\u{3011}' | '\u{3014}'..='\u{301f}')
+        || (c > '\u{ff}' && c.is_whitespace())
 }
 
 #[cfg(test)]
@@ -167,6 +229,12 @@ mod tests {
             ("على المدينة", "علي المدينه"),
             ("ڭاع", "گاع"),
             ("ݣاع", "گاع"),
+            ("ا\u{654}هلا", "أهلا"),
+            ("ا\u{64e}\u{654}هلا", "أهلا"),
+            ("e\u{200d}\u{301}cole", "école"),
+            ("e\u{323}\u{302}", "ê\u{323}"),
+            ("ﻣﺮﺣﺒﺎ", "مرحبا"),
+            ("d’accord…", "D'accord"),
             ("\u{202b}سلام\u{202c}\u{200f}", "سلام"),
             ("کیفاش", "كيفاش"),
             ("٢٠٢٥ / ۲۰۲۵", "2025 2025"),
@@ -207,8 +275,8 @@ mod tests {
     }
 
     #[test]
-    fn plain_characters_are_left_alone_by_nfkc() {
-        for c in ('\0'..='\u{3000}').filter(|&c| is_plain(c)) {
+    fn direct_characters_are_starters_that_nfkc_leaves_alone() {
+        for c in ('\0'..='\u{3000}').filter(|&c| class(c) == Class::Direct) {
             assert_eq!(canonical_combining_class(c), 0, "{c:?}");
             assert_eq!(is_nfkc_quick([c].into_iter()), IsNormalized::Yes, "{c:?}");
             assert!(!is_ignorable(c), "{c:?}");
@@ -216,16 +284,33 @@ mod tests {
     }
 
     #[test]
+    fn arabic_marks_are_dropped_and_composition_does_not_matter() {
+        for c in '\u{600}'..='\u{6ff}' {
+            let is_mark = canonical_combining_class(c) != 0;
+            assert!(!is_mark || class(c) == Class::Dropped, "{c:?}");
+            let decomposed: String = c.nfd().collect();
+            if class(c) != Class::Complex {
+                assert_eq!(key(&decomposed), key(&c.to_string()), "{c:?}");
+            }
+        }
+    }
+
+    #[test]
     fn the_key_of_every_character_is_stable() {
         let mut unstable: Vec<char> = Vec::new();
         let mut buffer = String::new();
-        for c in '\0'..=char::MAX {
+        for c in ('\0'..=char::MAX).filter(|&c| !is_ideograph(c)) {
             let once = key(buffer_of(c, &mut buffer));
             if key(&once) != once {
                 unstable.push(c);
             }
         }
         assert!(unstable.is_empty(), "{unstable:?}");
+    }
+
+    /// Seventy thousand letters without case or variants would only take time.
+    fn is_ideograph(c: char) -> bool {
+        matches!(c, '\u{3400}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}' | '\u{17000}'..='\u{18cff}' | '\u{20000}'..='\u{dffff}')
     }
 
     fn buffer_of(c: char, buffer: &mut String) -> &str {

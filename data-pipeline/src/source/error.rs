@@ -63,7 +63,7 @@ pub enum SourceError {
     },
     /// Compressed or columnar data that ends early or does not decode.
     #[error(
-        "{}: damaged at byte {byte} of the file: {what} (whole rows before it: {rows}); \
+        "{}: damaged at or before byte {byte} of the file: {what} (whole rows before it: {rows}); \
          fetch the file again, or write `on_damage: quarantine` to keep those rows", .path.display()
     )]
     Damaged {
@@ -85,6 +85,16 @@ pub enum SourceError {
         what: String,
         /// Key of the limit.
         limit: &'static str,
+    },
+    /// A Zstandard stream that would need too much memory.
+    #[error(
+        "{}: its zstd window is larger than 2^{log_max} bytes; decompress it first, or compress it without --long", .path.display()
+    )]
+    WindowTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Largest window as a power of two.
+        log_max: u32,
     },
     /// Text in another encoding than UTF-8.
     #[error(

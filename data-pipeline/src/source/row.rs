@@ -215,10 +215,6 @@ impl RowChunk {
         self.rows.is_empty() && self.rejects.is_empty()
     }
 
-    /// Rows and rejected records held.
-    pub fn len_rows(&self) -> usize {
-        self.rows.len() + self.rejects.len()
-    }
 
     /// Opens a row; [`RowChunk::value`] adds to the last one opened.
     pub fn open_row(&mut self, place: Place) {

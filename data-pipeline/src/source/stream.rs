@@ -147,11 +147,7 @@ impl ByteStream {
         };
         let text = error.to_string();
         if self.compression == Compression::Zstd && text.contains("too much memory") {
-            return SourceError::Bomb {
-                path: self.path.clone(),
-                what: format!("its zstd window is larger than 2^{ZSTD_WINDOW_LOG_MAX} bytes: recompress it without --long"),
-                limit: "max_file_bytes",
-            };
+            return SourceError::WindowTooLarge { path: self.path.clone(), log_max: ZSTD_WINDOW_LOG_MAX };
         }
         let what = match error.kind() {
             io::ErrorKind::UnexpectedEof => format!("the {name} ends too early"),

@@ -118,10 +118,7 @@ impl Compiler for PlironCompiler {
         _kernel: KernelDefinition,
         _options: &Self::CompilationOptions,
     ) -> Result<Self::Representation, CompilationError> {
-        Err(CompilationError::Generic {
-            reason: NO_LLVM.to_string(),
-            backtrace: BackTrace::capture(),
-        })
+        Err(CompilationError::Generic { reason: NO_LLVM.to_string(), backtrace: BackTrace::capture() })
     }
 
     fn extension(&self) -> &'static str {

@@ -5,6 +5,7 @@
 
 pub mod digest;
 pub mod manifest;
+pub mod read;
 pub mod store;
 pub mod tensors;
 

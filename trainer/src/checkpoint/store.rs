@@ -7,23 +7,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
-use model_zoo::{ParamSpec, Params};
+use burn::tensor::{Device, Tensor};
+use model_zoo::ParamSpec;
 
 use super::manifest::{self, Identity, Manifest};
-use super::tensors::{self, Entry, TensorFile};
+use super::read::{read_state_tensors, slice_name};
+use super::tensors::{self, Entry};
 use super::{CheckpointError, TrainState, digest};
 use crate::durable::{self, FileError};
 use crate::optim::{Adamw, AdamwHyper};
 
-const MODEL_FILE: &str = "model.safetensors";
-const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+/// Weights, under Hugging Face names.
+pub const MODEL_FILE: &str = "model.safetensors";
+/// Optimizer moments, as slices of flat parameters.
+pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// At least this many valid checkpoints are kept, whatever the config says.
 pub const MIN_KEPT: usize = 2;
 /// Free space asked for beyond the size of a checkpoint, bytes: logs and the manifest must fit as well.
-const SPARE_BYTES: u64 = 64 << 20;
+const SPARE_BYTES: u64 = 1 << 20;
 /// Kinds of optimizer moments, in the order of [`Adamw`]'s fields.
-const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+pub(super) const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 /// The checkpoints of one run.
 pub struct CheckpointStore {
@@ -257,7 +260,7 @@ impl CheckpointStore {
         let manifest = Manifest::read(path)?;
         self.check_identity(path, &manifest)?;
         verify_files(path, &manifest)?;
-        let (params, exp_avg, exp_avg_sq) = read_tensors(path, &manifest, specs, device)?;
+        let (params, exp_avg, exp_avg_sq) = read_state_tensors(path, &manifest, specs, device)?;
         let state = TrainState {
             step: manifest.step,
             tokens: manifest.tokens,
@@ -298,10 +301,6 @@ impl CheckpointStore {
 
 /// Version of burn this program is built with; part of a checkpoint's description.
 pub const BURN_VERSION: &str = "0.22.1";
-
-fn slice_name(kind: &str, parameter: &str, start: usize) -> String {
-    format!("{kind}/{parameter}/{start}")
-}
 
 /// Checkpoint folders below `folder`, newest first.
 ///
@@ -368,86 +367,4 @@ pub fn verify_files(path: &Path, manifest: &Manifest) -> Result<(), CheckpointEr
         }
     }
     Ok(())
-}
-
-type Tensors = (Params, Vec<Tensor<1>>, Vec<Tensor<1>>);
-
-fn read_tensors(
-    path: &Path,
-    manifest: &Manifest,
-    specs: &std::sync::Arc<[ParamSpec]>,
-    device: &Device,
-) -> Result<Tensors, CheckpointError> {
-    let damaged = |file: &str, what: String| CheckpointError::Damaged { path: path.join(file), what };
-    if manifest.parameters != specs.len() || manifest.moments != specs.len() * MOMENTS.len() {
-        let what = format!(
-            "{} parameters and {} moments are stored, the model needs {} and {}",
-            manifest.parameters,
-            manifest.moments,
-            specs.len(),
-            specs.len() * MOMENTS.len()
-        );
-        return Err(damaged(manifest::FILE_NAME, what));
-    }
-    let mut model = TensorFile::open(&path.join(MODEL_FILE))?;
-    let values = exact(&mut model, specs, |s| (s.name.clone(), s.shape.clone())).map_err(|e| e.in_file(path, MODEL_FILE))?;
-    if model.places().len() != specs.len() {
-        return Err(damaged(MODEL_FILE, format!("{} tensors instead of {}", model.places().len(), specs.len())));
-    }
-    let params = Params::from_host(std::sync::Arc::clone(specs), values, device);
-    let mut optimizer = TensorFile::open(&path.join(OPTIMIZER_FILE))?;
-    if optimizer.places().len() != manifest.moments {
-        let what = format!("{} tensors instead of {}", optimizer.places().len(), manifest.moments);
-        return Err(damaged(OPTIMIZER_FILE, what));
-    }
-    let mut moments = MOMENTS.into_iter().map(|kind| -> Result<Vec<Tensor<1>>, CheckpointError> {
-        let moment = |s: &ParamSpec| (slice_name(kind, &s.name, 0), vec![s.shape.iter().product()]);
-        let values = exact(&mut optimizer, specs, moment).map_err(|e| e.in_file(path, OPTIMIZER_FILE))?;
-        Ok(values.into_iter().map(|v| flat(v, device)).collect())
-    });
-    let first = moments.next().transpose()?.unwrap_or_default();
-    let second = moments.next().transpose()?.unwrap_or_default();
-    Ok((params, first, second))
-}
-
-fn flat(values: Vec<f32>, device: &Device) -> Tensor<1> {
-    let len = values.len();
-    Tensor::from_data(TensorData::new(values, [len]), device)
-}
-
-enum ReadError {
-    What(String),
-    Other(CheckpointError),
-}
-
-impl ReadError {
-    fn in_file(self, folder: &Path, file: &str) -> CheckpointError {
-        match self {
-            Self::What(what) => CheckpointError::Damaged { path: folder.join(file), what },
-            Self::Other(error) => error,
-        }
-    }
-}
-
-/// Reads one tensor a spec, with exactly the expected shape and only finite values.
-fn exact(
-    file: &mut TensorFile,
-    specs: &[ParamSpec],
-    expected: impl Fn(&ParamSpec) -> (String, Vec<usize>),
-) -> Result<Vec<Vec<f32>>, ReadError> {
-    let mut all = Vec::with_capacity(specs.len());
-    for spec in specs {
-        let (name, shape) = expected(spec);
-        if let Some(place) = file.places().get(&name)
-            && place.shape != shape
-        {
-            return Err(ReadError::What(format!("tensor `{name}` has shape {:?}, expected {shape:?}", place.shape)));
-        }
-        let values = tensors::to_f32(&file.bytes(&name).map_err(ReadError::Other)?);
-        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-            return Err(ReadError::What(format!("tensor `{name}` is not finite at element {i}")));
-        }
-        all.push(values);
-    }
-    Ok(all)
 }

@@ -84,6 +84,9 @@ pub(crate) const ELSEWHERE: &[(&str, &str)] = &[
     ("data_stages", "list the prepared data set under `datasets:`, and the weights under `mixture:`"),
     ("fp16", "fp16 is not offered: write `precision: bf16-mixed`, or `precision: fp32`"),
     ("mp", "write `precision: bf16-mixed`, or `precision: fp32`"),
+    ("sources", "this is a key of a data configuration: did you mean `jazari data prepare`?"),
+    ("allow_licences", "this is a key of a data configuration: did you mean `jazari data prepare`?"),
+    ("tokenizer", "the tokenizer is that of the prepared data set: see `jazari data prepare`"),
     ("report_to", "metrics are written to `metrics.jsonl` in `output_dir`; nothing is sent anywhere"),
     ("logger_name", "metrics are written to `metrics.jsonl` in `output_dir`; nothing is sent anywhere"),
 ];

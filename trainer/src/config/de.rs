@@ -1,4 +1,5 @@
-//! Owns reading a configuration tree into a Rust type, and saying which key at which place did not fit; never reads text.
+//! Owns reading a configuration tree into a Rust type, and saying which key at which place did not fit; never reads
+//! text.
 
 use std::fmt;
 
@@ -31,12 +32,25 @@ pub(crate) enum Step {
 
 #[derive(Debug)]
 pub(crate) enum MisfitKind {
-    UnknownKey { key: String, known: &'static [&'static str] },
-    UnknownVariant { value: String, known: &'static [&'static str] },
-    MissingKey { key: &'static str },
-    WrongType { expected: String, found: String },
+    UnknownKey {
+        key: String,
+        known: &'static [&'static str],
+    },
+    UnknownVariant {
+        value: String,
+        known: &'static [&'static str],
+    },
+    MissingKey {
+        key: &'static str,
+    },
+    WrongType {
+        expected: String,
+        found: String,
+    },
     /// A type of our own refused the text; its message may hold a hint after `\nhint: `.
-    Refused { message: String },
+    Refused {
+        message: String,
+    },
 }
 
 impl Misfit {
@@ -294,7 +308,11 @@ impl<'de> Deserializer<'de> for NodeReader<'_> {
         let expected = format!("a list of length {len}");
         let list = self.list(&expected)?;
         let found = list.items.len();
-        let outcome = if found == len { visitor.visit_seq(list) } else { Err(de::Error::invalid_length(found, &expected.as_str())) };
+        let outcome = if found == len {
+            visitor.visit_seq(list)
+        } else {
+            Err(de::Error::invalid_length(found, &expected.as_str()))
+        };
         self.translated(outcome)
     }
 

@@ -123,7 +123,8 @@ impl ConfigError {
     }
 }
 
-/// Something the reader of a configuration should know although nothing is wrong: an alias was understood, a value chosen.
+/// Something the reader of a configuration should know although nothing is wrong: an alias was understood, a value
+/// was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// The configuration file, if there is one.

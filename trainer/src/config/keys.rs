@@ -11,14 +11,47 @@ const MIN_SIMILARITY: f64 = 0.6;
 /// Deepest nesting of blocks that a key is searched in; also ends the walk of a recursive schema.
 const MAX_SEARCH_DEPTH: usize = 4;
 
-/// The JSON Schema of one kind of configuration.
+/// The JSON Schema of one kind of configuration, without the nulls that serde would take for an absent value: a key
+/// without a value is an error here.
+pub(crate) fn schema_of<T: schemars::JsonSchema>() -> Value {
+    let mut schema = schemars::schema_for!(T).to_value();
+    remove_nulls(&mut schema);
+    schema
+}
+
+fn remove_nulls(node: &mut Value) {
+    if let Value::Array(items) = node {
+        items.iter_mut().for_each(remove_nulls);
+    }
+    let Value::Object(entries) = node else { return };
+    if let Some(Value::Array(kinds)) = entries.get_mut("type") {
+        kinds.retain(|kind| kind != "null");
+        if let [kind] = kinds.as_slice() {
+            let kind = kind.clone();
+            entries.insert("type".into(), kind);
+        }
+    }
+    if let Some(Value::Array(choices)) = entries.get_mut("anyOf") {
+        choices.retain(|choice| choice.get("type").is_none_or(|kind| kind != "null"));
+        if let [Value::Object(only)] = choices.as_slice() {
+            let only = only.clone();
+            entries.shift_remove("anyOf");
+            for (key, value) in only {
+                entries.entry(key).or_insert(value);
+            }
+        }
+    }
+    entries.values_mut().for_each(remove_nulls);
+}
+
+/// What a configuration's schema can be asked.
 pub(crate) struct Keys {
     root: Value,
 }
 
 impl Keys {
     pub fn of<T: schemars::JsonSchema>() -> Self {
-        Keys { root: schemars::schema_for!(T).to_value() }
+        Keys { root: schema_of::<T>() }
     }
 
     /// An example of the value at a key path, as YAML would spell it in one line.
@@ -65,26 +98,10 @@ impl Keys {
         }
     }
 
-    /// Follows `$ref`, and the nullable wrapping that an optional value gets.
+    /// Follows `$ref`.
     fn resolve<'a>(&'a self, node: &'a Value) -> &'a Value {
-        let mut node = node;
-        for _ in 0..MAX_SEARCH_DEPTH {
-            if let Some(reference) = node.get("$ref").and_then(Value::as_str) {
-                match reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer)) {
-                    Some(target) => node = target,
-                    None => return node,
-                }
-            } else if let Some(choices) = node.get("anyOf").and_then(Value::as_array) {
-                let is_null = |choice: &&Value| choice.get("type").and_then(Value::as_str) == Some("null");
-                match choices.iter().find(|choice| !is_null(choice)) {
-                    Some(choice) => node = choice,
-                    None => return node,
-                }
-            } else {
-                return node;
-            }
-        }
-        node
+        let reference = node.get("$ref").and_then(Value::as_str).and_then(|text| text.strip_prefix('#'));
+        reference.and_then(|pointer| self.root.pointer(pointer)).unwrap_or(node)
     }
 }
 

@@ -10,7 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::Places;
-use super::units::{BatchSize, DeviceChoice, TokenCount};
+use super::units::{BatchSize, TokenCount};
+use crate::device::DeviceChoice;
+use crate::expect::Expect;
 
 /// A training run, as written in YAML. Relative paths are relative to the directory that `jazari` is started in.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -21,7 +23,7 @@ pub struct RawConfig {
     #[schemars(example = 1)]
     pub config_version: u32,
     /// Directory of the run: checkpoints, metrics, the resolved configuration. Made when it does not exist.
-    #[schemars(example = "runs/darija-30m")]
+    #[schemars(example = &"runs/darija-30m")]
     pub output_dir: PathBuf,
     /// Seed of the initial weights and of the data order. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,7 +32,7 @@ pub struct RawConfig {
 
     /// Hugging Face directory whose weights training starts from. Either this or `model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = "models/base")]
+    #[schemars(example = &"models/base")]
     pub base_model: Option<PathBuf>,
     /// A model with fresh weights. Either this or `base_model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,7 +54,7 @@ pub struct RawConfig {
 
     /// What one optimizer step trains on, over all processes, with its unit: `32 seq` or `64 KiTok`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = "32 seq")]
+    #[schemars(example = &"32 seq")]
     pub global_batch_size: Option<BatchSize>,
     /// Sequences that go through the model at once; divides the global batch. Default: the largest divisor that
     /// keeps a micro-batch at 8192 tokens or fewer.
@@ -70,7 +72,7 @@ pub struct RawConfig {
     pub max_steps: Option<u64>,
     /// Number of tokens to train on, rounded up to whole steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = "300 MTok")]
+    #[schemars(example = &"300 MTok")]
     pub max_tokens: Option<TokenCount>,
     /// Passes over the data set, rounded up to whole steps; with a mixture, passes in total rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,7 +81,7 @@ pub struct RawConfig {
 
     /// The optimizer. Default: adamw, with the semantics and defaults of torch.optim.AdamW.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = "adamw")]
+    #[schemars(example = &"adamw")]
     pub optimizer: Option<OptimizerName>,
     /// Highest learning rate of the schedule.
     #[schemars(example = 6e-4)]
@@ -104,7 +106,7 @@ pub struct RawConfig {
     /// Shape of the learning rate after warm-up: cosine, wsd (stable, then a linear decay), linear or constant.
     /// Default: cosine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = "cosine")]
+    #[schemars(example = &"cosine")]
     pub lr_scheduler: Option<SchedulerName>,
     /// Steps over which the rate rises to `learning_rate`. Either this or `warmup_ratio`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,15 +131,15 @@ pub struct RawConfig {
 
     /// Arithmetic: fp32, or bf16-mixed (bf16 compute, fp32 weights and optimizer; GPU only). Default: fp32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = "fp32")]
+    #[schemars(example = &"fp32")]
     pub precision: Option<Precision>,
     /// Recompute activations in the backward pass to save memory. Only `none` for now, the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = "none")]
+    #[schemars(example = &"none")]
     pub gradient_checkpointing: Option<GradientCheckpointing>,
-    /// Where to train: auto, cpu, cuda:N or wgpu:N. Default: auto.
+    /// Where to train: auto, cpu, cuda:N, rocm:N or wgpu:N. Default: auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = "auto")]
+    #[schemars(example = &"auto")]
     pub device: Option<DeviceChoice>,
     /// CPU threads of the run; the result does not depend on it. Default: all cores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,7 +148,7 @@ pub struct RawConfig {
     /// exact: gradients are added along one fixed tree, so the bits do not depend on the number of processes.
     /// fast: the collective library chooses the order. Default: exact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = "exact")]
+    #[schemars(example = &"exact")]
     pub reduction: Option<Reduction>,
     /// When a step is too bad to apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,7 +176,7 @@ pub struct RawConfig {
 
     /// What the run must reach: a run that misses it ends with exit code 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expect: Option<RawExpect>,
+    pub expect: Option<Expect>,
 
     /// Where each key was written; filled in by the loader.
     #[serde(skip)]
@@ -188,11 +190,11 @@ pub struct RawConfig {
 pub struct RawModel {
     /// Architecture. Default: llama.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = "llama")]
+    #[schemars(example = &"llama")]
     pub family: Option<Family>,
     /// Preset of dimensions, named for its number of parameters; `jazari plan` prints the exact count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = "30m")]
+    #[schemars(example = &"30m")]
     pub size: Option<SizePreset>,
     /// Width of the residual stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -252,7 +254,7 @@ pub struct RawModel {
 #[serde(deny_unknown_fields)]
 pub struct RawRopeScaling {
     /// Kind of scaling.
-    #[schemars(example = "llama3")]
+    #[schemars(example = &"llama3")]
     pub rope_type: RopeScalingKind,
     /// How many times longer the context becomes.
     #[schemars(example = 8.0)]
@@ -273,7 +275,7 @@ pub struct RawRopeScaling {
 #[serde(deny_unknown_fields)]
 pub struct RawDataset {
     /// Directory that `jazari data prepare` made.
-    #[schemars(example = "data/moroccan")]
+    #[schemars(example = &"data/moroccan")]
     pub path: PathBuf,
     /// Weight against other data sets. There is one data set for now, so only 1 makes sense.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -326,24 +328,6 @@ pub struct RawEval {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 32768)]
     pub max_tokens_per_language: Option<u64>,
-}
-
-/// What the run must reach.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawExpect {
-    /// Training loss at the end (nats a token, mean over the last tenth of the steps) is below this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 4.5)]
-    pub final_loss_below: Option<f64>,
-    /// The loss of the first step less that of the end is at least this, nats a token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 1.0)]
-    pub loss_drop_at_least: Option<f64>,
-    /// Bits per byte of the last evaluation are below this, by language and script.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = BTreeMap::from([("ary_Arab", 2.0)]))]
-    pub val_bpb_below: Option<BTreeMap<String, f64>>,
 }
 
 /// Architectures that can be trained.
@@ -410,6 +394,18 @@ pub enum SchedulerName {
     Constant,
 }
 
+impl SchedulerName {
+    /// The name as a configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            SchedulerName::Cosine => "cosine",
+            SchedulerName::Wsd => "wsd",
+            SchedulerName::Linear => "linear",
+            SchedulerName::Constant => "constant",
+        }
+    }
+}
+
 /// Arithmetic of the forward and backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 pub enum Precision {
@@ -420,6 +416,15 @@ pub enum Precision {
     /// bf16 compute inside the layers; fp32 master weights, gradient sums and optimizer state.
     #[serde(rename = "bf16-mixed")]
     Bf16Mixed,
+}
+
+impl From<Precision> for model_zoo::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Fp32 => Self::F32,
+            Precision::Bf16Mixed => Self::Bf16Mixed,
+        }
+    }
 }
 
 /// Which activations are recomputed in the backward pass.

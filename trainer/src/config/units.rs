@@ -1,4 +1,4 @@
-//! Owns quantities that are written with a unit, and the names of devices; never knows the rest of the configuration.
+//! Owns quantities that are written with a unit; never knows the rest of the configuration.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -33,20 +33,6 @@ pub enum BatchSize {
 /// A number of tokens: `300000000`, `300 MTok` or `2 GiTok`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenCount(pub u64);
-
-/// The device that a run asks for. Only `device.rs` knows which of them this machine has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The best device that this binary and this machine offer.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// NVIDIA GPU by index.
-    Cuda(usize),
-    /// GPU by index through WebGPU (Vulkan, Metal, DirectX).
-    Wgpu(usize),
-}
 
 /// Why a text is not such a quantity; `Display` ends in a `hint:` line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,7 +71,8 @@ impl FromStr for BatchSize {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let hint = format!("write `32 seq` for sequences or `64 KiTok` for tokens (units: `seq`, {})", token_unit_names());
+        let hint =
+            format!("write `32 seq` for sequences or `64 KiTok` for tokens (units: `seq`, {})", token_unit_names());
         let Some((number, unit)) = split(text) else {
             let message = format!("`{}` is not a whole number and a unit", shown(text));
             return Err(UnitError::new(message, hint));
@@ -143,43 +130,6 @@ impl fmt::Display for TokenCount {
     }
 }
 
-impl FromStr for DeviceChoice {
-    type Err = UnitError;
-
-    fn from_str(text: &str) -> Result<Self, UnitError> {
-        let hint = "write `auto`, `cpu`, `cuda:0` or `wgpu:0` (the number picks the GPU)";
-        let index = |number: &str| -> Option<usize> {
-            let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-            if plain { number.parse().ok() } else { None }
-        };
-        match text.split_once(':') {
-            None if text == "auto" => Ok(DeviceChoice::Auto),
-            None if text == "cpu" => Ok(DeviceChoice::Cpu),
-            None if text == "cuda" || text == "wgpu" => {
-                Err(UnitError::new(format!("`{text}` does not say which GPU"), format!("write `{text}:0` for the first")))
-            }
-            Some(("cuda", number)) if index(number).is_some() => {
-                Ok(DeviceChoice::Cuda(index(number).unwrap_or_default()))
-            }
-            Some(("wgpu", number)) if index(number).is_some() => {
-                Ok(DeviceChoice::Wgpu(index(number).unwrap_or_default()))
-            }
-            _ => Err(UnitError::new(format!("`{}` is not a device", shown(text)), hint)),
-        }
-    }
-}
-
-impl fmt::Display for DeviceChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DeviceChoice::Auto => f.write_str("auto"),
-            DeviceChoice::Cpu => f.write_str("cpu"),
-            DeviceChoice::Cuda(index) => write!(f, "cuda:{index}"),
-            DeviceChoice::Wgpu(index) => write!(f, "wgpu:{index}"),
-        }
-    }
-}
-
 macro_rules! written_as_text {
     ($type:ident, $expecting:literal, bare: $bare:expr, schema: $schema:tt) => {
         impl Serialize for $type {
@@ -232,36 +182,24 @@ macro_rules! written_as_text {
 }
 
 written_as_text!(BatchSize, "a number and its unit, such as `32 seq` or `64 KiTok`",
-    bare: |number| Err(BatchSize::without_unit(number)),
-    schema: {
-        "type": "string",
-        "description": "A whole number and its unit: sequences (`seq`) or tokens (`tok`, `kTok`, `KiTok`, `MTok`, `MiTok`...).",
-        "pattern": "^ *[0-9_]+ *([sS][eE][qQ]|([kKmMgG][iI]?)?[tT][oO][kK]) *$",
-        "examples": ["32 seq", "64 KiTok"]
-    });
+bare: |number| Err(BatchSize::without_unit(number)),
+schema: {
+    "type": "string",
+    "description": "A whole number and its unit: sequences (`seq`) or tokens (`tok`, `KiTok`, `MTok`, `MiTok`...).",
+    "pattern": "^ *[0-9_]+ *([sS][eE][qQ]|([kKmMgG][iI]?)?[tT][oO][kK]) *$",
+    "examples": ["32 seq", "64 KiTok"]
+});
 
 written_as_text!(TokenCount, "a number of tokens, such as `300000000` or `300 MTok`",
-    bare: |number| Ok(TokenCount(number)),
-    schema: {
-        "description": "A number of tokens, alone or with a unit (`tok`, `kTok`, `KiTok`, `MTok`, `MiTok`, `GTok`, `GiTok`).",
-        "anyOf": [
-            {"type": "integer", "minimum": 1},
-            {"type": "string", "pattern": "^ *[0-9_]+ *(([kKmMgG][iI]?)?[tT][oO][kK])? *$"}
-        ],
-        "examples": ["300 MTok"]
-    });
-
-written_as_text!(DeviceChoice, "`auto`, `cpu`, `cuda:0` or `wgpu:0`",
-    bare: |number| Err(UnitError::new(
-        format!("{number} does not say which kind of device"),
-        format!("write `cuda:{number}` for an NVIDIA GPU, `wgpu:{number}` for another, or `auto`"),
-    )),
-    schema: {
-        "type": "string",
-        "description": "`auto`, `cpu`, `cuda:N` (NVIDIA GPU number N) or `wgpu:N` (any GPU through WebGPU).",
-        "pattern": "^(auto|cpu|(cuda|wgpu):[0-9]+)$",
-        "examples": ["auto", "cuda:0"]
-    });
+bare: |number| Ok(TokenCount(number)),
+schema: {
+    "description": "A number of tokens, alone or with a unit (`tok`, `kTok`, `KiTok`, `MTok`, `MiTok`, `GTok`...).",
+    "anyOf": [
+        {"type": "integer", "minimum": 1},
+        {"type": "string", "pattern": "^ *[0-9_]+ *(([kKmMgG][iI]?)?[tT][oO][kK])? *$"}
+    ],
+    "examples": ["300 MTok"]
+});
 
 #[cfg(test)]
 mod tests {
@@ -301,18 +239,5 @@ mod tests {
         assert_eq!("1000".parse(), Ok(TokenCount(1000)));
         assert_eq!("3 MTok".parse(), Ok(TokenCount(3_000_000)));
         assert!("3 seq".parse::<TokenCount>().is_err());
-    }
-
-    #[test]
-    fn devices_are_named_exactly() {
-        for (text, device) in
-            [("auto", DeviceChoice::Auto), ("cpu", DeviceChoice::Cpu), ("cuda:3", DeviceChoice::Cuda(3)), ("wgpu:0", DeviceChoice::Wgpu(0))]
-        {
-            assert_eq!(text.parse(), Ok(device));
-            assert_eq!(device.to_string(), text);
-        }
-        for text in ["gpu", "cuda", "cuda:", "cuda:-1", "cuda:+1", "CPU", "cuda:0:1", ""] {
-            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
-        }
     }
 }

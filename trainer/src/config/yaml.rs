@@ -17,6 +17,8 @@ use super::tree::{self, Entry, Node, Value};
 
 /// Largest configuration file, bytes. The largest recipe that we ship has about 5 KiB.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Most keys that an error message lists.
+const MAX_LISTED_KEYS: usize = 16;
 
 /// A type that is read from a configuration file.
 pub trait ConfigFile: DeserializeOwned + JsonSchema {
@@ -52,7 +54,7 @@ pub fn load<T: ConfigFile>(path: &Path, overrides: &[String]) -> Result<(T, Vec<
 /// # Errors
 /// As [`load`], apart from those of reading.
 pub fn parse<T: ConfigFile>(path: &Path, text: &str, overrides: &[String]) -> Result<(T, Vec<Note>), ConfigError> {
-    let reader = Reader { path, keys: Keys::of::<T>(), aliases: T::aliases(), elsewhere: T::elsewhere() };
+    let reader = Reader { path, keys: Keys::of::<T>, aliases: T::aliases(), elsewhere: T::elsewhere() };
     let mut root = tree::parse(text).map_err(|error| {
         let place = Place::Line { line: error.line, column: error.column };
         ConfigError::Syntax(reader.diagnosis(place, error.message, error.hint))
@@ -80,9 +82,10 @@ fn read(path: &Path) -> Result<String, ConfigError> {
         ConfigError::Unreadable(Box::new(Diagnosis { file, place: Place::File, message, hint }))
     };
     let file = File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            unreadable("there is no such file".into(), "check the path; the recipes that come with Jazari are in `configs/`")
-        }
+        std::io::ErrorKind::NotFound => unreadable(
+            "there is no such file".into(),
+            "check the path; the recipes that come with Jazari are in `configs/`",
+        ),
         _ => unreadable(format!("cannot be opened: {error}"), "check its permissions"),
     })?;
     if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
@@ -107,7 +110,8 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 
 struct Reader<'a> {
     path: &'a Path,
-    keys: Keys,
+    /// Made only for an error: a schema takes longer than reading a file.
+    keys: fn() -> Keys,
     aliases: &'static [Alias],
     elsewhere: &'static [(&'static str, &'static str)],
 }
@@ -150,21 +154,20 @@ impl Reader<'_> {
         let steps = steps(keys).ok_or_else(|| wrong(format!("`{}` is not a key path", shown(keys)), form))?;
         let mut node = tree::parse(value).map_err(|error| wrong(error.message, "put the value in quotes"))?;
         node.move_to(&place);
-        let mut single = None;
-        if let [key] = steps.as_slice() {
-            // A lone key may be another tool's name; the alias table works on a block.
-            let entry = Entry { key: key.clone(), key_place: place.clone(), node };
-            let mut block = Node { value: Value::Map(vec![entry]), place: place.clone() };
-            let notes = self.renamed(&mut block)?;
-            let Value::Map(entries) = block.value else { return Ok(notes) };
+        // A lone key may be another tool's name; the alias table works on a block.
+        let [key] = steps.as_slice() else {
+            insert(root, &steps, node, &place).map_err(|message| wrong(message, form))?;
+            return Ok(Vec::new());
+        };
+        let entry = Entry { key: key.clone(), key_place: place.clone(), node };
+        let mut block = Node { value: Value::Map(vec![entry]), place: place.clone() };
+        let notes = self.renamed(&mut block)?;
+        if let Value::Map(entries) = block.value {
             for entry in entries {
                 insert(root, &[entry.key], entry.node, &place).map_err(|message| wrong(message, form))?;
             }
-            single = Some(notes);
-        } else {
-            insert(root, &steps, node, &place).map_err(|message| wrong(message, form))?;
         }
-        Ok(single.unwrap_or_default())
+        Ok(notes)
     }
 
     fn explain(&self, misfit: Misfit, root: &Node) -> ConfigError {
@@ -183,7 +186,7 @@ impl Reader<'_> {
             }
             MisfitKind::MissingKey { key } => {
                 let full = [misfit.path.clone(), vec![Step::Key((*key).to_string())]].concat();
-                let hint = match self.keys.example(&full) {
+                let hint = match (self.keys)().example(&full) {
                     Some(example) => format!("add it, for example `{key}: {example}`"),
                     None => format!("add a `{key}:` block"),
                 };
@@ -192,14 +195,16 @@ impl Reader<'_> {
                 ConfigError::MissingKey(self.diagnosis(place, message, hint))
             }
             MisfitKind::WrongType { found, .. } if found == "nothing" => {
-                let hint = match self.keys.example(&misfit.path) {
-                    Some(example) => format!("write for example `{}: {example}`, or delete the line", last_key(&misfit.path)),
+                let hint = match (self.keys)().example(&misfit.path) {
+                    Some(example) => {
+                        format!("write for example `{}: {example}`, or delete the line", last_key(&misfit.path))
+                    }
                     None => "write a value, or delete the line to get the default".into(),
                 };
                 ConfigError::WrongType(self.diagnosis(place, format!("`{path}` has no value"), hint))
             }
             MisfitKind::WrongType { expected, found } => {
-                let hint = match self.keys.example(&misfit.path) {
+                let hint = match (self.keys)().example(&misfit.path) {
                     Some(example) => format!("write for example `{}`", with_key(&misfit.path, &example)),
                     None => format!("write {expected}"),
                 };
@@ -208,12 +213,13 @@ impl Reader<'_> {
             }
             MisfitKind::Refused { message } => {
                 let (message, hint) = message.split_once("\nhint: ").unwrap_or((message, ""));
-                let hint = match (hint.is_empty(), self.keys.example(&misfit.path)) {
+                let hint = match (hint.is_empty(), (self.keys)().example(&misfit.path)) {
                     (true, Some(example)) => format!("write for example `{}`", with_key(&misfit.path, &example)),
                     _ => hint.to_string(),
                 };
                 let place = if misfit.path.is_empty() { root.place.clone() } else { place };
-                ConfigError::Invalid(self.diagnosis(place, format!("`{path}`: {message}"), hint))
+                let message = if path.is_empty() { message.to_string() } else { format!("`{path}`: {message}") };
+                ConfigError::Invalid(self.diagnosis(place, message, hint))
             }
         }
     }
@@ -227,7 +233,7 @@ impl Reader<'_> {
         let elsewhere = self.elsewhere.iter().find(|(name, _)| at_top && *name == key).map(|(_, hint)| *hint);
         let aliases = self.aliases.iter().filter(|_| at_top).map(|alias| alias.theirs);
         let near = nearest(key, known.iter().copied().chain(aliases));
-        let home = self.keys.homes(key, &misfit.path).into_iter().next();
+        let home = (self.keys)().homes(key, &misfit.path).into_iter().next();
         let hint = match (elsewhere, near, home) {
             (Some(hint), _, _) => hint.to_string(),
             (None, _, Some(home)) => match home.rsplit_once('.') {
@@ -237,12 +243,17 @@ impl Reader<'_> {
             (None, Some(near), None) => {
                 let ours = self.aliases.iter().find(|alias| alias.theirs == near).map_or(near, |alias| alias.ours);
                 let path = [misfit.path.clone(), vec![Step::Key(ours.to_string())]].concat();
-                match self.keys.example(&path) {
-                    Some(example) => format!("did you mean `{ours}`? Write for example `{}`", with_key(&path, &example)),
+                match (self.keys)().example(&path) {
+                    Some(example) => {
+                        format!("did you mean `{ours}`? Write for example `{}`", with_key(&path, &example))
+                    }
                     None => format!("did you mean `{ours}`?"),
                 }
             }
-            (None, None, None) => format!("delete the line; the keys here are {}", quoted_list(known)),
+            (None, None, None) if known.len() <= MAX_LISTED_KEYS => {
+                format!("delete the line; the keys here are {}", quoted_list(known))
+            }
+            (None, None, None) => "delete the line; `jazari schema` prints the keys that exist".into(),
         };
         let message = format!("unknown key `{}`{within}", shown(key));
         ConfigError::UnknownKey(self.diagnosis(place, message, hint))

@@ -83,7 +83,9 @@ pub enum DeviceChoiceError {
         index: String,
     },
     /// A number on a device that has none.
-    #[error("`{text}`: `{backend}` takes no number; write `{backend}` (the config key `threads` sets the CPU's threads)")]
+    #[error(
+        "`{text}`: `{backend}` takes no number; write `{backend}` (the config key `threads` sets the CPU's threads)"
+    )]
     Numbered {
         /// What was written.
         text: String,

@@ -135,9 +135,7 @@ impl Driver {
         self.check("cuDeviceGet", unsafe { get(&raw mut device, ordinal) })?;
         let (get_name, mut name) = (self.symbol::<GetName>("cuDeviceGetName")?, [0_u8; NAME_BYTES]);
         // SAFETY: the buffer has the length given; its last byte stays zero because one byte less is offered.
-        self.check("cuDeviceGetName", unsafe {
-            get_name(name.as_mut_ptr().cast(), NAME_BYTES as c_int - 1, device)
-        })?;
+        self.check("cuDeviceGetName", unsafe { get_name(name.as_mut_ptr().cast(), NAME_BYTES as c_int - 1, device) })?;
         let (get_bytes, mut memory) = (self.symbol::<GetBytes>("cuDeviceTotalMem_v2")?, 0_usize);
         // SAFETY: `memory` is a valid place for one size_t.
         self.check("cuDeviceTotalMem_v2", unsafe { get_bytes(&raw mut memory, device) })?;

@@ -134,8 +134,12 @@ pub enum CudaMissing {
 
 fn nvrtc_advice(found: &Option<PathBuf>) -> String {
     match found.as_ref().and_then(|file| file.parent()) {
-        Some(folder) => format!("one that could not be loaded by name is in {0}: run again with LD_LIBRARY_PATH={0}", folder.display()),
-        None => "install the CUDA toolkit (12.8 or newer), or `pip install nvidia-cuda-nvrtc` in the active Python environment"
+        Some(folder) => format!(
+            "one that could not be loaded by name is in {0}: run again with LD_LIBRARY_PATH={0}",
+            folder.display()
+        ),
+        None => "install the CUDA toolkit (12.8 or newer), or `pip install nvidia-cuda-nvrtc` in the active Python \
+                 environment"
             .to_owned(),
     }
 }

@@ -41,10 +41,8 @@ fn parse_cpuinfo(text: &str) -> (Option<String>, Option<usize>) {
         })
     };
     let name = ["model name", "Model", "Processor", "cpu model"].into_iter().find_map(|key| value(text, key));
-    let cores: BTreeSet<_> = text
-        .split("\n\n")
-        .filter_map(|block| Some((value(block, "physical id")?, value(block, "core id")?)))
-        .collect();
+    let cores: BTreeSet<_> =
+        text.split("\n\n").filter_map(|block| Some((value(block, "physical id")?, value(block, "core id")?))).collect();
     (name.filter(|name| !name.is_empty()), (!cores.is_empty()).then_some(cores.len()))
 }
 

@@ -3,15 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
-
-/// The arithmetic that a peak refers to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Arithmetic {
-    /// 32-bit floats throughout.
-    F32,
-    /// Matrix products of bfloat16 with 32-bit accumulation (`precision: bf16-mixed`).
-    Bf16,
-}
+use model_zoo::Precision;
 
 /// Peaks of one GPU in TFLOP/s, dense (not the doubled figure for 2:4 sparsity).
 struct Published {
@@ -36,19 +28,19 @@ const PUBLISHED: [Published; 8] = [
 ];
 
 /// Published dense peak of the GPU that its driver calls `name`, in FLOP/s; `None` for a GPU that is not in the table.
-pub fn published_peak_flops(name: &str, arithmetic: Arithmetic) -> Option<f64> {
+pub fn published_peak_flops(name: &str, precision: Precision) -> Option<f64> {
     let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).collect();
     let entry = PUBLISHED.iter().find(|entry| entry.words.iter().all(|word| words.contains(word)))?;
-    let tflops = match arithmetic {
-        Arithmetic::F32 => entry.f32,
-        Arithmetic::Bf16 => entry.bf16,
+    let tflops = match precision {
+        Precision::F32 => entry.f32,
+        Precision::Bf16Mixed => entry.bf16,
     };
     Some(tflops * 1e12)
 }
 
-/// Rows and columns of the square product that is timed on a CPU: 1536³ is 7.2 GFLOP, out of cache and below 0.2 s on
-/// two cores.
-const CPU_SIZE: usize = 1536;
+/// Rows and columns of the square product that is timed on a CPU: 1024³ is 2.1 GFLOP, out of the inner caches and
+/// some 15 ms on two cores.
+const CPU_SIZE: usize = 1024;
 /// On a GPU one product must be long against its launch.
 const GPU_SIZE: usize = 4096;
 /// Timed products; the best counts, as a peak is what the machine can do when nothing disturbs it.
@@ -56,7 +48,8 @@ const TIMED: usize = 5;
 
 /// Best speed of a few float32 matrix products on `device`, in FLOP/s: what "% of measured peak" is measured against.
 ///
-/// Takes about a second on a CPU, more where the device tunes its kernels first. `None` when the device fails.
+/// Takes about a tenth of a second on a CPU, more where the device tunes its kernels first. `None` when the device
+/// fails.
 pub fn measure_peak_flops(device: &Device) -> Option<f64> {
     let plain = device.clone().without_autodiff();
     let size = if plain == Device::flex() { CPU_SIZE } else { GPU_SIZE };
@@ -103,11 +96,11 @@ mod tests {
             ("NVIDIA L40S", 362.0),
             ("NVIDIA L4", 121.0),
         ] {
-            assert_eq!(published_peak_flops(name, Arithmetic::Bf16), Some(bf16 * 1e12), "{name}");
+            assert_eq!(published_peak_flops(name, Precision::Bf16Mixed), Some(bf16 * 1e12), "{name}");
         }
-        assert_eq!(published_peak_flops("NVIDIA H200", Arithmetic::F32), Some(67e12));
-        assert_eq!(published_peak_flops("NVIDIA L40", Arithmetic::Bf16), None);
-        assert_eq!(published_peak_flops("llvmpipe", Arithmetic::F32), None);
+        assert_eq!(published_peak_flops("NVIDIA H200", Precision::F32), Some(67e12));
+        assert_eq!(published_peak_flops("NVIDIA L40", Precision::Bf16Mixed), None);
+        assert_eq!(published_peak_flops("llvmpipe", Precision::F32), None);
     }
 
     #[test]

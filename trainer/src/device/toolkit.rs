@@ -50,11 +50,12 @@ impl Surroundings {
 
 /// Package folders of the Python environment that is active, of those on `PATH`, and of the user.
 fn site_packages(var: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
-    let on_path = var("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    let mut on_path = var("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    on_path.retain(|bin| bin.join("python3").exists());
     let prefixes = ["VIRTUAL_ENV", "CONDA_PREFIX"]
         .into_iter()
         .filter_map(|key| var(key).map(PathBuf::from))
-        .chain(on_path.iter().filter(|bin| bin.join("python3").exists()).filter_map(|bin| bin.parent().map(Path::to_owned)))
+        .chain(on_path.iter().filter_map(|bin| bin.parent().map(Path::to_owned)))
         .chain(var("HOME").map(|home| PathBuf::from(home).join(".local")));
     let mut found: Vec<PathBuf> = Vec::new();
     for lib in prefixes.map(|prefix| prefix.join("lib")) {
@@ -216,7 +217,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (chosen, system) = (dir.path().join("chosen"), dir.path().join("system"));
         toolkit(&chosen, &["cuda_fp16.h"], &[]);
-        toolkit(&system, &[HEADERS.as_slice(), &["cccl/cuda/barrier"]].concat(), &["libnvrtc.so.12.8.93", "libnvrtc.so.12"]);
+        toolkit(
+            &system,
+            &[HEADERS.as_slice(), &["cccl/cuda/barrier"]].concat(),
+            &["libnvrtc.so.12.8.93", "libnvrtc.so.12"],
+        );
         let mut around = Surroundings {
             cuda_path: Some(chosen.clone()),
             system_roots: vec![system.clone()],

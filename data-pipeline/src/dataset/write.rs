@@ -1,0 +1,276 @@
+//! Owns turning documents into a dataset on disk, in parallel and in order; never decides which documents or in what order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::error::DataError;
+use crate::document::Document;
+use crate::manifest::{
+    Counts, FileRecord, MANIFEST_FILE, Manifest, ManifestHead, ShardRecord, Split, TOKEN_BYTES_FILE, TOKENIZER_FOLDER,
+    TokenizerRecord,
+};
+use crate::shard::format::Dtype;
+use crate::shard::writer::{ShardKey, ShardWriter};
+use crate::shard::{DigestedFile, sync_folder};
+use crate::tokenizer::chat::CHAT_TEMPLATE_FILE;
+use crate::tokenizer::files::{CONFIG_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_FILE};
+use crate::tokenizer::{DocumentEncoder, Tokenizer, TokenizerError};
+
+/// Text encoded between two writes, in bytes, over all threads.
+const CHUNK_BYTES: usize = 8 << 20;
+/// Documents encoded between two writes; bounds the memory of many tiny ones.
+const CHUNK_DOCUMENTS: usize = 1 << 16;
+/// Text that a thread takes at a time, in bytes.
+const TASK_BYTES: usize = 128 << 10;
+/// Files beside a tokenizer.json that belong to it.
+const TOKENIZER_COMPANIONS: [&str; 3] = [CONFIG_FILE, SPECIAL_TOKENS_FILE, CHAT_TEMPLATE_FILE];
+
+/// The documents of one split, language and source, in their final order.
+pub struct Group<D> {
+    /// What they are for.
+    pub split: Split,
+    /// `ary_Arab`; all documents have it.
+    pub lang: String,
+    /// Corpus; all documents have it.
+    pub source: String,
+    /// The documents.
+    pub documents: D,
+}
+
+/// What a dataset is beside its documents and tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetMeta {
+    /// Digest of the configuration.
+    pub config_digest: String,
+    /// Seed of the documents' order.
+    pub seed: u64,
+    /// A shard is closed by the document that brings it to this many tokens.
+    pub max_shard_tokens: u64,
+}
+
+/// How far writing has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriteProgress {
+    /// Sizes written so far.
+    pub counts: Counts,
+    /// Shards begun so far.
+    pub shards: usize,
+}
+
+/// Writes a dataset into the empty folder `dir`: shards, the tokenizer's files, the table of bytes a token stands for,
+/// and the manifest last. The bytes depend on the groups, the tokenizer and `meta` alone, not on the number of threads.
+///
+/// # Errors
+/// A tokenizer without an end-of-text token, documents that cannot be read or encoded, a group handed over twice, a disk
+/// that refuses, or `stop`. What was written so far stays.
+pub fn write_dataset<D>(
+    dir: &Path,
+    groups: impl IntoIterator<Item = Group<D>>,
+    tokenizer: &Tokenizer,
+    meta: &DatasetMeta,
+    observer: &dyn Fn(WriteProgress),
+    stop: &AtomicBool,
+) -> Result<Manifest, DataError>
+where
+    D: Iterator<Item = Result<Document, DataError>>,
+{
+    let eos = tokenizer.eos().ok_or_else(|| DataError::NoEndOfText { tokenizer: tokenizer.path().to_owned() })?;
+    let dtype = Dtype::for_vocab(tokenizer.vocab_size());
+    let mut writer = Writer {
+        dir,
+        dtype,
+        max_shard_tokens: meta.max_shard_tokens,
+        encoders: Encoders { tokenizer, eos, idle: Mutex::new(Vec::new()) },
+        observer,
+        stop,
+        shards: Vec::new(),
+        licences: BTreeMap::new(),
+        progress: WriteProgress::default(),
+    };
+    let mut seen = BTreeSet::new();
+    for Group { split, lang, source, documents } in groups {
+        if !seen.insert((split, lang.clone(), source.clone())) {
+            return Err(DataError::RepeatedGroup { split: split.name(), name: format!("{lang}/{source}") });
+        }
+        writer.group(&ShardKey { split, lang, source }, documents)?;
+    }
+    let Writer { shards, licences, .. } = writer;
+    let head = ManifestHead {
+        dtype,
+        tokenizer: TokenizerRecord {
+            sha256: tokenizer.digest().to_owned(),
+            vocab_size: tokenizer.vocab_size(),
+            bos_id: tokenizer.document_bos(),
+            eos_id: eos,
+            pad_id: tokenizer.pad(),
+            files: copy_tokenizer(dir, tokenizer)?,
+        },
+        token_bytes: write_token_bytes(dir, tokenizer)?,
+        seed: meta.seed,
+        config_digest: meta.config_digest.clone(),
+    };
+    let manifest = Manifest::new(head, licences, shards);
+    sync_folder(dir)?;
+    write_file(&dir.join(MANIFEST_FILE), &manifest.to_bytes())?;
+    sync_folder(dir)?;
+    Ok(manifest)
+}
+
+struct Writer<'a> {
+    dir: &'a Path,
+    dtype: Dtype,
+    max_shard_tokens: u64,
+    encoders: Encoders<'a>,
+    observer: &'a dyn Fn(WriteProgress),
+    stop: &'a AtomicBool,
+    shards: Vec<ShardRecord>,
+    licences: BTreeMap<String, Counts>,
+    progress: WriteProgress,
+}
+
+impl Writer<'_> {
+    fn group(
+        &mut self,
+        key: &ShardKey,
+        documents: impl Iterator<Item = Result<Document, DataError>>,
+    ) -> Result<(), DataError> {
+        let mut documents = documents.peekable();
+        let mut open: Option<ShardWriter> = None;
+        while documents.peek().is_some() {
+            let chunk = next_chunk(&mut documents)?;
+            let encoded = self.encoders.encode(&chunk)?;
+            for (document, ids) in chunk.iter().zip(encoded.iter().flat_map(Encoded::documents)) {
+                let shard = match &mut open {
+                    Some(shard) => shard,
+                    None => {
+                        let number = self.progress.shards;
+                        self.progress.shards += 1;
+                        open.insert(ShardWriter::create(self.dir, number, self.dtype, key.clone())?)
+                    }
+                };
+                shard.add(document, ids)?;
+                let full = shard.num_tokens() >= self.max_shard_tokens;
+                self.count(document, ids.len());
+                if full && let Some(shard) = open.take() {
+                    self.shards.push(shard.finish()?);
+                }
+            }
+            (self.observer)(self.progress);
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(DataError::Stopped);
+            }
+        }
+        if let Some(shard) = open {
+            self.shards.push(shard.finish()?);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, document: &Document, tokens: usize) {
+        let counts = Counts { documents: 1, tokens: tokens as u64, text_bytes: document.text.len() as u64 };
+        self.progress.counts.add(counts);
+        match self.licences.get_mut(&document.licence) {
+            Some(sum) => sum.add(counts),
+            None => _ = self.licences.insert(document.licence.clone(), counts),
+        }
+    }
+}
+
+fn next_chunk(documents: &mut impl Iterator<Item = Result<Document, DataError>>) -> Result<Vec<Document>, DataError> {
+    let (mut chunk, mut bytes) = (Vec::new(), 0);
+    while bytes < CHUNK_BYTES && chunk.len() < CHUNK_DOCUMENTS {
+        let Some(document) = documents.next().transpose()? else { break };
+        bytes += document.text.len();
+        chunk.push(document);
+    }
+    Ok(chunk)
+}
+
+/// Encoders that no thread is using. Whose cache a document meets decides nothing but speed.
+struct Encoders<'a> {
+    tokenizer: &'a Tokenizer,
+    eos: u32,
+    idle: Mutex<Vec<DocumentEncoder<'a>>>,
+}
+
+/// Documents encoded by one thread, end to end.
+struct Encoded {
+    ids: Vec<u32>,
+    ends: Vec<usize>,
+}
+
+impl Encoded {
+    fn documents(&self) -> impl Iterator<Item = &[u32]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| self.ids.get(start..end).unwrap_or_default())
+    }
+}
+
+impl Encoders<'_> {
+    fn encode(&self, documents: &[Document]) -> Result<Vec<Encoded>, TokenizerError> {
+        tasks(documents).into_par_iter().map(|task| self.encode_task(task)).collect()
+    }
+
+    fn encode_task(&self, documents: &[Document]) -> Result<Encoded, TokenizerError> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = idle().pop();
+        let mut encoder = taken.unwrap_or_else(|| self.tokenizer.document_encoder());
+        let mut encoded = Encoded { ids: Vec::new(), ends: Vec::with_capacity(documents.len()) };
+        for document in documents {
+            encoded.ids.extend(self.tokenizer.document_bos());
+            encoder.encode(&document.text, &mut encoded.ids)?;
+            encoded.ids.push(self.eos);
+            encoded.ends.push(encoded.ids.len());
+        }
+        idle().push(encoder);
+        Ok(encoded)
+    }
+}
+
+/// Cuts documents into runs of about [`TASK_BYTES`].
+fn tasks(documents: &[Document]) -> Vec<&[Document]> {
+    let mut tasks = Vec::new();
+    let mut rest = documents;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |document: &&Document| {
+            let room = bytes < TASK_BYTES;
+            bytes += document.text.len();
+            room
+        };
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (task, tail) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+        tasks.push(task);
+        rest = tail;
+    }
+    tasks
+}
+
+fn copy_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<BTreeMap<String, FileRecord>, DataError> {
+    let folder = dir.join(TOKENIZER_FOLDER);
+    std::fs::create_dir(&folder).map_err(DataError::io(&folder, "created"))?;
+    let mut files = BTreeMap::new();
+    let from = tokenizer.path().parent().unwrap_or_else(|| Path::new("."));
+    let companions = TOKENIZER_COMPANIONS.iter().map(|name| (*name, from.join(name))).filter(|(_, path)| path.is_file());
+    for (name, path) in std::iter::once((TOKENIZER_FILE, tokenizer.path().to_owned())).chain(companions) {
+        let bytes = std::fs::read(&path).map_err(DataError::io(&path, "read"))?;
+        files.insert(name.to_owned(), write_file(&folder.join(name), &bytes)?);
+    }
+    sync_folder(&folder)?;
+    Ok(files)
+}
+
+fn write_token_bytes(dir: &Path, tokenizer: &Tokenizer) -> Result<FileRecord, DataError> {
+    let bytes: Vec<u8> = tokenizer.token_bytes().into_iter().flat_map(u16::to_le_bytes).collect();
+    write_file(&dir.join(TOKEN_BYTES_FILE), &bytes)
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<FileRecord, DataError> {
+    let mut file = DigestedFile::create(path)?;
+    file.put(bytes)?;
+    file.finish()
+}

@@ -1,0 +1,308 @@
+//! Owns the gates of one chunk: rows in, documents, tallies and quarantine entries out; never writes, and knows nothing
+//! of other chunks, so chunks are judged in parallel.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use crate::config::is_source_name;
+use crate::dedup::KeyDigest;
+use crate::document::{DOCUMENT_ID_BYTES, document_id, language_label};
+use crate::licence::{LicenceGate, Verdict};
+use crate::normalize::Normalize;
+use crate::source::discover::InputFile;
+use crate::stats::count_words;
+use crate::source::{Chunk, Fields, Place, Reason, Reject, Slot, Value, excerpt, lines, parse_line};
+
+/// Language label of records that could not be read far enough to know.
+pub(crate) const UNKNOWN_LANGUAGE: &str = "und_Zzzz";
+/// Licence name of rows without one.
+const MISSING_LICENCE: &str = "missing";
+
+/// The rules, shared by all chunks.
+pub(crate) struct Admission<'a> {
+    pub files: &'a [InputFile],
+    pub normalize: Normalize,
+    pub gate: LicenceGate,
+    pub max_record_bytes: u64,
+}
+
+/// What the rows of a chunk have in common: one entry each combination of labels seen.
+#[derive(Debug)]
+pub(crate) struct Labels {
+    pub lang: String,
+    pub source: String,
+    pub licence: String,
+    pub rows: u64,
+    pub dropped: BTreeMap<Reason, u64>,
+    problem: Option<Reason>,
+    refused: bool,
+}
+
+/// A document of a chunk; its address and text lie in [`Admitted::content`].
+#[derive(Debug)]
+pub(crate) struct AdmittedDocument {
+    pub id: [u8; DOCUMENT_ID_BYTES],
+    pub digest: KeyDigest,
+    /// Index into [`Admitted::labels`].
+    pub labels: usize,
+    pub url_len: u32,
+    pub text_len: u32,
+    pub words: u64,
+}
+
+/// A record that is broken, as the quarantine file holds it.
+#[derive(Debug, Serialize)]
+pub(crate) struct QuarantineEntry {
+    pub file: String,
+    /// Record number from 1; 0 stands for the file as a whole.
+    pub row: u64,
+    /// Position in the decompressed stream, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub byte: Option<u64>,
+    pub reason: String,
+    pub excerpt: String,
+}
+
+/// A row that stops the run.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub place: Place,
+    pub source: String,
+    pub licence: String,
+}
+
+/// One chunk's outcome.
+#[derive(Debug, Default)]
+pub(crate) struct Admitted {
+    pub file: usize,
+    pub labels: Vec<Labels>,
+    pub documents: Vec<AdmittedDocument>,
+    pub content: Vec<u8>,
+    pub quarantine: Vec<QuarantineEntry>,
+    pub refusal: Option<Refusal>,
+}
+
+impl Admission<'_> {
+    /// Judges the rows of a chunk of file number `file`.
+    pub fn judge(&self, file: usize, chunk: &Chunk) -> Admitted {
+        let Some(input) = self.files.get(file) else { return Admitted::default() };
+        let mut judge = Judge {
+            rules: self,
+            input,
+            out: Admitted { file, ..Admitted::default() },
+            known: HashMap::new(),
+            name: String::new(),
+            key: String::new(),
+        };
+        match chunk {
+            Chunk::Lines { bytes, first, rejects } => {
+                judge.rejects(rejects);
+                judge.lines(bytes, *first);
+            }
+            Chunk::Rows(rows) => {
+                judge.rejects(&rows.rejects);
+                for row in rows.rows() {
+                    match rows.fields(row) {
+                        Ok(fields) => judge.row(row.place, &fields, rows.bytes(row, Slot::Text).unwrap_or_default()),
+                        Err(reason) => {
+                            judge.broken(row.place, reason, rows.bytes(row, Slot::Text).unwrap_or_default());
+                        }
+                    }
+                }
+            }
+        }
+        judge.out
+    }
+}
+
+/// State while one chunk is judged.
+struct Judge<'r> {
+    rules: &'r Admission<'r>,
+    input: &'r InputFile,
+    out: Admitted,
+    /// Label fields as the file holds them, joined, to the index of their entry.
+    known: HashMap<String, usize>,
+    name: String,
+    key: String,
+}
+
+impl Judge<'_> {
+    fn rejects(&mut self, rejects: &[Reject]) {
+        for reject in rejects {
+            let labels = self.labels(&Fields::default());
+            self.count(labels, reject.reason.clone());
+            self.quarantine(reject.place, &reject.reason, reject.excerpt.clone());
+        }
+    }
+
+    fn lines(&mut self, bytes: &[u8], first: Place) {
+        // One check for the whole chunk; only a chunk with damage is checked line by line.
+        let whole = std::str::from_utf8(bytes).ok();
+        let mut start = 0;
+        for (place, line) in lines(bytes, first) {
+            let end = start + line.len();
+            let text = match whole {
+                Some(whole) => whole.get(start..end),
+                None => std::str::from_utf8(line).ok(),
+            };
+            start = end + 1;
+            if line.len() as u64 > self.rules.max_record_bytes {
+                self.broken(place, Reason::RecordTooLarge, line);
+                continue;
+            }
+            let Some(text) = text else {
+                self.broken(place, Reason::InvalidUtf8, line);
+                continue;
+            };
+            if text.trim().is_empty() {
+                let labels = self.labels(&Fields::default());
+                self.count(labels, Reason::BlankLine);
+                continue;
+            }
+            match parse_line(text, &self.input.spec.tree) {
+                Ok(fields) => self.row(place, &fields, line),
+                Err(reason) => self.broken(place, reason, line),
+            }
+        }
+    }
+
+    /// A record without fields.
+    fn broken(&mut self, place: Place, reason: Reason, raw: &[u8]) {
+        let labels = self.labels(&Fields::default());
+        self.count(labels, reason.clone());
+        self.quarantine(place, &reason, excerpt(raw));
+    }
+
+    fn row(&mut self, place: Place, fields: &Fields<'_>, raw: &[u8]) {
+        let index = self.labels(fields);
+        match self.document(place, fields, index) {
+            Ok(document) => {
+                if let Some(labels) = self.out.labels.get_mut(index) {
+                    labels.rows += 1;
+                }
+                self.out.documents.push(document);
+            }
+            Err(reason) => {
+                self.count(index, reason.clone());
+                if reason.is_quarantined() {
+                    self.quarantine(place, &reason, excerpt(raw));
+                }
+            }
+        }
+    }
+
+    fn document(&mut self, place: Place, fields: &Fields<'_>, index: usize) -> Result<AdmittedDocument, Reason> {
+        let text = match fields.get(Slot::Text) {
+            Value::Missing => return Err(Reason::MissingText),
+            Value::Null => return Err(Reason::NullText),
+            Value::Number(_) | Value::Other => return Err(Reason::TextNotString),
+            Value::Str(text) => self.rules.normalize.apply(text),
+        };
+        if text.trim().is_empty() {
+            return Err(Reason::EmptyText);
+        }
+        let url = optional(fields.get(Slot::Url))?.unwrap_or_default();
+        let given_id = match fields.get(Slot::Id) {
+            Value::Number(number) => Some(number.as_str()),
+            other => optional(other)?,
+        };
+        let Some(labels) = self.out.labels.get(index) else { return Err(Reason::BadField) };
+        if labels.refused && self.out.refusal.is_none() {
+            let (source, licence) = (labels.source.clone(), labels.licence.clone());
+            self.out.refusal = Some(Refusal { place, source, licence });
+        }
+        if let Some(problem) = &labels.problem {
+            return Err(problem.clone());
+        }
+        let id = document_id(&labels.source, given_id.unwrap_or(&text));
+        let digest = KeyDigest::of(&text, &mut self.key);
+        let words = count_words(&text);
+        let length = |s: &str| u32::try_from(s.len()).map_err(|_| Reason::RecordTooLarge);
+        let (url_len, text_len) = (length(url)?, length(&text)?);
+        self.out.content.extend_from_slice(url.as_bytes());
+        self.out.content.extend_from_slice(text.as_bytes());
+        Ok(AdmittedDocument { id, digest, labels: index, url_len, text_len, words })
+    }
+
+    /// Index of the entry for a row's labels.
+    fn labels(&mut self, fields: &Fields<'_>) -> usize {
+        self.name.clear();
+        for slot in [Slot::Lang, Slot::Script, Slot::Source, Slot::Licence] {
+            match fields.get(slot) {
+                Value::Str(text) => self.name.push_str(text),
+                Value::Missing | Value::Null => {}
+                Value::Number(_) | Value::Other => self.name.push('\u{2}'),
+            }
+            self.name.push('\u{1}');
+        }
+        if let Some(&index) = self.known.get(self.name.as_str()) {
+            return index;
+        }
+        self.out.labels.push(self.resolve(fields));
+        self.known.insert(self.name.clone(), self.out.labels.len() - 1);
+        self.out.labels.len() - 1
+    }
+
+    fn resolve(&self, fields: &Fields<'_>) -> Labels {
+        let config = &self.input.spec.config;
+        let mut problem = None;
+        let mut text = |slot| match optional(fields.get(slot)) {
+            Ok(text) => text.map(str::trim).filter(|text| !text.is_empty()),
+            Err(reason) => {
+                problem.get_or_insert(reason);
+                None
+            }
+        };
+        let (lang, script) = (text(Slot::Lang), text(Slot::Script));
+        let source = text(Slot::Source).unwrap_or(&self.input.default_source).to_owned();
+        let licence = text(Slot::Licence).or(config.licence.as_deref());
+        let lang = match lang {
+            Some(lang) => language_label(lang, script).ok_or(Reason::BadLanguage),
+            None => config.lang.clone().ok_or(Reason::MissingLanguage),
+        };
+        let lang = lang.unwrap_or_else(|reason| {
+            problem.get_or_insert(reason);
+            UNKNOWN_LANGUAGE.to_owned()
+        });
+        let source = if is_source_name(&source) {
+            source
+        } else {
+            problem.get_or_insert(Reason::BadField);
+            self.input.default_source.clone()
+        };
+        let verdict = licence.map_or(Verdict::NotListed, |licence| self.rules.gate.judge(licence));
+        let licence = licence.unwrap_or(MISSING_LICENCE).to_owned();
+        if verdict == Verdict::NotListed {
+            problem.get_or_insert(Reason::Licence(licence.clone()));
+        }
+        let refused = verdict == Verdict::NonCommercial;
+        Labels { lang, source, licence, rows: 0, dropped: BTreeMap::new(), problem, refused }
+    }
+
+    fn count(&mut self, index: usize, reason: Reason) {
+        if let Some(labels) = self.out.labels.get_mut(index) {
+            labels.rows += 1;
+            *labels.dropped.entry(reason).or_default() += 1;
+        }
+    }
+
+    fn quarantine(&mut self, place: Place, reason: &Reason, excerpt: String) {
+        self.out.quarantine.push(QuarantineEntry {
+            file: self.input.label.clone(),
+            row: place.row,
+            byte: place.byte,
+            reason: reason.to_string(),
+            excerpt,
+        });
+    }
+}
+
+/// A field that may be absent but, if there, must be a string.
+fn optional<'v>(value: &'v Value<'_>) -> Result<Option<&'v str>, Reason> {
+    match value {
+        Value::Missing | Value::Null => Ok(None),
+        Value::Str(text) => Ok(Some(text)),
+        Value::Number(_) | Value::Other => Err(Reason::BadField),
+    }
+}

@@ -1,0 +1,149 @@
+//! Owns the ways a preparation ends without a dataset; never touches files.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::ConfigError;
+use crate::dataset::DataError;
+use crate::source::SourceError;
+use crate::stats::StatsError;
+use crate::tokenizer::TokenizerError;
+
+/// A preparation that came to nothing. But for [`PrepareError::Interrupted`], and failures after the reading stage,
+/// nothing is left on disk.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An input file cannot be used.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The tokenizer cannot be loaded or trained.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The shards cannot be written.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The statistics of a finished dataset cannot be read.
+    #[error(transparent)]
+    Stats(#[from] StatsError),
+    /// A text that forbids commercial use.
+    #[error(
+        "{}: {place} of source `{source_name}` is under `{licence}`, which forbids commercial use; \
+         leave the file out with `exclude:`, or write `non_commercial: true` and add the licence to `allow_licences`",
+        .file.display()
+    )]
+    NonCommercial {
+        /// The file.
+        file: PathBuf,
+        /// "row 12" or the like.
+        place: String,
+        /// Corpus name.
+        source_name: String,
+        /// The licence as written.
+        licence: String,
+    },
+    /// `allow_licences` is missing.
+    #[error(
+        "allow_licences: is missing; the sources name {}; read them, then list those you accept", listed_licences(.found)
+    )]
+    NoLicencesAllowed {
+        /// Licences of the sources with the number of rows.
+        found: BTreeMap<String, u64>,
+    },
+    /// Every row was dropped.
+    #[error("no document is left of {rows} rows: {}; check `fields`, `lang` and `allow_licences`", listed(.dropped))]
+    NothingLeft {
+        /// Rows read.
+        rows: u64,
+        /// Rows dropped, by reason.
+        dropped: BTreeMap<String, u64>,
+    },
+    /// So many languages and sources that one of the fields must be mapped wrongly.
+    #[error(
+        "more than {limit} pairs of language and source, such as `{example}`; \
+         check which columns `fields.lang` and `fields.source` name"
+    )]
+    TooManyComponents {
+        /// The limit.
+        limit: usize,
+        /// One of the pairs.
+        example: String,
+    },
+    /// The output folder holds something else.
+    #[error("{}: is not empty and holds no dataset; choose another `output_dir`", .dir.display())]
+    OutputTaken {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The output folder holds another dataset.
+    #[error("{}: holds a dataset with {difference}; remove it, or choose another `output_dir`", .dir.display())]
+    OutputDiffers {
+        /// The folder.
+        dir: PathBuf,
+        /// What is not the same.
+        difference: String,
+    },
+    /// Another process prepares into the same folder.
+    #[error("{}: another process is preparing this dataset; wait for it, or choose another `output_dir`", .dir.display())]
+    Busy {
+        /// The output folder.
+        dir: PathBuf,
+    },
+    /// The disk refused.
+    #[error("{}: cannot be {action}; check permissions and free space", .path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// "written", "created", ...
+        action: &'static str,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// An input changed while it was read.
+    #[error("{}: changed while it was read; run again when nothing writes to it", .path.display())]
+    InputChanged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The accounting does not add up; a fault of this program.
+    #[error("the row counts do not add up ({what}); nothing was published, please report this")]
+    Unreconciled {
+        /// The sum that differs.
+        what: String,
+    },
+    /// The stop flag was raised.
+    #[error("stopped during stage `{stage}`; run the same command again to go on from the last finished stage")]
+    Interrupted {
+        /// Name of the stage.
+        stage: &'static str,
+    },
+}
+
+impl PrepareError {
+    /// Turns an I/O error at `path` into one of these.
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> PrepareError {
+        let path = path.to_owned();
+        move |source| PrepareError::Io { path, action, source }
+    }
+}
+
+/// Licences and reasons shown in a message.
+const MAX_LISTED: usize = 20;
+
+fn listed(counts: &BTreeMap<String, u64>) -> String {
+    let mut parts: Vec<String> = counts.iter().take(MAX_LISTED).map(|(name, n)| format!("{name} {n}")).collect();
+    if counts.len() > MAX_LISTED {
+        parts.push(format!("and {} more", counts.len() - MAX_LISTED));
+    }
+    if parts.is_empty() { "the files hold no rows".to_owned() } else { parts.join(", ") }
+}
+
+fn listed_licences(counts: &BTreeMap<String, u64>) -> String {
+    let quoted = counts.iter().map(|(name, n)| (format!("`{name}`"), *n)).collect();
+    if counts.is_empty() { "no licence".to_owned() } else { format!("{} rows", listed(&quoted)) }
+}

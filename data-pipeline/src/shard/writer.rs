@@ -1,0 +1,91 @@
+//! Owns writing one shard: tokens, indices and table together; never decides what goes in.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::file::DigestedFile;
+use super::format::{self, Dtype, ENDS, MEGATRON_INDEX, SIDECAR, TOKENS, shard_name};
+use super::sidecar::SidecarWriter;
+use crate::dataset::DataError;
+use crate::document::Document;
+use crate::manifest::{Counts, FileRecord, ShardRecord, Split};
+
+/// What all documents of a shard have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShardKey {
+    pub split: Split,
+    pub lang: String,
+    pub source: String,
+}
+
+/// Appends documents to the files of one shard.
+pub(crate) struct ShardWriter {
+    dir: PathBuf,
+    name: String,
+    key: ShardKey,
+    dtype: Dtype,
+    tokens: DigestedFile,
+    ends: DigestedFile,
+    sidecar: SidecarWriter,
+    lengths: Vec<i32>,
+    counts: Counts,
+    buffer: Vec<u8>,
+}
+
+impl ShardWriter {
+    /// Creates the `number`-th shard in `dir`.
+    pub fn create(dir: &Path, number: usize, dtype: Dtype, key: ShardKey) -> Result<Self, DataError> {
+        let name = shard_name(number);
+        let path = |ending: &str| dir.join(format!("{name}.{ending}"));
+        Ok(Self {
+            tokens: DigestedFile::create(&path(TOKENS))?,
+            ends: DigestedFile::create(&path(ENDS))?,
+            sidecar: SidecarWriter::create(&path(SIDECAR))?,
+            dir: dir.to_owned(),
+            name,
+            key,
+            dtype,
+            lengths: Vec::new(),
+            counts: Counts::default(),
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Tokens written so far.
+    pub fn num_tokens(&self) -> u64 {
+        self.counts.tokens
+    }
+
+    /// Appends a document with its tokens, BOS and EOS included.
+    pub fn add(&mut self, document: &Document, ids: &[u32]) -> Result<(), DataError> {
+        let too_long = |_| DataError::DocumentTooLong { id: document.id.clone(), tokens: ids.len() };
+        self.lengths.push(i32::try_from(ids.len()).map_err(too_long)?);
+        self.buffer.clear();
+        self.dtype.write(ids, &mut self.buffer);
+        self.tokens.put(&self.buffer)?;
+        self.counts.add(Counts { documents: 1, tokens: ids.len() as u64, text_bytes: document.text.len() as u64 });
+        self.ends.put(&self.counts.tokens.to_le_bytes())?;
+        self.sidecar.add(document, ids.len() as u64)
+    }
+
+    /// Writes the index and makes all files durable.
+    pub fn finish(self) -> Result<ShardRecord, DataError> {
+        let mut index = DigestedFile::create(&self.dir.join(format!("{}.{MEGATRON_INDEX}", self.name)))?;
+        let mut result = Ok(());
+        format::megatron_index(self.dtype, &self.lengths, |bytes| {
+            if result.is_ok() {
+                result = index.put(bytes);
+            }
+        });
+        result?;
+        let files: BTreeMap<String, FileRecord> = BTreeMap::from([
+            (TOKENS.to_owned(), self.tokens.finish()?),
+            (ENDS.to_owned(), self.ends.finish()?),
+            (SIDECAR.to_owned(), self.sidecar.finish()?),
+            (MEGATRON_INDEX.to_owned(), index.finish()?),
+        ]);
+        let ShardKey { split, lang, source } = self.key;
+        let Counts { documents, tokens, text_bytes } = self.counts;
+        Ok(ShardRecord { name: self.name, split, lang, source, documents, tokens, text_bytes, files })
+    }
+}

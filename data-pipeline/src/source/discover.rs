@@ -1,0 +1,253 @@
+//! Owns expanding the paths of a configuration into a sorted list of input files; never opens them.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::SourceError;
+use super::jsonl::FieldTree;
+use super::row::Wanted;
+use crate::config::{Format, SourceConfig, Unit};
+
+/// Compression of a file, by its last extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Stored as is.
+    None,
+    /// `.gz`, any number of members.
+    Gzip,
+    /// `.zst`, any number of frames.
+    Zstd,
+}
+
+/// How the records of a file are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// One JSON object a line.
+    Jsonl,
+    /// Delimited values with a header; the delimiter.
+    Delimited(u8),
+    /// Plain text cut by a unit.
+    Text(Unit),
+    /// Apache Parquet.
+    Parquet,
+}
+
+/// What the files of one source entry share.
+#[derive(Debug)]
+pub struct SourceSpec {
+    /// The entry of the configuration.
+    pub config: SourceConfig,
+    /// Field names to look for.
+    pub(crate) wanted: Vec<Wanted>,
+    /// The same names as a tree, for JSON.
+    pub(crate) tree: FieldTree,
+}
+
+/// A file to read.
+#[derive(Debug, Clone)]
+pub struct InputFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its place below the entry's path: what statistics call it, the same on every machine.
+    pub label: String,
+    /// Record layout.
+    pub layout: Layout,
+    /// Compression.
+    pub compression: Compression,
+    /// Size on disk in bytes.
+    pub bytes: u64,
+    /// Corpus name of rows that name none.
+    pub default_source: String,
+    /// Number of the entry it belongs to, from 0.
+    pub entry: usize,
+    /// That entry.
+    pub spec: Arc<SourceSpec>,
+}
+
+/// Folders nested deeper than this are not searched (a link that points upwards would never end).
+const MAX_FOLDER_DEPTH: usize = 32;
+
+/// All input files of `sources`, in the order of the entries and sorted by path inside each. A file that two entries
+/// reach belongs to the first.
+///
+/// # Errors
+/// A path that does not exist, an entry without a single file, a file of unknown format that was named itself.
+pub fn discover(sources: &[SourceConfig]) -> Result<Vec<InputFile>, SourceError> {
+    let mut files = Vec::new();
+    let mut taken = BTreeSet::new();
+    for (entry, source) in sources.iter().enumerate() {
+        let found = expand(source)?;
+        let excluded = source
+            .exclude
+            .iter()
+            .map(|pattern| glob::Pattern::new(pattern).map_err(|error| bad_glob(pattern, &error)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let wanted = source.fields.wanted();
+        let tree = FieldTree::new(&wanted);
+        let spec = Arc::new(SourceSpec { config: source.clone(), wanted, tree });
+        let (before, mut ignored) = (files.len(), 0);
+        for path in found.paths {
+            let label = label(&path, &found.root);
+            let skip = excluded.iter().any(|p| p.matches_path(&path) || p.matches(&label));
+            let known = layout(&path, source);
+            if skip || (known.is_err() && !found.single) {
+                ignored += 1;
+                continue;
+            }
+            let (layout, compression) = known?;
+            if !taken.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+                continue;
+            }
+            files.push(input_file(entry, path, label, layout, compression, &spec)?);
+        }
+        if files.len() == before && !taken_by_others(&found.root, &taken) {
+            return Err(SourceError::NoInput { pattern: source.path.clone(), ignored });
+        }
+    }
+    Ok(files)
+}
+
+fn taken_by_others(root: &Path, taken: &BTreeSet<PathBuf>) -> bool {
+    root.canonicalize().is_ok_and(|root| taken.iter().any(|path| path.starts_with(&root)))
+}
+
+struct Found {
+    paths: BTreeSet<PathBuf>,
+    /// The part of the path before any wildcard.
+    root: PathBuf,
+    /// One file, named itself.
+    single: bool,
+}
+
+fn expand(source: &SourceConfig) -> Result<Found, SourceError> {
+    let path = Path::new(&source.path);
+    let mut paths = BTreeSet::new();
+    if path.is_dir() {
+        walk(path, 0, &mut paths)?;
+        return Ok(Found { paths, root: path.to_owned(), single: false });
+    }
+    if path.exists() {
+        let root = path.parent().unwrap_or(Path::new("")).to_owned();
+        return Ok(Found { paths: BTreeSet::from([path.to_owned()]), root, single: true });
+    }
+    if !source.path.contains(['*', '?', '[']) {
+        return Err(SourceError::NotFound { path: path.to_owned() });
+    }
+    let matches = glob::glob(&source.path).map_err(|error| bad_glob(&source.path, &error))?;
+    for entry in matches {
+        let entry = entry.map_err(|error| {
+            let path = error.path().to_owned();
+            SourceError::Io { path, action: "listed", source: error.into() }
+        })?;
+        if entry.is_dir() { walk(&entry, 0, &mut paths)? } else { _ = paths.insert(entry) }
+    }
+    let root = path
+        .components()
+        .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']))
+        .collect();
+    Ok(Found { paths, root, single: false })
+}
+
+fn bad_glob(pattern: &str, error: &glob::PatternError) -> SourceError {
+    SourceError::BadGlob { pattern: pattern.to_owned(), what: error.msg.to_owned() }
+}
+
+fn walk(folder: &Path, depth: usize, paths: &mut BTreeSet<PathBuf>) -> Result<(), SourceError> {
+    let failed = |path: &Path, source: io::Error| SourceError::Io { path: path.to_owned(), action: "listed", source };
+    if depth > MAX_FOLDER_DEPTH {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder).map_err(|e| failed(folder, e))? {
+        let entry = entry.map_err(|e| failed(folder, e))?;
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        if path.is_dir() {
+            walk(&path, depth + 1, paths)?;
+        } else {
+            paths.insert(path);
+        }
+    }
+    Ok(())
+}
+
+/// The path below `root` with `/` on every system.
+fn label(path: &Path, root: &Path) -> String {
+    let below = path.strip_prefix(root).unwrap_or(path);
+    let parts: Vec<_> = below.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.join("/")
+}
+
+fn input_file(
+    entry: usize,
+    path: PathBuf,
+    label: String,
+    layout: Layout,
+    compression: Compression,
+    spec: &Arc<SourceSpec>,
+) -> Result<InputFile, SourceError> {
+    let io_error = |source| SourceError::Io { path: path.clone(), action: "opened", source };
+    let bytes = std::fs::metadata(&path).map_err(io_error)?.len();
+    let config = &spec.config;
+    if matches!(layout, Layout::Text(_)) {
+        if config.lang.is_none() {
+            return Err(SourceError::TextNeedsDefault { path, missing: "lang", example: "ary_Arab" });
+        }
+        if config.licence.is_none() {
+            return Err(SourceError::TextNeedsDefault { path, missing: "licence", example: "CC0-1.0" });
+        }
+    }
+    let stem = || {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let stem = name.split('.').next().unwrap_or_default();
+        stem.chars().filter(|c| !c.is_control()).collect::<String>()
+    };
+    let default_source = config.source.clone().unwrap_or_else(stem);
+    Ok(InputFile { path, label, layout, compression, bytes, default_source, entry, spec: Arc::clone(spec) })
+}
+
+fn layout(path: &Path, source: &SourceConfig) -> Result<(Layout, Compression), SourceError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let (name, compression) = match name.rsplit_once('.') {
+        Some((stem, "gz")) => (stem.to_owned(), Compression::Gzip),
+        Some((stem, "zst" | "zstd")) => (stem.to_owned(), Compression::Zstd),
+        _ => (name, Compression::None),
+    };
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+    let by_name = match extension {
+        "jsonl" | "ndjson" => Some(Format::Jsonl),
+        "csv" => Some(Format::Csv),
+        "tsv" => Some(Format::Tsv),
+        "txt" => Some(Format::Text),
+        "parquet" => Some(Format::Parquet),
+        _ => None,
+    };
+    let single = Path::new(&source.path) == path;
+    let format = match (source.format, by_name) {
+        (Format::Auto, Some(format)) => format,
+        (Format::Auto, None) => {
+            let hint = match extension {
+                "json" => "; a JSON array is not read, turn it into lines first: `jq -c '.[]' FILE > FILE.jsonl`",
+                "arrow" | "feather" => "; Arrow files are not read, write them as Parquet first",
+                _ => "",
+            };
+            return Err(SourceError::UnknownFormat { path: path.to_owned(), hint });
+        }
+        // A named file is read as it says; of a folder only the files that look the part.
+        (format, Some(other)) if !single && format != other => {
+            return Err(SourceError::UnknownFormat { path: path.to_owned(), hint: "" });
+        }
+        (format, _) => format,
+    };
+    let layout = match format {
+        Format::Auto | Format::Jsonl => Layout::Jsonl,
+        Format::Csv => Layout::Delimited(b','),
+        Format::Tsv => Layout::Delimited(b'\t'),
+        Format::Text => Layout::Text(source.unit.unwrap_or_default()),
+        Format::Parquet => Layout::Parquet,
+    };
+    Ok((layout, if layout == Layout::Parquet { Compression::None } else { compression }))
+}

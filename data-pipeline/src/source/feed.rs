@@ -1,0 +1,150 @@
+//! Owns reading a list of files as one sequence of chunks; never interprets a row.
+
+use super::discover::{InputFile, Layout};
+use super::encoding;
+use super::error::SourceError;
+use super::csv::RecordCutter;
+use super::jsonl::LineCutter;
+use super::parquet::TableReader;
+use super::row::Chunk;
+use super::stream::{ByteStream, StoredDigest, digest_file};
+use super::text::UnitCutter;
+use super::window::Window;
+use crate::config::Limits;
+
+/// What comes next out of the files.
+pub(crate) enum Item {
+    /// Rows of file number `file`.
+    Chunk { file: usize, chunk: Chunk },
+    /// The file has been read to its end, or to its damage.
+    End(FileEnd),
+}
+
+/// A file that has been read.
+pub(crate) struct FileEnd {
+    pub file: usize,
+    pub stored: StoredDigest,
+    /// The damage that ended it.
+    pub damage: Option<SourceError>,
+}
+
+/// All files, one after another.
+pub(crate) struct Feed<'a> {
+    files: &'a [InputFile],
+    limits: &'a Limits,
+    at: usize,
+    open: Option<Reader>,
+    /// Stored bytes of the files that are done.
+    done_bytes: u64,
+}
+
+enum Reader {
+    Lines(LineCutter),
+    Records(RecordCutter),
+    Units(UnitCutter),
+    Table(TableReader),
+}
+
+impl<'a> Feed<'a> {
+    pub fn new(files: &'a [InputFile], limits: &'a Limits) -> Feed<'a> {
+        Feed { files, limits, at: 0, open: None, done_bytes: 0 }
+    }
+
+    /// The next chunk or file end, `None` after the last file.
+    ///
+    /// # Errors
+    /// Everything that makes a file unreadable but damage, which comes as [`FileEnd::damage`].
+    pub fn next(&mut self) -> Result<Option<Item>, SourceError> {
+        let Some(file) = self.files.get(self.at) else { return Ok(None) };
+        let mut reader = match self.open.take() {
+            Some(reader) => reader,
+            None => match Reader::open(file, self.limits) {
+                Ok(reader) => reader,
+                Err(damage @ SourceError::Damaged { .. }) => {
+                    let stored = digest_file(&file.path)?;
+                    return Ok(Some(self.end(stored, Some(damage))));
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        if let Some(chunk) = reader.next_chunk() {
+            self.open = Some(reader);
+            return Ok(Some(Item::Chunk { file: self.at, chunk }));
+        }
+        let (stored, damage) = reader.finish()?;
+        Ok(Some(self.end(stored, damage)))
+    }
+
+    /// Stored bytes read so far.
+    pub fn stored_bytes(&self) -> u64 {
+        self.done_bytes + self.open.as_ref().map_or(0, Reader::stored_bytes)
+    }
+
+    fn end(&mut self, stored: StoredDigest, damage: Option<SourceError>) -> Item {
+        let file = self.at;
+        self.at += 1;
+        self.done_bytes += stored.bytes;
+        Item::End(FileEnd { file, stored, damage })
+    }
+}
+
+impl Reader {
+    fn open(file: &InputFile, limits: &Limits) -> Result<Reader, SourceError> {
+        // Bounded by `MAX_RECORD_BYTES`, so it fits any address space this runs in.
+        let max_record = usize::try_from(limits.max_record_bytes).unwrap_or(usize::MAX);
+        if file.layout == Layout::Parquet {
+            return Ok(Reader::Table(TableReader::open(&file.path, &file.spec.wanted, limits)?));
+        }
+        let mut window = Window::new(ByteStream::open(&file.path, file.compression, limits)?);
+        window.fill_to(encoding::SNIFF_BYTES);
+        let head = window.data().get(..encoding::SNIFF_BYTES).unwrap_or_else(|| window.data());
+        let mark = encoding::check(&file.path, head)?;
+        window.consume(mark);
+        Ok(match file.layout {
+            Layout::Jsonl | Layout::Parquet => Reader::Lines(LineCutter::new(window, max_record)),
+            Layout::Delimited(delimiter) => {
+                Reader::Records(RecordCutter::new(window, delimiter, max_record, &file.spec.wanted)?)
+            }
+            Layout::Text(unit) => Reader::Units(UnitCutter::new(window, unit, max_record)),
+        })
+    }
+
+    fn next_chunk(&mut self) -> Option<Chunk> {
+        match self {
+            Reader::Lines(reader) => reader.next_chunk(),
+            Reader::Records(reader) => reader.next_chunk().map(Chunk::Rows),
+            Reader::Units(reader) => reader.next_chunk().map(Chunk::Rows),
+            Reader::Table(reader) => reader.next_chunk().map(Chunk::Rows),
+        }
+    }
+
+    fn stored_bytes(&self) -> u64 {
+        let window = match self {
+            Reader::Lines(reader) => reader.window(),
+            Reader::Records(reader) => reader.window(),
+            Reader::Units(reader) => reader.window(),
+            Reader::Table(reader) => return reader.stored_bytes(),
+        };
+        window.stream().stored_bytes()
+    }
+
+    fn finish(self) -> Result<(StoredDigest, Option<SourceError>), SourceError> {
+        let window = match self {
+            Reader::Lines(reader) => reader.into_window(),
+            Reader::Records(reader) => reader.into_window(),
+            Reader::Units(reader) => reader.into_window(),
+            Reader::Table(reader) => {
+                let stored = digest_file(reader.path())?;
+                return match reader.into_failure() {
+                    Some(error @ SourceError::Bomb { .. }) => Err(error),
+                    damage => Ok((stored, damage)),
+                };
+            }
+        };
+        match window.finish() {
+            Ok(stored) => Ok((stored, None)),
+            Err((damage, Some(stored))) => Ok((stored, Some(damage))),
+            Err((error, None)) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Owns single-precision matrix products on the CPU: how they are cut into tasks and blocks; never touches tensors.
+//!
+//! Products are cut by their shape alone and every element is summed in one fixed order, so the bits of a result do
+//! not depend on the number of threads. The blocking is Goto's (K. Goto, R. van de Geijn, "Anatomy of
+//! high-performance matrix multiplication", 2008): panels of one operand stay in the second-level cache, a panel of
+//! the other in the first, the tile of the result in registers. The smaller operand is packed once for all tasks;
+//! the larger one is packed by each task, which reads it from memory once and keeps it in its own cache.
+
+mod kernel;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+pub(crate) use kernel::{Kernel, Lanes, Tile};
+
+use crate::ops::parallel::{for_each_task, initialised, part};
+use crate::ops::scratch::Scratch;
+use crate::ops::simd::{Isa, add_assign};
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// Length of the sums that one pass over a block adds to the result.
+const K_BLOCK: usize = 256;
+/// Panels of A (of `mr` rows) that a task packs at a time.
+const ROW_PANELS: usize = 12;
+/// Panels of B (of `nr` columns) that stay in the second-level cache while panels of A pass by.
+const COLUMN_PANELS: usize = 16;
+/// A task smaller than this many multiply-adds costs more to hand out than it saves.
+const TASK_FMAS: usize = 3_000_000;
+/// Tasks that a product is cut into if it is large enough, even where a task could be larger.
+const TASKS: usize = 32;
+/// Sums longer than this many blocks are cut into parts that are computed apart and then added.
+const SPLIT_BLOCKS: usize = 8;
+
+/// A read-only matrix: element `(r, c)` lies at `r * row_stride + c * column_stride`, and one of the two strides is 1.
+#[derive(Clone, Copy)]
+pub(crate) struct Mat<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// `data` as `rows` by `cols`, row after row.
+    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols, "a matrix of {rows} by {cols} needs as many elements");
+        Self { data, rows, cols, row_stride: cols, column_stride: 1 }
+    }
+
+    /// The transposed matrix, of the same memory.
+    pub(crate) fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// Elements `ks` of some lanes: of rows of a left operand, of columns of a right one.
+    fn lanes(&self, lanes: Range<usize>, ks: Range<usize>, side: Side) -> Lanes {
+        let (rows, cols) = if side == Side::Left { (lanes, ks) } else { (ks, lanes) };
+        assert!(rows.end <= self.rows && cols.end <= self.cols, "a block lies outside its matrix");
+        let start = self.data.as_ptr().wrapping_add(rows.start * self.row_stride + cols.start * self.column_stride);
+        match side {
+            Side::Left => Lanes {
+                start,
+                count: rows.len(),
+                len: cols.len(),
+                lane_stride: self.row_stride,
+                stride: self.column_stride,
+            },
+            Side::Right => Lanes {
+                start,
+                count: cols.len(),
+                len: rows.len(),
+                lane_stride: self.column_stride,
+                stride: self.row_stride,
+            },
+        }
+    }
+}
+
+/// Which operand of a product a matrix is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Left,
+    Right,
+}
+
+/// `A · B` into places that hold nothing yet; returns them as values.
+pub(crate) fn product<'c>(isa: Isa, a: Mat, b: Mat, c: &'c mut [MaybeUninit<f32>]) -> &'c mut [f32] {
+    assert_eq!(c.len(), a.rows * b.cols, "the result of a product has the rows of A and the columns of B");
+    // SAFETY: `c` is exclusive and has room for the result, which `run` writes whole without reading it.
+    unsafe {
+        run(isa, a, b, Place(c.as_mut_ptr().cast()), false);
+        initialised(c)
+    }
+}
+
+/// `C += A · B`.
+pub(crate) fn add_product(isa: Isa, a: Mat, b: Mat, c: &mut [f32]) {
+    assert_eq!(c.len(), a.rows * b.cols, "the result of a product has the rows of A and the columns of B");
+    // SAFETY: `c` is exclusive, initialised and of the size of the result.
+    unsafe { run(isa, a, b, Place(c.as_mut_ptr()), true) }
+}
+
+/// Chooses how to cut the product, by its shape, and computes it.
+///
+/// # Safety
+/// `c` must be writable, exclusive and, if `add`, initialised for `a.rows * b.cols` floats.
+unsafe fn run(isa: Isa, a: Mat, b: Mat, c: Place, add: bool) {
+    assert_eq!(a.cols, b.rows, "a product needs as many columns of A as rows of B");
+    let kernel = Kernel::of(isa);
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k_blocks(k) >= 4 * SPLIT_BLOCKS && m * n <= 1 << 20 {
+        // SAFETY: the caller's promise.
+        return unsafe { split_sums(isa, a, b, c, add) };
+    }
+    let shared = if m <= n { Side::Left } else { Side::Right };
+    let panels = if shared == Side::Left { Panels::pack(kernel, a, shared) } else { Panels::pack(kernel, b, shared) };
+    let job = Job {
+        kernel,
+        a: if shared == Side::Left { Operand::Shared(&panels) } else { Operand::Own(a) },
+        b: if shared == Side::Right { Operand::Shared(&panels) } else { Operand::Own(b) },
+        k,
+        c,
+        c_stride: n,
+        add,
+    };
+    let (width, lanes, most, least) = match shared {
+        Side::Left => (kernel.nr, n, COLUMN_PANELS, COLUMN_PANELS / 8),
+        Side::Right => (kernel.mr, m, ROW_PANELS, ROW_PANELS / 3),
+    };
+    let count = lanes.div_ceil(width);
+    let tasks = tasks(count, most, least, m * n * k);
+    for_each_task(tasks, |task| {
+        let panels = part(count, tasks, task);
+        let own = panels.start * width..(panels.end * width).min(lanes);
+        let (rows, cols) = if shared == Side::Left { (0..m, own) } else { (own, 0..n) };
+        // SAFETY: tasks cover disjoint parts of C, for which the caller made its promise.
+        unsafe { job.block(rows, cols, 0..k_blocks(k)) }
+    });
+}
+
+/// Number of tasks, along the operand that every task packs a part of; by the shape of the product alone.
+fn tasks(panels: usize, most: usize, least: usize, fmas: usize) -> usize {
+    let wanted = (fmas / TASK_FMAS).clamp(1, TASKS);
+    panels.div_ceil(most).max(wanted.min(panels.div_ceil(least)))
+}
+
+/// Long sums of a small result: parts of the sums are tasks, and the partial results are added in order.
+///
+/// # Safety
+/// As for [`run`].
+unsafe fn split_sums(isa: Isa, a: Mat, b: Mat, c: Place, add: bool) {
+    const ROWS: usize = 16;
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let blocks = k_blocks(k);
+    let parts = (blocks / SPLIT_BLOCKS).min(16);
+    let mut partial = Scratch::new((parts - 1) * m * n);
+    let partial = Place(partial.as_mut_ptr());
+    let place = |index: usize| if index == 0 { c } else { partial.at((index - 1) * m * n) };
+    for_each_task(parts, |index| {
+        let job = Job {
+            kernel: Kernel::of(isa),
+            a: Operand::Own(a),
+            b: Operand::Own(b),
+            k,
+            c: place(index),
+            c_stride: n,
+            add: add && index == 0,
+        };
+        // SAFETY: every task writes m * n floats of its own; for `c` the caller made its promise.
+        unsafe { job.block(0..m, 0..n, part(blocks, parts, index)) }
+    });
+    for_each_task(m.div_ceil(ROWS), |task| {
+        let start = task * ROWS * n;
+        let len = ((task + 1) * ROWS).min(m) * n - start;
+        for index in 1..parts {
+            // SAFETY: all partial results are written by now, and tasks cover disjoint ranges.
+            let (sum, other) = unsafe {
+                (
+                    std::slice::from_raw_parts_mut(c.at(start).0, len),
+                    std::slice::from_raw_parts(place(index).at(start).0, len),
+                )
+            };
+            add_assign(isa, sum, other);
+        }
+    });
+}
+
+/// Number of blocks that sums of length `k` are cut into; 1 for empty sums, which still write zeros.
+fn k_blocks(k: usize) -> usize {
+    k.div_ceil(K_BLOCK).max(1)
+}
+
+/// Range of block `index` of sums of length `k`.
+fn k_range(k: usize, index: usize) -> Range<usize> {
+    let len = k.div_ceil(k_blocks(k));
+    (index * len).min(k)..((index + 1) * len).min(k)
+}
+
+/// Where results go. Several tasks hold a copy; each writes elements of its own.
+#[derive(Clone, Copy)]
+struct Place(*mut f32);
+
+// SAFETY: a pointer to floats; the functions here that write through it promise that no two tasks write one element.
+unsafe impl Send for Place {}
+// SAFETY: as above.
+unsafe impl Sync for Place {}
+
+impl Place {
+    fn at(self, offset: usize) -> Self {
+        Self(self.0.wrapping_add(offset))
+    }
+}
+
+/// An operand packed whole, for all tasks: block after block of the sums, panel after panel.
+struct Panels {
+    data: Scratch,
+    width: usize,
+    lanes: usize,
+    k: usize,
+}
+
+impl Panels {
+    /// Packs `mat`, in parallel.
+    fn pack(kernel: &Kernel, mat: Mat, side: Side) -> Self {
+        const PANELS: usize = 8;
+        let (lanes, k, width) = match side {
+            Side::Left => (mat.rows, mat.cols, kernel.mr),
+            Side::Right => (mat.cols, mat.rows, kernel.nr),
+        };
+        let mut data = Scratch::new(lanes.next_multiple_of(width) * k);
+        let start = Place(data.as_mut_ptr());
+        let packed = Self { data, width, lanes, k };
+        let groups = lanes.div_ceil(width * PANELS);
+        for_each_task(groups * k_blocks(k), |task| {
+            let (group, block) = (task % groups, task / groups);
+            let range = group * width * PANELS..((group + 1) * width * PANELS).min(lanes);
+            let to = start.at(packed.offset(block, group * PANELS)).0;
+            let from = mat.lanes(range, k_range(k, block), side);
+            // SAFETY: `from` lies inside `mat`; every task fills the panels of its own group and block.
+            unsafe { kernel.pack(&from, width, to) }
+        });
+        packed
+    }
+
+    /// Offset of panel `panel` of block `block`.
+    fn offset(&self, block: usize, panel: usize) -> usize {
+        let ks = k_range(self.k, block);
+        ks.start * self.lanes.next_multiple_of(self.width) + panel * self.width * ks.len()
+    }
+}
+
+/// Where a task finds an operand.
+#[derive(Clone, Copy)]
+enum Operand<'a> {
+    /// Packed already.
+    Shared(&'a Panels),
+    /// To be packed by the task, block by block.
+    Own(Mat<'a>),
+}
+
+/// A product as the tasks see it.
+struct Job<'a> {
+    kernel: &'static Kernel,
+    a: Operand<'a>,
+    b: Operand<'a>,
+    k: usize,
+    c: Place,
+    c_stride: usize,
+    add: bool,
+}
+
+impl Job<'_> {
+    /// Computes `rows` and `cols` of C, summing over `blocks`. Both ranges start at a panel.
+    ///
+    /// # Safety
+    /// That part of C must be writable, exclusive and, if `add`, initialised.
+    unsafe fn block(&self, rows: Range<usize>, cols: Range<usize>, blocks: Range<usize>) {
+        let (mr, nr) = (self.kernel.mr, self.kernel.nr);
+        let (row_step, col_step) = (ROW_PANELS * mr, COLUMN_PANELS * nr);
+        let longest = k_range(self.k, 0).len();
+        let mut own_a = self.a.room(rows.len().min(row_step).next_multiple_of(mr) * longest);
+        let mut own_b = self.b.room(cols.len().min(col_step).next_multiple_of(nr) * longest);
+        for block in blocks.clone() {
+            let add = self.add || block != blocks.start;
+            for col in cols.clone().step_by(col_step) {
+                let some_cols = col..(col + col_step).min(cols.end);
+                // SAFETY: `own_b` has room for a block of that many columns.
+                let b = unsafe { self.packed(self.b, Side::Right, some_cols.clone(), block, &mut own_b, true) };
+                for row in rows.clone().step_by(row_step) {
+                    let some_rows = row..(row + row_step).min(rows.end);
+                    let stale = col == cols.start || rows.len() > row_step;
+                    // SAFETY: `own_a` has room for a block of that many rows; the tiles lie inside of this call's
+                    // part of C.
+                    unsafe {
+                        let a = self.packed(self.a, Side::Left, some_rows.clone(), block, &mut own_a, stale);
+                        self.tiles(some_rows, some_cols.clone(), k_range(self.k, block).len(), a, b, add);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Start of the packed panels of `lanes`. If nobody packed them for all tasks, they are packed into `own` now,
+    /// unless they lie there already and are not `stale`.
+    ///
+    /// # Safety
+    /// `own` must have room for them.
+    unsafe fn packed(
+        &self,
+        operand: Operand,
+        side: Side,
+        lanes: Range<usize>,
+        block: usize,
+        own: &mut Scratch,
+        stale: bool,
+    ) -> *const f32 {
+        match operand {
+            Operand::Shared(panels) => {
+                panels.data.as_ptr().wrapping_add(panels.offset(block, lanes.start / panels.width))
+            }
+            Operand::Own(_) if !stale => own.as_ptr(),
+            Operand::Own(mat) => {
+                let ks = k_range(self.k, block);
+                let width = if side == Side::Left { self.kernel.mr } else { self.kernel.nr };
+                let from = mat.lanes(lanes, ks, side);
+                // SAFETY: `from` lies inside the matrix, and the caller promises the room.
+                unsafe { self.kernel.pack(&from, width, own.as_mut_ptr()) };
+                own.as_ptr()
+            }
+        }
+    }
+
+    /// Computes a block of C from packed panels: a panel of A stays in the first-level cache while those of B pass.
+    ///
+    /// # Safety
+    /// As for [`Job::block`]; `a` and `b` must hold the panels of `rows` and `cols`, `k` long.
+    unsafe fn tiles(&self, rows: Range<usize>, cols: Range<usize>, k: usize, a: *const f32, b: *const f32, add: bool) {
+        let (mr, nr) = (self.kernel.mr, self.kernel.nr);
+        for (ip, row) in rows.clone().step_by(mr).enumerate() {
+            for (jp, col) in cols.clone().step_by(nr).enumerate() {
+                let tile = Tile {
+                    rows: mr.min(rows.end - row),
+                    cols: nr.min(cols.end - col),
+                    k,
+                    a: a.wrapping_add(ip * mr * k),
+                    a_stride: mr,
+                    b: b.wrapping_add(jp * nr * k),
+                    c: self.c.at(row * self.c_stride + col).0,
+                    c_stride: self.c_stride,
+                    add,
+                };
+                // SAFETY: the panels hold `k` rows of `mr` and `nr` floats; the caller promises C.
+                unsafe { self.kernel.tile_of_columns(&tile) }
+            }
+        }
+    }
+}
+
+impl Operand<'_> {
+    /// Room for `len` floats where a task has to pack, none where it need not.
+    fn room(&self, len: usize) -> Scratch {
+        Scratch::new(match self {
+            Self::Shared(_) => 0,
+            Self::Own(_) => len,
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! Owns the operations that models are made of, each with its gradients; never touches models, files or schedules.
+//!
+//! Every op takes tensors of any device, with or without autodiff. On the CPU (burn's Flex, `f32`) it runs as one fused
+//! kernel whose backward pass is written by hand; elsewhere as the tensor operations of [`reference`]. Kernels cut
+//! their work by shape alone and add up in a fixed order, so the bits of a result do not depend on the number of
+//! threads (they may differ between instruction sets). Without a tracked input nothing is kept for a backward pass.
+
+mod adamw;
+mod attention;
+mod cross_entropy;
+mod embedding;
+mod flex;
+mod gemm;
+mod linear;
+mod parallel;
+mod reduce;
+mod reference;
+mod rms_norm;
+mod rope;
+mod scratch;
+mod simd;
+mod swiglu;
+
+#[cfg(test)]
+mod tests;
+
+pub use adamw::{AdamwStep, adamw};
+pub use attention::{AttentionShape, attention};
+pub use cross_entropy::{linear_cross_entropy, linear_cross_entropy_tokens};
+pub use embedding::embedding;
+pub use linear::linear;
+pub use reduce::{add, sum_squares};
+pub use rms_norm::rms_norm;
+pub use rope::rope;
+pub use swiglu::swiglu;

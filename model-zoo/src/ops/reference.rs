@@ -1,0 +1,122 @@
+//! Owns the ops as plain tensor operations, on any device, with the gradients of burn's autodiff: what the fused
+//! kernels are compared with, and what runs where there is none.
+
+use super::adamw::Factors;
+use super::attention::AttentionShape;
+use burn::Tensor;
+use burn::tensor::activation::{log_softmax, sigmoid, softmax};
+use burn::tensor::{Bool, DType, Int};
+
+/// [`super::linear`]: computes in the dtype of `x`.
+pub(crate) fn linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
+    let w = if w.dtype() == x.dtype() { w } else { w.cast(x.dtype()) };
+    x.matmul(w.transpose())
+}
+
+/// [`super::rms_norm`]: computes in `f32`.
+pub(crate) fn rms_norm(x: Tensor<2>, gamma: Tensor<1>, eps: f64) -> Tensor<2> {
+    let dtype = x.dtype();
+    let (x, gamma) = (single(x), single(gamma));
+    let inverse = (x.clone().square().mean_dim(1) + eps).sqrt().recip();
+    (x * inverse * gamma.unsqueeze_dim(0)).cast(dtype)
+}
+
+/// [`super::rope`]: computes in `f32`.
+pub(crate) fn rope(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Tensor<2> {
+    let ([n, width], half, dtype) = (x.dims(), cos.dims()[1], x.dtype());
+    let x = single(x).reshape([n, heads, 2 * half]);
+    let (first, second) = (x.clone().narrow(2, 0, half), x.narrow(2, half, half));
+    let (cos, sin) = (single(cos).unsqueeze_dim::<3>(1), single(sin).unsqueeze_dim::<3>(1));
+    let rotated =
+        Tensor::cat(vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin], 2);
+    rotated.reshape([n, width]).cast(dtype)
+}
+
+/// [`super::swiglu`]: computes in the dtype of its inputs.
+pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    gate.clone() * sigmoid(gate) * up
+}
+
+/// [`super::attention`]: scores in the dtype of its inputs, softmax in `f32`.
+pub(crate) fn attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    segments: Tensor<2, Int>,
+    shape: AttentionShape,
+    scale: f64,
+) -> Tensor<2> {
+    let AttentionShape { batch, seq, heads, kv_heads, head_dim } = shape;
+    let (group, dtype) = (heads / kv_heads, q.dtype());
+    // The heads that share keys and values become rows of one product, so that nothing is repeated.
+    let q = q.reshape([batch, seq, kv_heads, group, head_dim]).permute([0, 2, 3, 1, 4]);
+    let q = q.reshape([batch, kv_heads, group * seq, head_dim]);
+    let k = k.reshape([batch, seq, kv_heads, head_dim]).permute([0, 2, 3, 1]);
+    let v = v.reshape([batch, seq, kv_heads, head_dim]).permute([0, 2, 1, 3]);
+    let scores = single(q.matmul(k)).reshape([batch, kv_heads, group, seq, seq]) * scale;
+    let hidden = hidden(segments).reshape([batch, 1, 1, seq, seq]).expand([batch, kv_heads, group, seq, seq]);
+    let weights = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 4).cast(dtype);
+    let mixed = weights.reshape([batch, kv_heads, group * seq, seq]).matmul(v);
+    let mixed = mixed.reshape([batch, kv_heads, group, seq, head_dim]).permute([0, 3, 1, 2, 4]);
+    mixed.reshape([batch * seq, heads * head_dim])
+}
+
+/// `[batch, seq, seq]`: whether the key is later than the query, or of another document.
+fn hidden(segments: Tensor<2, Int>) -> Tensor<3, Bool> {
+    let [batch, seq] = segments.dims();
+    let positions = Tensor::<1, Int>::arange(0..seq as i64, &segments.device());
+    let queries = positions.clone().reshape([1, seq, 1]).expand([batch, seq, seq]);
+    let keys = positions.reshape([1, 1, seq]).expand([batch, seq, seq]);
+    let of_query = segments.clone().reshape([batch, seq, 1]).expand([batch, seq, seq]);
+    let of_key = segments.reshape([batch, 1, seq]).expand([batch, seq, seq]);
+    keys.greater(queries).bool_or(of_query.not_equal(of_key))
+}
+
+/// [`super::linear_cross_entropy_tokens`]: logits in the dtype of `h`, log-softmax in `f32`.
+pub(crate) fn linear_cross_entropy_tokens(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let n = h.dims()[0];
+    let ignored = targets.clone().lower_elem(0);
+    let log_probabilities = log_softmax(single(linear(h, w)), 1);
+    let losses = log_probabilities.gather(1, targets.clamp_min(0).reshape([n, 1])).reshape([n]).neg();
+    losses.mask_fill(ignored, 0.0)
+}
+
+/// [`super::linear_cross_entropy`].
+pub(crate) fn linear_cross_entropy(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    linear_cross_entropy_tokens(h, w, targets).sum()
+}
+
+/// [`super::embedding`].
+pub(crate) fn embedding(w: Tensor<2>, ids: Tensor<1, Int>) -> Tensor<2> {
+    w.select(0, ids)
+}
+
+/// [`super::adamw`].
+pub(crate) fn adamw(
+    p: Tensor<1>,
+    g: Tensor<1>,
+    m: Tensor<1>,
+    v: Tensor<1>,
+    f: Factors,
+) -> (Tensor<1>, Tensor<1>, Tensor<1>) {
+    let g = single(g) * f.grad_scale;
+    let m = m.clone() + (g.clone() - m) * f.one_minus_beta1;
+    let v = v * f.beta2 + g.square() * f.one_minus_beta2;
+    let root = v.clone().sqrt() / f.root_correction + f.eps;
+    (p * f.keep - m.clone() / root * f.rate, m, v)
+}
+
+/// [`super::add`].
+pub(crate) fn add<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    a + b
+}
+
+/// [`super::sum_squares`].
+pub(crate) fn sum_squares(g: Tensor<1>) -> f64 {
+    f64::from(single(g).square().sum().into_scalar::<f32>())
+}
+
+/// The tensor in `f32`.
+fn single<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) }
+}

@@ -1,0 +1,135 @@
+//! Owns root-mean-square normalisation and its gradients; never touches the residual around it.
+
+use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, dims, floats, floats_mut};
+use super::parallel::{chunks_mut, chunks_mut2, initialised, rows_per_task, written};
+use super::reference;
+use super::simd::{Isa, add_assign, mul_add, multiversion, sum_squares};
+use burn::Tensor;
+use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
+use std::mem::MaybeUninit;
+
+/// Rows whose share of the weights' gradient is summed before the shares are added, in order.
+const GRADIENT_ROWS: usize = 64;
+
+/// `x / sqrt(mean(x²) + eps) · gamma` over every row of `x` `[n, d]`, with `gamma` `[d]`.
+///
+/// B. Zhang, R. Sennrich, "Root Mean Square Layer Normalization", 2019. Statistics are computed in `f32`, the result
+/// has the dtype of `x`.
+///
+/// # Panics
+/// If `gamma` has not as many elements as a row of `x`.
+pub fn rms_norm(x: Tensor<2>, gamma: Tensor<1>, eps: f64) -> Tensor<2> {
+    assert_eq!(x.dims()[1], gamma.dims()[0], "rms_norm: rows and weights differ in length");
+    match flex::inputs([x.into_dispatch(), gamma.into_dispatch()]) {
+        Ok((graph, [x, gamma])) => {
+            let (output, inverse) = forward(Isa::detect(), &x.tensor, &gamma.tensor, eps as f32);
+            let (Input { tensor: x, node: x_node, .. }, Input { tensor: gamma, node: gamma_node, .. }) = (x, gamma);
+            graph.finish(RmsNorm, [x_node, gamma_node], output, || Saved { x, gamma, inverse })
+        }
+        Err([x, gamma]) => reference::rms_norm(Tensor::from_dispatch(x), Tensor::from_dispatch(gamma), eps),
+    }
+}
+
+/// What the backward pass needs: the inputs and `1 / sqrt(mean(x²) + eps)` of every row.
+#[derive(Clone, Debug)]
+struct Saved {
+    x: FlexTensor,
+    gamma: FlexTensor,
+    inverse: Vec<f32>,
+}
+
+fn forward(isa: Isa, x: &FlexTensor, gamma: &FlexTensor, eps: f32) -> (FlexTensor, Vec<f32>) {
+    let [n, d] = dims(x);
+    let (x, gamma) = (floats(x), floats(gamma));
+    let mut inverse = vec![0.0; n];
+    let rows = rows_per_task(d);
+    let y = written(n * d, |y| {
+        chunks_mut2((y, rows * d), (&mut inverse, rows), |task, y, inverse| {
+            let x = &x[task * rows * d..][..y.len()];
+            for ((x, y), inverse) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(inverse) {
+                *inverse = 1.0 / (sum_squares(isa, x) / d as f32 + eps).sqrt();
+                normalise(isa, x, gamma, *inverse, y);
+            }
+        });
+        // SAFETY: the tasks cover all rows, and `normalise` writes a row whole.
+        unsafe { initialised(y) }
+    });
+    (flex::tensor(y, [n, d]), inverse)
+}
+
+multiversion! {
+    fn normalise<FMA>(x: &[f32], gamma: &[f32], inverse: f32, y: &mut [MaybeUninit<f32>]) {
+        for ((y, &x), &gamma) in y.iter_mut().zip(x).zip(gamma) {
+            y.write(x * inverse * gamma);
+        }
+    }
+
+    /// Sum of `g · gamma · x`.
+    fn weighted_dot<FMA>(g: &[f32], gamma: &[f32], x: &[f32]) -> f32 {
+        let mut lanes = [0.0f32; 32];
+        let (mut gs, mut ws, mut xs) = (g.chunks_exact(32), gamma.chunks_exact(32), x.chunks_exact(32));
+        for ((g, w), x) in (&mut gs).zip(&mut ws).zip(&mut xs) {
+            for (((lane, &g), &w), &x) in lanes.iter_mut().zip(g).zip(w).zip(x) {
+                *lane = mul_add::<FMA>(g * w, x, *lane);
+            }
+        }
+        for (((lane, &g), &w), &x) in lanes.iter_mut().zip(gs.remainder()).zip(ws.remainder()).zip(xs.remainder()) {
+            *lane = mul_add::<FMA>(g * w, x, *lane);
+        }
+        lanes.iter().sum()
+    }
+
+    /// Turns the gradient `g` of a normalised row into the gradient of the row, and adds the weights' share to
+    /// `d_gamma`; `along` is what the gradient loses along `x`.
+    fn row_gradient<FMA>(g: &mut [f32], x: &[f32], gamma: &[f32], d_gamma: &mut [f32], inverse: f32, along: f32) {
+        for (((g, &x), &gamma), d_gamma) in g.iter_mut().zip(x).zip(gamma).zip(d_gamma) {
+            *d_gamma = mul_add::<FMA>(*g * inverse, x, *d_gamma);
+            *g = mul_add::<FMA>(-along, x, *g * inverse * gamma);
+        }
+    }
+}
+
+/// Backward of [`rms_norm`].
+#[derive(Debug)]
+struct RmsNorm;
+
+impl Backward<Flex, 2> for RmsNorm {
+    type State = Saved;
+
+    fn backward(self, ops: Ops<Saved, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let mut g = flex::dense(grads.consume::<Flex>(&ops.node));
+        let d_gamma = backward(Isa::detect(), &mut g, &ops.state);
+        let [x_node, gamma_node] = ops.parents;
+        if let Some(node) = x_node {
+            grads.register::<Flex>(node.id, g);
+        }
+        if let Some(node) = gamma_node {
+            let d = d_gamma.len();
+            grads.register::<Flex>(node.id, flex::tensor(d_gamma, [d]));
+        }
+    }
+}
+
+/// Turns `g` into the gradient of `x` and returns that of `gamma`.
+fn backward(isa: Isa, g: &mut FlexTensor, saved: &Saved) -> Vec<f32> {
+    let [n, d] = dims(&saved.x);
+    let (x, gamma) = (floats(&saved.x), floats(&saved.gamma));
+    let blocks = n.div_ceil(GRADIENT_ROWS);
+    let mut shares = vec![0.0; blocks * d];
+    chunks_mut2((floats_mut(g), GRADIENT_ROWS * d), (&mut shares, d), |block, g, share| {
+        let x = &x[block * GRADIENT_ROWS * d..][..g.len()];
+        let inverse = &saved.inverse[block * GRADIENT_ROWS..];
+        for ((g, x), &inverse) in g.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inverse) {
+            let along = weighted_dot(isa, g, gamma, x) * inverse * inverse * inverse / d as f32;
+            row_gradient(isa, g, x, gamma, share, inverse, along);
+        }
+    });
+    let mut d_gamma = vec![0.0; d];
+    chunks_mut(&mut d_gamma, 1 << 12, |start, d_gamma| {
+        for share in shares.chunks_exact(d) {
+            add_assign(isa, d_gamma, &share[start..start + d_gamma.len()]);
+        }
+    });
+    d_gamma
+}

@@ -1,0 +1,161 @@
+//! Owns reading tensors back from checkpoints, strictly; never touches the commit protocol.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use model_zoo::{Model, ModelConfig, ParamSpec, Params};
+
+use super::store::{MODEL_FILE, MOMENTS, OPTIMIZER_FILE, list, verify_files};
+use super::tensors::{self, TensorFile};
+use super::{CheckpointError, Manifest};
+use crate::durable;
+
+/// Largest `config.json` that is read, bytes.
+const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
+
+/// Name of one slice of a moment: a later sharded optimizer writes several a parameter, each at its first element.
+pub(super) fn slice_name(kind: &str, parameter: &str, start: usize) -> String {
+    format!("{kind}/{parameter}/{start}")
+}
+
+/// The model inside a checkpoint, without the optimizer.
+pub struct SavedModel {
+    /// The checkpoint it came from.
+    pub path: PathBuf,
+    /// Its description.
+    pub manifest: Manifest,
+    /// Architecture.
+    pub config: ModelConfig,
+    /// Weights.
+    pub params: Params,
+}
+
+/// Finds the checkpoint that `path` means: a checkpoint itself, or the newest valid one of a run directory.
+///
+/// # Errors
+/// When there is none.
+pub fn find(path: &Path) -> Result<PathBuf, CheckpointError> {
+    if path.join(super::manifest::FILE_NAME).is_file() {
+        return Ok(path.to_owned());
+    }
+    let damaged = |what: &str| CheckpointError::Damaged { path: path.to_owned(), what: what.into() };
+    let folder = path.join("checkpoints");
+    if !folder.is_dir() {
+        return Err(damaged("this is neither a checkpoint nor a run directory; name one of the two"));
+    }
+    list(&folder)?
+        .into_iter()
+        .map(|(_, path)| path)
+        .find(|path| Manifest::read(path).is_ok_and(|manifest| verify_files(path, &manifest).is_ok()))
+        .ok_or_else(|| damaged("the run has no valid checkpoint; train first"))
+}
+
+/// Reads the model of a checkpoint or of a run's newest valid one, after checking every byte.
+///
+/// # Errors
+/// When the checkpoint is damaged.
+pub fn read_model(path: &Path, device: &Device) -> Result<SavedModel, CheckpointError> {
+    let path = find(path)?;
+    let manifest = Manifest::read(&path)?;
+    verify_files(&path, &manifest)?;
+    let at = path.join("config.json");
+    let damaged = |what: String| CheckpointError::Damaged { path: at.clone(), what };
+    let text = durable::read_text(&at, CONFIG_LIMIT_BYTES)?;
+    let config = ModelConfig::from_hub_json(&text).map_err(|e| damaged(e.to_string()))?;
+    let specs = Model::new(&config).map_err(|e| damaged(e.to_string()))?.specs();
+    let params = read_parameters(&path, &specs, device)?;
+    Ok(SavedModel { path, manifest, config, params })
+}
+
+fn read_parameters(path: &Path, specs: &Arc<[ParamSpec]>, device: &Device) -> Result<Params, CheckpointError> {
+    let damaged = |what: String| CheckpointError::Damaged { path: path.join(MODEL_FILE), what };
+    let mut model = TensorFile::open(&path.join(MODEL_FILE))?;
+    let values = exact(&mut model, specs, |s| (s.name.clone(), s.shape.clone()))
+        .map_err(|error| error.in_file(path, MODEL_FILE))?;
+    if model.places().len() != specs.len() {
+        return Err(damaged(format!("{} tensors instead of {}", model.places().len(), specs.len())));
+    }
+    Params::from_host(Arc::clone(specs), values, device).map_err(|error| damaged(error.to_string()))
+}
+
+type Tensors = (Params, Vec<Tensor<1>>, Vec<Tensor<1>>);
+
+/// Parameters and both moments of a checkpoint whose files were verified.
+///
+/// # Errors
+/// When a tensor or moment is missing, surplus, misshapen or not finite: nothing is ever filled in silently.
+pub(super) fn read_state_tensors(
+    path: &Path,
+    manifest: &Manifest,
+    specs: &Arc<[ParamSpec]>,
+    device: &Device,
+) -> Result<Tensors, CheckpointError> {
+    let damaged = |file: &str, what: String| CheckpointError::Damaged { path: path.join(file), what };
+    if manifest.parameters != specs.len() || manifest.moments != specs.len() * MOMENTS.len() {
+        let what = format!(
+            "{} parameters and {} moments are stored, the model needs {} and {}",
+            manifest.parameters,
+            manifest.moments,
+            specs.len(),
+            specs.len() * MOMENTS.len()
+        );
+        return Err(damaged(super::manifest::FILE_NAME, what));
+    }
+    let params = read_parameters(path, specs, device)?;
+    let mut optimizer = TensorFile::open(&path.join(OPTIMIZER_FILE))?;
+    if optimizer.places().len() != manifest.moments {
+        let what = format!("{} tensors instead of {}", optimizer.places().len(), manifest.moments);
+        return Err(damaged(OPTIMIZER_FILE, what));
+    }
+    let mut moments = MOMENTS.into_iter().map(|kind| -> Result<Vec<Tensor<1>>, CheckpointError> {
+        let moment = |s: &ParamSpec| (slice_name(kind, &s.name, 0), vec![s.shape.iter().product()]);
+        let values = exact(&mut optimizer, specs, moment).map_err(|e| e.in_file(path, OPTIMIZER_FILE))?;
+        Ok(values.into_iter().map(|v| flat(v, device)).collect())
+    });
+    let first = moments.next().transpose()?.unwrap_or_default();
+    let second = moments.next().transpose()?.unwrap_or_default();
+    Ok((params, first, second))
+}
+
+fn flat(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let len = values.len();
+    Tensor::from_data(TensorData::new(values, [len]), device)
+}
+
+enum ReadError {
+    What(String),
+    Other(CheckpointError),
+}
+
+impl ReadError {
+    fn in_file(self, folder: &Path, file: &str) -> CheckpointError {
+        match self {
+            Self::What(what) => CheckpointError::Damaged { path: folder.join(file), what },
+            Self::Other(error) => error,
+        }
+    }
+}
+
+/// Reads one tensor a spec, with exactly the expected shape and only finite values.
+fn exact(
+    file: &mut TensorFile,
+    specs: &[ParamSpec],
+    expected: impl Fn(&ParamSpec) -> (String, Vec<usize>),
+) -> Result<Vec<Vec<f32>>, ReadError> {
+    let mut all = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let (name, shape) = expected(spec);
+        if let Some(place) = file.places().get(&name)
+            && place.shape != shape
+        {
+            return Err(ReadError::What(format!("tensor `{name}` has shape {:?}, expected {shape:?}", place.shape)));
+        }
+        let values = tensors::to_f32(&file.bytes(&name).map_err(ReadError::Other)?);
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            return Err(ReadError::What(format!("tensor `{name}` is not finite at element {i}")));
+        }
+        all.push(values);
+    }
+    Ok(all)
+}

@@ -1,0 +1,249 @@
+//! Owns `jazari data`: arguments, progress, tables; never touches raw files or shards itself.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use data_pipeline::config::PrepareConfig;
+use data_pipeline::dataset::{DataError, Dataset};
+use data_pipeline::inspect::{self, InspectedDocument, Selection};
+use data_pipeline::prepare::{self, PrepareError, PrepareEvent, Stage};
+use data_pipeline::stats::{Stats, Tally};
+use data_pipeline::tokenizer::Tokenizer;
+use data_pipeline::verify::{self, VerifyProgress};
+
+use super::ConfigArguments;
+use super::failure::{Exit, Failure, note, say};
+use super::progress::{StageProgress, short, thousands};
+use crate::config;
+use crate::signals::StopFlag;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Corpora to tokenizer, token shards, manifest, statistics, data card
+    Prepare(ConfigArguments),
+    /// Show documents of a prepared data set: text, tokens, origin
+    Inspect(InspectArguments),
+    /// Check every digest of a prepared data set
+    Verify(FolderArguments),
+    /// Documents, words and tokens by language, source and licence
+    Stats(StatsArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FolderArguments {
+    /// Folder made by `jazari data prepare`
+    folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatsArguments {
+    /// Folder made by `jazari data prepare`
+    folder: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArguments {
+    /// Folder made by `jazari data prepare`
+    folder: PathBuf,
+    /// Only this language, such as ary_Arab
+    #[arg(long)]
+    lang: Option<String>,
+    /// Only this source
+    #[arg(long)]
+    source: Option<String>,
+    /// Held-out documents instead of training documents
+    #[arg(long)]
+    validation: bool,
+    /// Documents to show of each language and source
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    limit: u64,
+    /// Print one JSON object a document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs one of the commands.
+pub(super) fn run(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Prepare(arguments) => prepare(&arguments),
+        Command::Inspect(arguments) => inspect(&arguments),
+        Command::Verify(arguments) => verify(&arguments.folder),
+        Command::Stats(arguments) => stats(&arguments),
+    }
+}
+
+fn prepare(arguments: &ConfigArguments) -> Result<Exit, Failure> {
+    let (config, notes) =
+        config::load::<PrepareConfig>(&arguments.config, &arguments.set).map_err(Failure::usage)?;
+    for line in &notes {
+        note(&format!("note: {line}"));
+    }
+    let stop = StopFlag::install().map_err(Failure::failed)?;
+    let progress = RefCell::new(StageProgress::new());
+    let observer = |event: &PrepareEvent| show(&mut progress.borrow_mut(), event);
+    let result = prepare::prepare(&config, &observer, stop.as_atomic());
+    progress.borrow_mut().end();
+    let outcome = result.map_err(Failure::from)?;
+    if outcome.already {
+        say(&format!("{}: already prepared from the same config and files", config.output_dir.display()));
+    }
+    print_stats(&config.output_dir)?;
+    say(&format!("data set {} in {}", short(&outcome.id), config.output_dir.display()));
+    Ok(Exit::Done)
+}
+
+fn show(progress: &mut StageProgress, event: &PrepareEvent) {
+    match event {
+        PrepareEvent::StageStarted { stage, total_bytes } => {
+            let name = match stage {
+                Stage::Read => "reading, cleaning, deduplicating",
+                Stage::Tokenizer => "tokenizer",
+                Stage::Shards => "writing token shards",
+            };
+            progress.stage(name, Some(*total_bytes));
+        }
+        PrepareEvent::Progress { bytes, rows, .. } => progress.at(*bytes, &format!("{} rows", thousands(*rows as f64))),
+        PrepareEvent::StageFinished { stage, reused } => {
+            if *reused {
+                progress.line(&format!("{}: taken over from an interrupted run", stage.name()));
+            }
+            progress.end();
+        }
+        PrepareEvent::Warning(text) => progress.line(&format!("warning: {text}")),
+    }
+}
+
+/// Shows documents.
+fn inspect(arguments: &InspectArguments) -> Result<Exit, Failure> {
+    let dataset = Dataset::open(&arguments.folder).map_err(Failure::usage)?;
+    let tokenizer = Tokenizer::open(&dataset.tokenizer_file()).map_err(Failure::usage)?;
+    let selection = Selection {
+        validation: arguments.validation,
+        lang: arguments.lang.clone(),
+        source: arguments.source.clone(),
+        documents: arguments.limit,
+    };
+    let shown = inspect::documents(&dataset, &tokenizer, &selection).map_err(Failure::usage)?;
+    if shown.is_empty() {
+        let languages: Vec<_> = dataset.manifest().languages.keys().cloned().collect();
+        return Err(Failure::usage(format!(
+            "{}: no document fits the selection; the languages are {}",
+            arguments.folder.display(),
+            languages.join(", ")
+        )));
+    }
+    for document in &shown {
+        if arguments.json {
+            say(&serde_json::to_string(document).map_err(Failure::failed)?);
+        } else {
+            show_document(document);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn show_document(document: &InspectedDocument) {
+    let InspectedDocument { lang, source, number, id, licence, url, text_bytes, num_tokens, text, pieces, .. } = document;
+    say(&format!("{lang}/{source} #{number}  {id}  {licence}  {text_bytes} bytes, {num_tokens} tokens"));
+    if let Some(url) = url {
+        say(&format!("  {url}"));
+    }
+    say(&format!("  {text}"));
+    say(&format!("  {}\n", pieces.join("|")));
+}
+
+/// Checks every digest.
+pub(super) fn verify(folder: &Path) -> Result<Exit, Failure> {
+    let stop = StopFlag::install().map_err(Failure::failed)?;
+    let progress = RefCell::new(StageProgress::new());
+    let started = std::cell::Cell::new(false);
+    let show = |at: VerifyProgress| {
+        let mut progress = progress.borrow_mut();
+        if !started.replace(true) {
+            progress.stage("verifying", Some(at.total_bytes));
+        }
+        progress.at(at.bytes, "");
+    };
+    let report = verify::verify(folder, &show, stop.as_atomic());
+    progress.borrow_mut().end();
+    let report = report.map_err(|error| match error {
+        // A damaged file is what the command was asked to find.
+        DataError::NotADataset { .. } => Failure::usage(error),
+        other => Failure::failed(other),
+    })?;
+    for warning in &report.warnings {
+        note(&format!("warning: {warning}"));
+    }
+    say(&format!(
+        "{}: valid; data set {}, {} files, {} documents, {} tokens",
+        folder.display(),
+        short(&report.id),
+        report.files,
+        thousands(report.documents as f64),
+        thousands(report.tokens as f64)
+    ));
+    Ok(Exit::Done)
+}
+
+fn stats(arguments: &StatsArguments) -> Result<Exit, Failure> {
+    if arguments.json {
+        let stats = Stats::read(&arguments.folder).map_err(Failure::usage)?;
+        say(&serde_json::to_string_pretty(&stats).map_err(Failure::failed)?);
+        return Ok(Exit::Done);
+    }
+    print_stats(&arguments.folder)?;
+    Ok(Exit::Done)
+}
+
+fn print_stats(folder: &Path) -> Result<(), Failure> {
+    let stats = Stats::read(folder).map_err(Failure::usage)?;
+    for (title, tallies) in [("language", stats.by_language()), ("source", stats.by_source())] {
+        say(&format!(
+            "{title:<20} {:>10} {:>10} {:>9} {:>12} {:>12} {:>9}",
+            "rows", "documents", "held out", "words", "tokens", "dropped"
+        ));
+        for (name, tally) in &tallies {
+            say(&tally_line(name, tally));
+        }
+        say(&tally_line("total", &stats.total));
+        say("");
+    }
+    for (licence, tally) in &stats.licences {
+        say(&format!("{licence:<32} {:>10} documents {:>12} words", tally.documents, thousands(tally.words as f64)));
+    }
+    let Tally { rows, documents, dropped, .. } = &stats.total;
+    let reasons: Vec<_> = dropped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    say(&format!(
+        "{rows} rows = {documents} documents + {} dropped{}",
+        stats.total.num_dropped(),
+        if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) }
+    ));
+    Ok(())
+}
+
+fn tally_line(name: &str, tally: &Tally) -> String {
+    format!(
+        "{name:<20} {:>10} {:>10} {:>9} {:>12} {:>12} {:>9}",
+        tally.rows,
+        tally.documents,
+        tally.validation_documents,
+        thousands(tally.words as f64),
+        thousands(tally.tokens() as f64),
+        tally.num_dropped()
+    )
+}
+
+impl From<PrepareError> for Failure {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Io { .. } | PrepareError::Unreconciled { .. } | PrepareError::Interrupted { .. } => {
+                Self::failed(error)
+            }
+            other => Self::usage(other),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Owns `jazari export`, `verify` and `parity`; never touches tensors itself.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use indicatif::HumanBytes;
+use model_zoo::{Model, WeightDtype};
+
+use super::failure::{Exit, Failure, note, say};
+use super::progress::{StageProgress, short};
+use crate::checkpoint::{self, CheckpointError, Manifest, read::SavedModel};
+use crate::device::{self, DeviceChoice};
+use crate::hub::{self, ExportOptions, ExportProgress};
+use crate::parity::{self, ParityRow};
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArguments {
+    /// A checkpoint, or a run directory (its newest valid checkpoint is taken)
+    checkpoint: PathBuf,
+    /// Layout to write
+    #[arg(long, value_enum, default_value_t = Layout::Hf)]
+    to: Layout,
+    /// Directory to make; it must not exist
+    #[arg(long)]
+    out: PathBuf,
+    /// Number format of the weights
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    dtype: Dtype,
+    /// Largest weight file, MiB
+    #[arg(long, default_value_t = 4096, value_name = "MIB")]
+    max_shard_size: u64,
+    /// Folder with tokenizer.json; default: that of the run the checkpoint belongs to
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Layout {
+    /// Hugging Face directory
+    Hf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Dtype {
+    /// 32-bit floats: the checkpoint's own values
+    F32,
+    /// bfloat16
+    Bf16,
+    /// IEEE half precision
+    F16,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArguments {
+    /// A checkpoint, a run directory, an exported model or a data set
+    path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ParityArguments {
+    /// Reference bundle: a folder with hf/ and expected/
+    bundle: PathBuf,
+    /// Where to compute: auto, cpu, cuda:N, wgpu:N
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+    /// Print one JSON object a check
+    #[arg(long)]
+    json: bool,
+}
+
+/// Writes a checkpoint as a Hugging Face directory and proves that it is the same model.
+pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
+    let Layout::Hf = arguments.to;
+    if arguments.out.symlink_metadata().is_ok() {
+        return Err(Failure::usage(format!("{}: exists already; choose another --out", arguments.out.display())));
+    }
+    let opened = device::open(DeviceChoice::Cpu, None).map_err(Failure::usage)?;
+    let SavedModel { path, manifest, config, params } =
+        checkpoint::read::read_model(&arguments.checkpoint, &opened.device).map_err(Failure::usage)?;
+    let tokenizer = match &arguments.tokenizer {
+        Some(folder) => folder.clone(),
+        // RUN/checkpoints/step-N -> RUN/tokenizer
+        None => path.ancestors().nth(2).unwrap_or(Path::new(".")).join("tokenizer"),
+    };
+    if !tokenizer.join("tokenizer.json").is_file() {
+        return Err(Failure::usage(format!(
+            "{}: there is no tokenizer.json here; name the tokenizer's folder with --tokenizer",
+            tokenizer.display()
+        )));
+    }
+    let model = Model::new(&config).map_err(Failure::usage)?;
+    let dtype = match arguments.dtype {
+        Dtype::F32 => WeightDtype::F32,
+        Dtype::Bf16 => WeightDtype::Bf16,
+        Dtype::F16 => WeightDtype::F16,
+    };
+    let options = ExportOptions {
+        out: &arguments.out,
+        tokenizer: &tokenizer,
+        dtype,
+        max_shard_bytes: arguments.max_shard_size.max(1) << 20,
+        end_of_turn: &[],
+    };
+    note(&format!("exporting {} (step {}, state {})", path.display(), manifest.step, short(&manifest.state_digest)));
+    let stage = std::cell::RefCell::new(StageProgress::new());
+    stage.borrow_mut().stage("writing, reopening, comparing", None);
+    let progress = |event: ExportProgress| {
+        let message = match event {
+            ExportProgress::Written { tensors, total } => format!("{tensors}/{total} tensors"),
+            ExportProgress::Reopening => "reopening".into(),
+            ExportProgress::Comparing => "comparing with the trained model".into(),
+        };
+        stage.borrow_mut().at(0, &message);
+    };
+    let report = hub::export(&model, &params, &options, &opened.device, &progress);
+    stage.borrow_mut().end();
+    let report = report.map_err(Failure::failed)?;
+    for (name, bytes) in &report.files {
+        say(&format!("  {name:<28} {}", HumanBytes(*bytes)));
+    }
+    say(&format!(
+        "exported to {}: {} tensors equal bit for bit after rounding, logits differ by at most {:.2e} \
+         (allowed {:.2e}, largest {:.2}), {} token ids equal",
+        report.dir.display(),
+        report.num_tensors,
+        report.max_logit_difference,
+        report.tolerance,
+        report.max_logit,
+        report.num_token_ids
+    ));
+    Ok(Exit::Done)
+}
+
+/// Checks whatever `path` is.
+pub(super) fn verify(arguments: &VerifyArguments) -> Result<Exit, Failure> {
+    let path = &arguments.path;
+    if path.join("manifest.json").is_file() {
+        return super::data::verify(path);
+    }
+    if path.join("config.json").is_file() && !path.join(checkpoint::manifest::FILE_NAME).is_file() {
+        return verify_export(path);
+    }
+    if path.join("checkpoints").is_dir() {
+        return verify_run(path);
+    }
+    if !path.join(checkpoint::manifest::FILE_NAME).is_file() {
+        return Err(Failure::usage(format!(
+            "{}: neither a checkpoint, a run directory, an exported model nor a data set; check the path",
+            path.display()
+        )));
+    }
+    verify_checkpoint(path).map_err(Failure::failed)?;
+    Ok(Exit::Done)
+}
+
+fn verify_checkpoint(path: &Path) -> Result<(), CheckpointError> {
+    let opened = burn::tensor::Device::flex();
+    let saved = checkpoint::read::read_model(path, &opened)?;
+    say(&format!(
+        "{}: valid; step {}, {} tokens, {} parameters, state {}, plan {}",
+        path.display(),
+        saved.manifest.step,
+        saved.manifest.tokens,
+        saved.params.num_elements(),
+        short(&saved.manifest.state_digest),
+        short(&saved.manifest.identity.plan)
+    ));
+    Ok(())
+}
+
+fn verify_run(path: &Path) -> Result<Exit, Failure> {
+    let found = checkpoint::store::list(&path.join("checkpoints")).map_err(Failure::usage)?;
+    if found.is_empty() {
+        return Err(Failure::failed(format!("{}: the run has no checkpoint", path.display())));
+    }
+    let mut bad = 0;
+    for (_, checkpoint) in found {
+        let checked = Manifest::read(&checkpoint).and_then(|_| verify_checkpoint(&checkpoint));
+        if let Err(error) = checked {
+            bad += 1;
+            note(&format!("{error}; an older checkpoint is used at the next `jazari train`, this one is kept aside"));
+        }
+    }
+    Ok(if bad == 0 { Exit::Done } else { Exit::Failed })
+}
+
+fn verify_export(path: &Path) -> Result<Exit, Failure> {
+    let report = hub::verify(path, &|_, _| {});
+    for check in &report.checks {
+        let verdict = if check.passed { "ok  " } else { "FAIL" };
+        say(&format!("{verdict} {:<22} {}", check.name, check.detail));
+    }
+    say(&format!("{}: {}", path.display(), if report.is_sound() { "sound" } else { "NOT sound" }));
+    Ok(if report.is_sound() { Exit::Done } else { Exit::Failed })
+}
+
+/// Compares with a reference bundle.
+pub(super) fn parity(arguments: &ParityArguments) -> Result<Exit, Failure> {
+    let opened = device::open(arguments.device, None).map_err(Failure::usage)?;
+    let json = arguments.json;
+    let show = |row: &ParityRow| {
+        let verdict = if row.passed() { "ok  " } else { "FAIL" };
+        if json {
+            let (check, value, tolerance, detail) = (&row.check, row.value, row.tolerance, &row.detail);
+            let passed = row.passed();
+            let row = serde_json::json!({ "check": check, "value": value, "tolerance": tolerance, "passed": passed, "detail": detail });
+            say(&row.to_string());
+        } else {
+            say(&format!("{verdict} {:<34} {:>10.3e} <= {:<10.3e} {}", row.check, row.value, row.tolerance, row.detail));
+        }
+    };
+    let report = parity::run(&arguments.bundle, &opened.device, &show).map_err(Failure::usage)?;
+    for absent in &report.absent {
+        note(&format!("note: the bundle has no reference for {absent}"));
+    }
+    let failed = report.rows.iter().filter(|row| !row.passed()).count();
+    if !json {
+        say(&format!("{}: {} checks, {failed} failed, on {}", report.name, report.rows.len(), opened.summary()));
+    }
+    Ok(if report.passed() { Exit::Done } else { Exit::Failed })
+}

@@ -1,0 +1,173 @@
+//! Owns `jazari train` and `jazari inspect`: arguments, progress, the closing report; never touches the loop.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::failure::{Exit, Failure, note, say};
+use super::progress::{TrainProgress, short, thousands};
+use crate::durable;
+use crate::events::Event;
+use crate::session::{self, Resume, Session, SessionError};
+use crate::signals::StopFlag;
+use crate::train::{self, Context, Outcome, TrainError};
+
+/// Largest log that `inspect` reads, bytes.
+const LOG_LIMIT_BYTES: u64 = 4 << 30;
+
+#[derive(Debug, Args)]
+pub(super) struct TrainArguments {
+    #[command(flatten)]
+    config: super::ConfigArguments,
+    /// Where to start: `auto` (newest valid checkpoint in output_dir, else fresh), `never`, or a checkpoint's folder
+    #[arg(long, default_value = "auto", value_name = "auto|never|PATH")]
+    resume: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArguments {
+    /// A run directory
+    run: PathBuf,
+}
+
+/// Trains as the config says.
+pub(super) fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let resume = match arguments.resume.as_str() {
+        "auto" => Resume::Auto,
+        "never" => Resume::Never,
+        path => Resume::From(PathBuf::from(path)),
+    };
+    let resolved = session::resolve(&arguments.config.config, &arguments.config.set).map_err(Failure::from)?;
+    for line in &resolved.notes {
+        note(&format!("note: {line}"));
+    }
+    // Before the first write, so that a signal during start-up is not lost.
+    let stop = StopFlag::install().map_err(Failure::failed)?;
+    let mut session = Session::open(resolved, &resume).map_err(Failure::from)?;
+    for line in &session.opened.notes {
+        note(&format!("note: {line}"));
+    }
+    let outcome = run(&mut session, stop)?;
+    report(&mut session, &outcome, started)
+}
+
+fn run(session: &mut Session, stop: StopFlag) -> Result<Outcome, Failure> {
+    let Session { plan, opened, model, dataset, loader, run, checkpoints, checkpoint_files, state, events } = session;
+    let peak_flops = opened
+        .published_peak_flops(model.precision())
+        .or_else(|| crate::device::measure_peak_flops(&opened.device))
+        .unwrap_or(f64::NAN);
+    let mut progress = TrainProgress::new(plan.max_steps, state.step);
+    let mut observer = |event: &Event| -> Result<(), TrainError> {
+        progress.show(event);
+        Ok(run.record(event)?)
+    };
+    for event in events.drain(..) {
+        observer(&event).map_err(Failure::failed)?;
+    }
+    let started = Event::Started {
+        step: state.step,
+        max_steps: plan.max_steps,
+        parameters: state.params.num_elements() as u64,
+        device: opened.summary(),
+        peak_flops,
+        plan: plan.digest(),
+        dataset: dataset.id().to_owned(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    observer(&started).map_err(Failure::failed)?;
+    let mut context = Context {
+        device: opened.device.clone(),
+        model: model_zoo::Model::new(&plan.model).map_err(Failure::failed)?.with_precision(model.precision()),
+        dataset: std::sync::Arc::clone(dataset),
+        loader: std::sync::Arc::clone(loader),
+        checkpoints,
+        checkpoint_files,
+        peak_flops,
+        flops_per_token: model_zoo::size::flops_per_token(&plan.model, plan.sequence_len),
+        observer: &mut observer,
+        stop,
+    };
+    train::train(plan, state, &mut context).map_err(Failure::failed)
+}
+
+fn report(session: &mut Session, outcome: &Outcome, started: Instant) -> Result<Exit, Failure> {
+    let Session { plan, run, state, .. } = session;
+    let state_digest = train::state_digest(state);
+    let finished = Event::Finished { step: state.step, state_digest, seconds: started.elapsed().as_secs_f64() };
+    run.record(&finished).map_err(Failure::failed)?;
+    let Event::Finished { state_digest, .. } = &finished else { return Ok(Exit::Failed) };
+    let expect = &plan.expect;
+    match outcome {
+        Outcome::Stopped => {
+            say(&format!(
+                "stopped at step {} of {}; the state is saved: run the same command again to continue",
+                state.step, plan.max_steps
+            ));
+            if !expect.is_empty() {
+                note("note: the expectations were not checked, because the run is not over");
+            }
+            Ok(Exit::Done)
+        }
+        Outcome::Finished { eval } => {
+            let loss = state.losses.last.map_or("none".into(), |l| format!("{l:.4}"));
+            say(&format!(
+                "finished {} steps, {} tokens: loss {loss}, state {}",
+                state.step,
+                thousands(state.tokens as f64),
+                short(state_digest)
+            ));
+            say(&format!("run directory: {}", run.root().display()));
+            let missed = expect.missed(state.losses, eval.as_ref());
+            for miss in &missed {
+                note(&format!("expectation missed: {miss}"));
+            }
+            Ok(if missed.is_empty() { Exit::Done } else { Exit::Missed })
+        }
+    }
+}
+
+/// Shows what a run did, from its logs.
+pub(super) fn inspect(arguments: &InspectArguments) -> Result<Exit, Failure> {
+    let read = |name: &str| -> Result<Vec<Value>, Failure> {
+        let text = durable::read_text(&arguments.run.join(name), LOG_LIMIT_BYTES).map_err(Failure::usage)?;
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    };
+    let (metrics, events) = (read("metrics.jsonl")?, read("events.jsonl")?);
+    let number = |v: &Value, key: &str| v.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    let steps: Vec<_> = metrics.iter().filter(|m| m.get("loss").is_some()).collect();
+    if let (Some(first), Some(last)) = (steps.first(), steps.last()) {
+        say(&format!(
+            "steps {}..{}: loss {:.4} -> {:.4}, {} target tokens, {} tok/s in the last record",
+            number(first, "step"),
+            number(last, "step"),
+            number(first, "loss"),
+            number(last, "loss"),
+            thousands(number(last, "tokens")),
+            thousands(number(last, "tokens_per_second"))
+        ));
+    }
+    for record in metrics.iter().filter(|m| m.get("val").is_some()) {
+        let scores = record.get("val").and_then(Value::as_object).into_iter().flatten();
+        let scores: Vec<_> = scores.map(|(l, s)| format!("{l} {:.3}", number(s, "bpb"))).collect();
+        say(&format!("step {}: bits per byte {}", number(record, "step"), scores.join(", ")));
+    }
+    for event in &events {
+        let kind = event.get("event").and_then(Value::as_str).unwrap_or("?");
+        say(&format!("{kind}: {event}"));
+    }
+    Ok(Exit::Done)
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        match error {
+            // A damaged checkpoint that was named on the command line is input as well.
+            SessionError::RunDir(crate::run_dir::RunDirError::File(_)) => Self::failed(error),
+            other => Self::usage(other),
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Owns the resolved run: every value decided, every schedule a pure function of the step; never touches devices,
+//! files or data.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use model_zoo::config::{ModelConfig, RopeScaling};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::check::{CONFIG_VERSION, bf16_on_cpu};
+use super::error::{ConfigError, Note, Places};
+use super::raw::{
+    Family, GradientCheckpointing, OptimizerName, Precision, RawConfig, RawDataset, RawEval, RawGuard, RawMixture,
+    RawModel, RawRopeScaling, Reduction, RopeScalingKind, SchedulerName,
+};
+use super::units::BatchSize;
+use crate::device::DeviceChoice;
+use crate::expect::Expect;
+use crate::guard::GuardSpec;
+use crate::optim::AdamwHyper;
+use crate::schedule::Schedule;
+
+/// Changes whenever the same plan would mean other numbers, so that old digests stop matching.
+const DIGEST_VERSION: u32 = 1;
+
+/// A run with every value decided. Made by [`super::resolve::resolve`].
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// Run directory.
+    pub output_dir: PathBuf,
+    /// Seed of the initial weights and of the data order.
+    pub seed: u64,
+    /// Directory of the weights training starts from; `None` starts from fresh ones.
+    pub base_model: Option<PathBuf>,
+    /// The model.
+    pub model: ModelConfig,
+    /// The data.
+    pub dataset: DatasetPlan,
+    /// Shares of languages and sources.
+    pub mixture: MixturePlan,
+    /// Tokens in a row.
+    pub sequence_len: usize,
+    /// Rows in a step, over every process.
+    pub global_batch_rows: u64,
+    /// Rows that go through the model at once; divides `global_batch_rows`.
+    pub micro_batch_rows: u64,
+    /// Number of optimizer steps.
+    pub max_steps: u64,
+    /// The optimizer.
+    pub optimizer: OptimizerName,
+    /// Its hyper-parameters.
+    pub adamw: AdamwHyper,
+    /// Learning rate over the steps.
+    pub schedule: Schedule,
+    /// Arithmetic of the forward and backward pass.
+    pub precision: Precision,
+    /// Which activations are recomputed.
+    pub gradient_checkpointing: GradientCheckpointing,
+    /// Order in which gradients are added.
+    pub reduction: Reduction,
+    /// When a step is too bad to apply.
+    pub guard: GuardSpec,
+    /// Device that was asked for.
+    pub device: DeviceChoice,
+    /// CPU threads; `None` uses all cores.
+    pub threads: Option<usize>,
+    /// Steps between evaluations.
+    pub eval_steps: u64,
+    /// What an evaluation looks at.
+    pub eval: EvalPlan,
+    /// Steps between checkpoints.
+    pub save_steps: u64,
+    /// Checkpoints kept.
+    pub save_total_limit: u64,
+    /// Steps between metrics.
+    pub logging_steps: u64,
+    /// What the run must reach.
+    pub expect: Expect,
+    /// What was chosen on the user's behalf, in words.
+    #[serde(skip)]
+    pub notes: Vec<Note>,
+    /// Where the keys were written.
+    #[serde(skip)]
+    pub places: Places,
+}
+
+/// The data of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetPlan {
+    /// Directory of the prepared data set.
+    pub path: PathBuf,
+    /// Its identity: the digest of its manifest.
+    pub id: String,
+    /// Training tokens in it, once through.
+    pub train_tokens: u64,
+    /// Training rows in it, once through.
+    pub train_rows: u64,
+    /// Size of its files, bytes.
+    pub bytes: u64,
+}
+
+/// How languages and sources share the training rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MixturePlan {
+    /// Exponent on a language's tokens, 0 to 1.
+    pub temperature: f64,
+    /// Factors by language, language/source or */source.
+    pub weights: BTreeMap<String, f64>,
+    /// Most times a row is repeated.
+    pub max_epochs: f64,
+}
+
+/// What an evaluation looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvalPlan {
+    /// Most held-out tokens scored for each language.
+    pub max_tokens_per_language: u64,
+}
+
+impl Plan {
+    /// Learning rate of the update that makes step `step` (from 0) into `step + 1`.
+    pub fn lr(&self, step: u64) -> f64 {
+        self.schedule.lr(step)
+    }
+
+    /// Whether to evaluate when `step` steps are done. The untrained model is evaluated too: it is what a drop is
+    /// measured from, and a failing evaluation shows before hours of training.
+    pub fn evaluates_at(&self, step: u64) -> bool {
+        step == 0 || self.is_due(step, self.eval_steps)
+    }
+
+    /// Whether to save when `step` steps are done.
+    pub fn saves_at(&self, step: u64) -> bool {
+        self.is_due(step, self.save_steps)
+    }
+
+    /// Whether to write metrics when `step` steps are done; the first step is always written.
+    pub fn logs_at(&self, step: u64) -> bool {
+        step == 1 || self.is_due(step, self.logging_steps)
+    }
+
+    fn is_due(&self, step: u64, interval: u64) -> bool {
+        step > 0 && (step == self.max_steps || step.is_multiple_of(interval.max(1)))
+    }
+
+    /// Global rows of step `step`, counted from 0 over the whole run.
+    pub fn rows_of(&self, step: u64) -> Range<u64> {
+        let start = step.saturating_mul(self.global_batch_rows);
+        start..start.saturating_add(self.global_batch_rows)
+    }
+
+    /// [`Plan::rows_of`] cut into micro-batches, in the order of the leaves of the gradient sum.
+    pub fn micro_batches(&self, step: u64) -> Vec<Range<u64>> {
+        let rows = self.rows_of(step);
+        let micro = self.micro_batch_rows.max(1);
+        (0..self.micro_batches_per_step())
+            .map(|index| {
+                let start = rows.start.saturating_add(index * micro);
+                start..start.saturating_add(micro).min(rows.end)
+            })
+            .collect()
+    }
+
+    /// Micro-batches in a step.
+    pub fn micro_batches_per_step(&self) -> u64 {
+        self.global_batch_rows / self.micro_batch_rows.max(1)
+    }
+
+    /// Tokens in a step, padding included.
+    pub fn tokens_per_step(&self) -> u64 {
+        self.global_batch_rows.saturating_mul(self.sequence_len as u64)
+    }
+
+    /// Tokens of the whole run, padding included.
+    pub fn total_tokens(&self) -> u64 {
+        self.max_steps.saturating_mul(self.tokens_per_step())
+    }
+
+    /// Rows of the whole run.
+    pub fn total_rows(&self) -> u64 {
+        self.max_steps.saturating_mul(self.global_batch_rows)
+    }
+
+    /// Refuses what a CPU cannot do; call it when the device that was chosen is one.
+    ///
+    /// # Errors
+    /// `precision: bf16-mixed`.
+    pub fn check_on_cpu(&self) -> Result<(), ConfigError> {
+        match self.precision {
+            Precision::Fp32 => Ok(()),
+            Precision::Bf16Mixed => Err(bf16_on_cpu(&self.places)),
+        }
+    }
+
+    /// What decides the numbers of the run: the model, the data, how the batch is cut, the optimizer, its schedule,
+    /// precision, seed, order of sums and guard. Where the run is written, how often it is evaluated, saved or logged,
+    /// on which device and with how many threads do not enter.
+    pub fn decisive(&self) -> Value {
+        json!({
+            "digest_version": DIGEST_VERSION,
+            "seed": self.seed,
+            "starts_from": if self.base_model.is_some() { "base_model" } else { "fresh" },
+            "model": self.model,
+            "dataset": self.dataset.id,
+            "mixture": self.mixture,
+            "sequence_len": self.sequence_len,
+            "global_batch_rows": self.global_batch_rows,
+            "micro_batch_rows": self.micro_batch_rows,
+            "max_steps": self.max_steps,
+            "optimizer": self.optimizer,
+            "adamw": self.adamw,
+            "learning_rate": self.schedule,
+            "precision": self.precision,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "reduction": self.reduction,
+            "guard": self.guard,
+        })
+    }
+
+    /// BLAKE3 of [`Plan::decisive`] in canonical form, in hex.
+    pub fn digest(&self) -> String {
+        let mut canonical = String::new();
+        write_canonical(&self.decisive(), &mut canonical);
+        blake3::hash(canonical.as_bytes()).to_hex().to_string()
+    }
+
+    /// The plan for `plan.json`, with its digest.
+    pub fn to_json(&self) -> Value {
+        let mut value = json!(self);
+        if let Value::Object(entries) = &mut value {
+            entries.insert("digest".into(), self.digest().into());
+            entries.insert("decisive".into(), self.decisive());
+        }
+        value
+    }
+
+    /// The plan as a configuration with every value written out; resolving it against the same data set and base model
+    /// gives a plan with the same digest.
+    pub fn to_raw(&self) -> RawConfig {
+        let (min, warmup_steps) = (self.schedule_min(), self.schedule.warmup_steps());
+        let decay_ratio = match self.schedule {
+            Schedule::Wsd { decay_steps, total_steps, .. } => Some(decay_steps as f64 / total_steps.max(1) as f64),
+            _ => None,
+        };
+        RawConfig {
+            config_version: CONFIG_VERSION,
+            output_dir: self.output_dir.clone(),
+            seed: Some(self.seed),
+            base_model: self.base_model.clone(),
+            model: self.base_model.is_none().then(|| raw_model(&self.model)),
+            datasets: vec![RawDataset { path: self.dataset.path.clone(), weight: None }],
+            mixture: Some(RawMixture {
+                temperature: Some(self.mixture.temperature),
+                weights: Some(self.mixture.weights.clone()),
+                max_epochs: Some(self.mixture.max_epochs),
+            }),
+            sequence_len: self.sequence_len,
+            sample_packing: Some(true),
+            global_batch_size: Some(BatchSize::Sequences(self.global_batch_rows)),
+            micro_batch_size: Some(self.micro_batch_rows),
+            gradient_accumulation_steps: None,
+            max_steps: Some(self.max_steps),
+            max_tokens: None,
+            num_epochs: None,
+            optimizer: Some(self.optimizer),
+            learning_rate: self.schedule.peak(),
+            betas: Some([self.adamw.beta1, self.adamw.beta2]),
+            eps: Some(self.adamw.eps),
+            weight_decay: Some(self.adamw.weight_decay),
+            max_grad_norm: Some(self.adamw.max_grad_norm.unwrap_or(0.0)),
+            lr_scheduler: Some(self.scheduler_name()),
+            warmup_steps: Some(warmup_steps),
+            warmup_ratio: None,
+            min_lr_ratio: None,
+            min_lr: min,
+            decay_ratio,
+            precision: Some(self.precision),
+            gradient_checkpointing: Some(self.gradient_checkpointing),
+            device: Some(self.device),
+            threads: self.threads,
+            reduction: Some(self.reduction),
+            guard: Some(RawGuard {
+                outlier_sigma: Some(self.guard.outlier_sigma),
+                window: Some(self.guard.window),
+                max_consecutive_skips: Some(self.guard.max_consecutive_skips),
+            }),
+            eval_steps: Some(self.eval_steps),
+            eval: Some(RawEval { max_tokens_per_language: Some(self.eval.max_tokens_per_language) }),
+            save_steps: Some(self.save_steps),
+            save_total_limit: Some(self.save_total_limit),
+            logging_steps: Some(self.logging_steps),
+            expect: (!self.expect.is_empty()).then(|| self.expect.clone()),
+            places: Places::default(),
+        }
+    }
+
+    /// [`Plan::to_raw`] as YAML, for `config.resolved.yaml`.
+    ///
+    /// # Errors
+    /// A path of the plan is not UTF-8.
+    pub fn resolved_yaml(&self) -> Result<String, ConfigError> {
+        let body = serde_saphyr::to_string(&self.to_raw()).map_err(|error| {
+            let message = format!("the resolved configuration cannot be written as YAML: {error}");
+            self.places.invalid("output_dir", message, "use paths that are valid UTF-8")
+        })?;
+        let digest = self.digest();
+        Ok(format!(
+            "# Every value of this run, defaults included. `jazari train` accepts this file.\n# Plan {digest}\n{body}"
+        ))
+    }
+
+    fn scheduler_name(&self) -> SchedulerName {
+        match self.schedule {
+            Schedule::Cosine { .. } => SchedulerName::Cosine,
+            Schedule::Wsd { .. } => SchedulerName::Wsd,
+            Schedule::Linear { .. } => SchedulerName::Linear,
+            Schedule::Constant { .. } => SchedulerName::Constant,
+        }
+    }
+
+    fn schedule_min(&self) -> Option<f64> {
+        match self.schedule {
+            Schedule::Cosine { min, .. } | Schedule::Wsd { min, .. } | Schedule::Linear { min, .. } => Some(min),
+            Schedule::Constant { .. } => None,
+        }
+    }
+}
+
+fn raw_model(model: &ModelConfig) -> RawModel {
+    let ModelConfig::Llama(llama) = model;
+    RawModel {
+        family: Some(Family::Llama),
+        size: None,
+        hidden_size: Some(llama.hidden_size),
+        intermediate_size: Some(llama.intermediate_size),
+        num_hidden_layers: Some(llama.num_hidden_layers),
+        num_attention_heads: Some(llama.num_attention_heads),
+        num_key_value_heads: Some(llama.num_key_value_heads),
+        head_dim: Some(llama.head_dim),
+        vocab_size: Some(llama.vocab_size),
+        max_position_embeddings: Some(llama.max_position_embeddings),
+        tie_word_embeddings: Some(llama.tie_word_embeddings),
+        rope_theta: Some(llama.rope.theta),
+        rope_scaling: match llama.rope.scaling {
+            RopeScaling::None => None,
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                Some(RawRopeScaling {
+                    rope_type: RopeScalingKind::Llama3,
+                    factor,
+                    low_freq_factor,
+                    high_freq_factor,
+                    original_max_position_embeddings,
+                })
+            }
+        },
+        rms_norm_eps: Some(llama.rms_norm_eps),
+        initializer_range: Some(llama.initializer_range),
+    }
+}
+
+/// JSON with sorted keys and no spaces, so that equal plans have equal text.
+fn write_canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_canonical(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(entries) => {
+            let sorted: BTreeMap<&String, &Value> = entries.iter().collect();
+            out.push('{');
+            for (index, (key, item)) in sorted.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                out.push_str(&Value::String(key.clone()).to_string());
+                out.push(':');
+                write_canonical(item, out);
+            }
+            out.push('}');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,388 @@
+//! Owns the way from a written configuration to a plan: every default and every rule that spans keys, the data set and
+//! the base model; never touches files or devices.
+
+use model_zoo::config::{LlamaConfig, ModelConfig, RopeConfig, RopeScaling};
+
+use super::error::{ConfigError, Note, Places};
+use super::keys::nearest;
+use super::plan::{DatasetPlan, EvalPlan, MixturePlan, Plan};
+use super::raw::{Family, RawConfig, RawModel, RawRopeScaling, RopeScalingKind, SchedulerName};
+use crate::guard::GuardSpec;
+use crate::optim::AdamwHyper;
+use crate::schedule::Schedule;
+
+/// A chosen micro-batch has at most this many tokens: enough to keep matrix products efficient on a CPU, and small
+/// enough for the activations of a 1-billion-parameter model on one GPU. Set `micro_batch_size` to go beyond.
+const MICRO_BATCH_TOKENS: u64 = 8192;
+/// A run that says nothing else evaluates and saves this many times.
+const DEFAULT_INTERVALS: u64 = 10;
+/// Held-out tokens scored for each language by default.
+const DEFAULT_EVAL_TOKENS: u64 = 32_768;
+/// Checkpoints kept by default.
+const DEFAULT_SAVE_TOTAL_LIMIT: u64 = 3;
+/// Steps between metrics by default.
+const DEFAULT_LOGGING_STEPS: u64 = 10;
+/// Warm-up by default, as a share of all steps.
+const DEFAULT_WARMUP_RATIO: f64 = 0.01;
+/// Share of all steps that wsd decays over by default.
+const DEFAULT_DECAY_RATIO: f64 = 0.2;
+/// End of cosine and linear decays by default, as a share of the peak.
+const DEFAULT_MIN_LR_RATIO: f64 = 0.1;
+/// Exponent on the languages' sizes by default.
+const DEFAULT_TEMPERATURE: f64 = 0.7;
+/// Repetitions of a row allowed by default.
+const DEFAULT_MAX_EPOCHS: f64 = 8.0;
+
+/// What a plan needs to know about a prepared data set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DatasetFacts {
+    /// Identity: the digest of the manifest.
+    pub id: String,
+    /// Vocabulary of its tokenizer.
+    pub vocab_size: usize,
+    /// Id that begins a document.
+    pub bos: Option<u32>,
+    /// Id that ends a document.
+    pub eos: Option<u32>,
+    /// Id that fills unused places.
+    pub pad: Option<u32>,
+    /// Training streams.
+    pub train: Vec<ComponentFacts>,
+    /// Held-out streams.
+    pub validation: Vec<ComponentFacts>,
+    /// Size of its files, bytes.
+    pub bytes: u64,
+}
+
+/// One stream of a data set: one language in one source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ComponentFacts {
+    /// Language and script, `ary_Arab`.
+    pub lang: String,
+    /// Source.
+    pub source: String,
+    /// Tokens.
+    pub tokens: u64,
+    /// Rows at the configuration's `sequence_len`.
+    pub rows: u64,
+}
+
+/// Decides every value of a run. `base` is the configuration of `base_model`, when one is named.
+///
+/// # Errors
+/// The first rule that the configuration breaks by itself ([`RawConfig::check`]) or against the data set and base
+/// model.
+pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<ModelConfig>) -> Result<Plan, ConfigError> {
+    raw.check()?;
+    let mut notes = Vec::new();
+    let model = resolve_model(&raw, dataset, base, &mut notes)?;
+    let (global_batch_rows, micro_batch_rows) = resolve_batch(&raw, &mut notes)?;
+    let mixture = resolve_mixture(&raw, dataset)?;
+    let train_rows: u64 = dataset.train.iter().map(|component| component.rows).sum();
+    let train_tokens: u64 = dataset.train.iter().map(|component| component.tokens).sum();
+    let max_steps = resolve_steps(&raw, global_batch_rows, train_rows)?;
+    refuse_overuse(&raw.places, dataset, &mixture, max_steps.saturating_mul(global_batch_rows))?;
+    let schedule = resolve_schedule(&raw, max_steps)?;
+    check_languages(&raw, dataset)?;
+    let guard_default = GuardSpec::default();
+    let guard = raw.guard.unwrap_or_default();
+    let interval = max_steps.div_ceil(DEFAULT_INTERVALS).max(1);
+    let path = raw.datasets.into_iter().next().map(|dataset| dataset.path).unwrap_or_default();
+    let [beta1, beta2] = raw.betas.unwrap_or([0.9, 0.999]);
+    Ok(Plan {
+        output_dir: raw.output_dir,
+        seed: raw.seed.unwrap_or_default(),
+        base_model: raw.base_model,
+        model,
+        dataset: DatasetPlan { path, id: dataset.id.clone(), train_tokens, train_rows, bytes: dataset.bytes },
+        mixture,
+        sequence_len: raw.sequence_len,
+        global_batch_rows,
+        micro_batch_rows,
+        max_steps,
+        optimizer: raw.optimizer.unwrap_or_default(),
+        adamw: AdamwHyper {
+            beta1,
+            beta2,
+            eps: raw.eps.unwrap_or(1e-8),
+            weight_decay: raw.weight_decay.unwrap_or(0.01),
+            max_grad_norm: Some(raw.max_grad_norm.unwrap_or(1.0)).filter(|norm| *norm > 0.0),
+        },
+        schedule,
+        precision: raw.precision.unwrap_or_default(),
+        gradient_checkpointing: raw.gradient_checkpointing.unwrap_or_default(),
+        reduction: raw.reduction.unwrap_or_default(),
+        guard: GuardSpec {
+            outlier_sigma: guard.outlier_sigma.unwrap_or(guard_default.outlier_sigma),
+            window: guard.window.unwrap_or(guard_default.window),
+            max_consecutive_skips: guard.max_consecutive_skips.unwrap_or(guard_default.max_consecutive_skips),
+        },
+        device: raw.device.unwrap_or_default(),
+        threads: raw.threads,
+        eval_steps: raw.eval_steps.unwrap_or(interval),
+        eval: EvalPlan {
+            max_tokens_per_language: raw
+                .eval
+                .and_then(|eval| eval.max_tokens_per_language)
+                .unwrap_or(DEFAULT_EVAL_TOKENS),
+        },
+        save_steps: raw.save_steps.unwrap_or(interval),
+        save_total_limit: raw.save_total_limit.unwrap_or(DEFAULT_SAVE_TOTAL_LIMIT),
+        logging_steps: raw.logging_steps.unwrap_or(DEFAULT_LOGGING_STEPS),
+        expect: raw.expect.unwrap_or_default(),
+        notes,
+        places: raw.places,
+    })
+}
+
+fn resolve_model(
+    raw: &RawConfig,
+    dataset: &DatasetFacts,
+    base: Option<ModelConfig>,
+    notes: &mut Vec<Note>,
+) -> Result<ModelConfig, ConfigError> {
+    let places = &raw.places;
+    let (model, vocab_key, length_key) = match (&raw.model, base) {
+        (Some(model), _) => {
+            (fresh_model(model, raw.sequence_len, dataset), "model.vocab_size", "model.max_position_embeddings")
+        }
+        (None, Some(base)) => (base, "base_model", "base_model"),
+        (None, None) => {
+            let message = "the configuration of `base_model` was not read";
+            return Err(places.invalid("base_model", message, "check that the directory holds a `config.json`"));
+        }
+    };
+    model.validate().map_err(|error| {
+        let text = error.to_string();
+        let message = text.trim_end_matches("; correct the configuration");
+        let key: String = message.chars().take_while(|c| c.is_ascii_lowercase() || matches!(c, '_' | '.')).collect();
+        let block = if raw.base_model.is_some() { "base_model".into() } else { format!("model.{key}") };
+        places.invalid(&block, format!("the model is impossible: {message}"), "correct that dimension")
+    })?;
+    if model.vocab_size() < dataset.vocab_size {
+        let message = format!(
+            "the model's vocabulary of {} is smaller than the data set's tokenizer's of {}",
+            model.vocab_size(),
+            dataset.vocab_size
+        );
+        let hint = match raw.base_model {
+            Some(_) => "prepare the data again with the tokenizer of `base_model`",
+            None => "delete `vocab_size`: the tokenizer's is the default",
+        };
+        return Err(places.invalid(vocab_key, message, hint));
+    }
+    if model.max_positions() < raw.sequence_len {
+        let message =
+            format!("`sequence_len` {} is beyond the model's {} positions", raw.sequence_len, model.max_positions());
+        return Err(places.invalid(length_key, message, "shorten `sequence_len`"));
+    }
+    if let (Some(eos), true) = (dataset.eos, raw.base_model.is_some())
+        && !model.eos_token_ids().contains(&eos)
+    {
+        let text = format!("the data ends documents with token {eos}, which `base_model` does not know as an end");
+        notes.push(places.note("base_model", text));
+    }
+    Ok(model)
+}
+
+/// A model with fresh weights; the dimensions were checked to be there.
+fn fresh_model(model: &RawModel, sequence_len: usize, dataset: &DatasetFacts) -> ModelConfig {
+    let preset = model.size.map(super::raw::SizePreset::dimensions);
+    let hidden_size = model.hidden_size.or(preset.map(|p| p.hidden_size)).unwrap_or_default();
+    let heads = model.num_attention_heads.or(preset.map(|p| p.num_attention_heads)).unwrap_or_default();
+    let head_dim = model.head_dim.or(preset.map(|p| p.head_dim)).unwrap_or(hidden_size / heads.max(1));
+    let inner = model.intermediate_size.or(preset.filter(|_| model.hidden_size.is_none()).map(|p| p.intermediate_size));
+    let key_value_heads = model
+        .num_key_value_heads
+        .or(preset.filter(|_| model.num_attention_heads.is_none()).map(|p| p.num_key_value_heads));
+    let Family::Llama = model.family.unwrap_or_default();
+    ModelConfig::Llama(LlamaConfig {
+        vocab_size: model.vocab_size.unwrap_or(dataset.vocab_size),
+        hidden_size,
+        // 8/3 of the width in whole blocks of 64, as the presets have it.
+        intermediate_size: inner.unwrap_or((hidden_size * 8).div_ceil(3 * 64) * 64),
+        num_hidden_layers: model.num_hidden_layers.or(preset.map(|p| p.num_hidden_layers)).unwrap_or_default(),
+        num_attention_heads: heads,
+        num_key_value_heads: key_value_heads.unwrap_or(heads),
+        head_dim,
+        max_position_embeddings: model.max_position_embeddings.unwrap_or(sequence_len),
+        rms_norm_eps: model.rms_norm_eps.unwrap_or(1e-5),
+        rope: RopeConfig {
+            theta: model.rope_theta.unwrap_or(10_000.0),
+            scaling: model.rope_scaling.as_ref().map_or(RopeScaling::None, rope_scaling),
+        },
+        tie_word_embeddings: model.tie_word_embeddings.or(preset.map(|p| p.tie_word_embeddings)).unwrap_or(true),
+        initializer_range: model.initializer_range.unwrap_or(0.02),
+        bos_token_id: dataset.bos,
+        eos_token_ids: dataset.eos.into_iter().collect(),
+        pad_token_id: dataset.pad,
+    })
+}
+
+fn rope_scaling(raw: &RawRopeScaling) -> RopeScaling {
+    match raw.rope_type {
+        RopeScalingKind::Llama3 => RopeScaling::Llama3 {
+            factor: raw.factor,
+            low_freq_factor: raw.low_freq_factor,
+            high_freq_factor: raw.high_freq_factor,
+            original_max_position_embeddings: raw.original_max_position_embeddings,
+        },
+    }
+}
+
+/// Rows of a step and of a micro-batch.
+fn resolve_batch(raw: &RawConfig, notes: &mut Vec<Note>) -> Result<(u64, u64), ConfigError> {
+    let global_rows = raw.global_rows()?;
+    let len = raw.sequence_len as u64;
+    let micro_rows = raw.micro_batch_size.unwrap_or_else(|| default_micro_rows(global_rows, len));
+    let micro_batches_per_step = global_rows / micro_rows.max(1);
+    let how = if raw.micro_batch_size.is_some() { "" } else { ", chosen as `micro_batch_size`" };
+    let cut = match micro_batches_per_step {
+        1 => format!("one micro-batch{how}"),
+        count => format!("{count} micro-batches of {micro_rows}{how}"),
+    };
+    let tokens = global_rows.saturating_mul(len);
+    let text = format!("a step trains on {global_rows} sequences of {len} tokens ({tokens} tokens), cut into {cut}");
+    notes.push(raw.places.note("global_batch_size", text));
+    Ok((global_rows, micro_rows))
+}
+
+/// The largest divisor of the global rows that keeps a micro-batch at [`MICRO_BATCH_TOKENS`] tokens or fewer.
+fn default_micro_rows(global_rows: u64, sequence_len: u64) -> u64 {
+    let most = (MICRO_BATCH_TOKENS / sequence_len.max(1)).clamp(1, global_rows.max(1));
+    (1..=most).rev().find(|rows| global_rows.is_multiple_of(*rows)).unwrap_or(1)
+}
+
+fn resolve_steps(raw: &RawConfig, global_rows: u64, train_rows: u64) -> Result<u64, ConfigError> {
+    if let Some(steps) = raw.max_steps {
+        return Ok(steps);
+    }
+    if let Some(tokens) = raw.max_tokens {
+        return Ok(tokens.0.div_ceil(global_rows.saturating_mul(raw.sequence_len as u64).max(1)).max(1));
+    }
+    let rows = train_rows as f64 * raw.num_epochs.unwrap_or_default();
+    let steps = (rows / global_rows.max(1) as f64).ceil();
+    if steps < 1.0 {
+        let message = "the data set has no training row to make an epoch of";
+        return Err(raw.places.invalid("num_epochs", message, "prepare a larger data set"));
+    }
+    // At most 10^4 epochs of a data set that fits a disk: far inside 64 bits.
+    Ok(steps as u64)
+}
+
+fn resolve_schedule(raw: &RawConfig, total_steps: u64) -> Result<Schedule, ConfigError> {
+    let peak = raw.learning_rate;
+    let scheduler = raw.lr_scheduler.unwrap_or_default();
+    let share = |ratio: f64| ((total_steps as f64 * ratio).round() as u64).min(total_steps);
+    let warmup_key = if raw.warmup_steps.is_some() { "warmup_steps" } else { "warmup_ratio" };
+    let warmup_steps = raw.warmup_steps.unwrap_or_else(|| share(raw.warmup_ratio.unwrap_or(DEFAULT_WARMUP_RATIO)));
+    if warmup_steps > total_steps {
+        let message = format!("a warm-up of {warmup_steps} steps is longer than the run of {total_steps}");
+        let hint = "shorten the warm-up; a hundredth of the run is common";
+        return Err(raw.places.invalid(warmup_key, message, hint));
+    }
+    let default_ratio = if scheduler == SchedulerName::Wsd { 0.0 } else { DEFAULT_MIN_LR_RATIO };
+    let min = raw.min_lr.unwrap_or(peak * raw.min_lr_ratio.unwrap_or(default_ratio));
+    Ok(match scheduler {
+        SchedulerName::Cosine => Schedule::Cosine { peak, min, warmup_steps, total_steps },
+        SchedulerName::Linear => Schedule::Linear { peak, min, warmup_steps, total_steps },
+        SchedulerName::Constant => Schedule::Constant { peak, warmup_steps },
+        SchedulerName::Wsd => {
+            let decay_steps = share(raw.decay_ratio.unwrap_or(DEFAULT_DECAY_RATIO)).max(1);
+            if warmup_steps.saturating_add(decay_steps) > total_steps {
+                let message = format!(
+                    "{warmup_steps} steps of warm-up and {decay_steps} of decay are more than the run of {total_steps}"
+                );
+                return Err(raw.places.invalid("decay_ratio", message, "lower `decay_ratio` or the warm-up"));
+            }
+            Schedule::Wsd { peak, min, warmup_steps, decay_steps, total_steps }
+        }
+    })
+}
+
+fn resolve_mixture(raw: &RawConfig, dataset: &DatasetFacts) -> Result<MixturePlan, ConfigError> {
+    let mixture = raw.mixture.clone().unwrap_or_default();
+    let weights = mixture.weights.unwrap_or_default();
+    let mut names: Vec<String> = dataset
+        .train
+        .iter()
+        .flat_map(|part| [part.lang.clone(), format!("{}/{}", part.lang, part.source), format!("*/{}", part.source)])
+        .collect();
+    names.sort();
+    names.dedup();
+    for name in weights.keys().filter(|name| !names.contains(name)) {
+        let message = format!("`{}` is no language or source of the data set", super::error::shown(name));
+        let hint = match nearest(name, names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("it has {}", listed(&languages(&dataset.train))),
+        };
+        return Err(raw.places.invalid(&format!("mixture.weights.{name}"), message, hint));
+    }
+    Ok(MixturePlan {
+        temperature: mixture.temperature.unwrap_or(DEFAULT_TEMPERATURE),
+        weights,
+        max_epochs: mixture.max_epochs.unwrap_or(DEFAULT_MAX_EPOCHS),
+    })
+}
+
+/// Refuses a run that would need more repetitions than allowed even if it could use every row alike. The order of
+/// rows applies the cap to each component exactly; this catches the plain mistake early and in the user's words.
+fn refuse_overuse(
+    places: &Places,
+    dataset: &DatasetFacts,
+    mixture: &MixturePlan,
+    total_rows: u64,
+) -> Result<(), ConfigError> {
+    let is_used = |part: &&ComponentFacts| {
+        let keys = [part.lang.clone(), format!("{}/{}", part.lang, part.source), format!("*/{}", part.source)];
+        keys.iter().all(|key| mixture.weights.get(key).is_none_or(|weight| *weight > 0.0))
+    };
+    let usable: u64 = dataset.train.iter().filter(is_used).map(|part| part.rows).sum();
+    if usable == 0 {
+        let (message, hint) = if mixture.weights.is_empty() {
+            ("the data set has no training rows", "prepare it again and look at `jazari data stats`")
+        } else {
+            ("the weights leave out every part of the data set", "raise a weight above 0")
+        };
+        return Err(places.invalid("mixture.weights", message, hint));
+    }
+    let epochs = total_rows as f64 / usable as f64;
+    if epochs > mixture.max_epochs {
+        let message = format!(
+            "the run takes {total_rows} rows from a data set of {usable}: {epochs:.1} passes, more than the {} allowed",
+            mixture.max_epochs
+        );
+        let hint = "shorten the run, add data, or raise `mixture: {max_epochs: ...}` knowing that repetition overfits";
+        return Err(places.invalid("mixture.max_epochs", message, hint));
+    }
+    Ok(())
+}
+
+fn check_languages(raw: &RawConfig, dataset: &DatasetFacts) -> Result<(), ConfigError> {
+    let languages = languages(&dataset.validation);
+    for name in raw.expect.iter().flat_map(|expect| expect.val_bpb_below.keys()) {
+        // `all` is the total over the languages.
+        if name == "all" && !languages.is_empty() || languages.contains(name) {
+            continue;
+        }
+        let message = format!("`{}` has no held-out documents in the data set", super::error::shown(name));
+        let hint = match nearest(name, languages.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("it holds out {}", listed(&languages)),
+        };
+        return Err(raw.places.invalid(&format!("expect.val_bpb_below.{name}"), message, hint));
+    }
+    Ok(())
+}
+
+fn languages(parts: &[ComponentFacts]) -> Vec<String> {
+    let mut languages: Vec<String> = parts.iter().map(|part| part.lang.clone()).collect();
+    languages.sort();
+    languages.dedup();
+    languages
+}
+
+fn listed(names: &[String]) -> String {
+    let quoted: Vec<&str> = names.iter().map(String::as_str).collect();
+    if quoted.is_empty() { "nothing".into() } else { super::de::quoted_list(&quoted) }
+}

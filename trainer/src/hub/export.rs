@@ -1,0 +1,228 @@
+//! Owns turning a trained model into a Hugging Face directory that has been proven to be the same model; never
+//! touches checkpoints or training state.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use data_pipeline::tokenizer::Tokenizer;
+use model_zoo::{Model, ModelConfig, Params, WeightDtype};
+
+use super::generation_config::GenerationConfig;
+use super::import::{Imported, import};
+use super::tokenizer_files::write_tokenizer;
+use super::writer::{round, write_weights};
+use super::{CONFIG_FILE, GENERATION_CONFIG_FILE, HubError, TOKENIZER_FILE, probe};
+use crate::durable::{FileError, create_folder, sync_folder, write_atomic};
+
+/// What to write and where.
+#[derive(Debug, Clone)]
+pub struct ExportOptions<'a> {
+    /// The directory to make; it must not exist.
+    pub out: &'a Path,
+    /// Folder of the tokenizer the model was trained with; it must hold `tokenizer.json`.
+    pub tokenizer: &'a Path,
+    /// Number format of the weights.
+    pub dtype: WeightDtype,
+    /// Largest weight file, bytes of tensors.
+    pub max_shard_bytes: u64,
+    /// Ids that end a turn, beside those of the model's configuration.
+    pub end_of_turn: &'a [u32],
+}
+
+/// What an export is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportProgress {
+    /// This many tensors have been written.
+    Written {
+        /// Done.
+        tensors: usize,
+        /// Of so many.
+        total: usize,
+    },
+    /// The export is being opened again.
+    Reopening,
+    /// Logits and token ids are being compared.
+    Comparing,
+}
+
+/// A finished export and the proof that it is the trained model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExportReport {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Its files with their sizes in bytes, by name.
+    pub files: Vec<(String, u64)>,
+    /// Tensors that were stored, read back and found equal to the rounded parameters, bit for bit.
+    pub num_tensors: usize,
+    /// Largest absolute difference between the logits of the trained and of the reopened model on the probe.
+    pub max_logit_difference: f64,
+    /// Largest absolute logit of the trained model on the probe.
+    pub max_logit: f64,
+    /// Largest difference that would have been accepted.
+    pub tolerance: f64,
+    /// Token ids of the probe texts that were compared.
+    pub num_token_ids: usize,
+}
+
+/// Writes `params` as a Hugging Face directory, opens it again and compares it with the model in memory: every stored
+/// tensor bit for bit with the rounded parameter, logits of a fixed probe, token ids of fixed texts. Only then is the
+/// directory renamed into place; until then it is a hidden sibling, which is removed on failure.
+///
+/// # Errors
+/// [`HubError::Exists`] when `out` is there already, [`HubError::Differs`] when the reopened model is another one, and
+/// everything the disk, the device and [`import`] may refuse.
+pub fn export(
+    model: &Model,
+    params: &Params,
+    options: &ExportOptions<'_>,
+    device: &Device,
+    progress: &dyn Fn(ExportProgress),
+) -> Result<ExportReport, HubError> {
+    let out = options.out;
+    if out.symlink_metadata().is_ok() {
+        return Err(HubError::Exists { path: out.to_owned() });
+    }
+    let parent = out.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let partial = parent.join(format!(".{name}.partial-{}", std::process::id()));
+    create_folder(parent)?;
+    fs::create_dir(&partial).map_err(FileError::at(&partial, "create the folder"))?;
+    let report = write_and_prove(model, params, options, device, &partial, progress).and_then(|report| {
+        fs::rename(&partial, out).map_err(FileError::at(out, "put the export into place"))?;
+        sync_folder(parent)?;
+        Ok(report)
+    });
+    if report.is_err() {
+        // The failure itself is what the caller must hear about; a leftover is hidden and harmless.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    report
+}
+
+fn write_and_prove(
+    model: &Model,
+    params: &Params,
+    options: &ExportOptions<'_>,
+    device: &Device,
+    dir: &Path,
+    progress: &dyn Fn(ExportProgress),
+) -> Result<ExportReport, HubError> {
+    let config = model.config();
+    let generation = GenerationConfig::of(&config, options.end_of_turn);
+    write_atomic(&dir.join(CONFIG_FILE), config.to_hub_json(options.dtype).as_bytes())?;
+    write_atomic(&dir.join(GENERATION_CONFIG_FILE), generation.to_json().as_bytes())?;
+    write_tokenizer(options.tokenizer, dir, &config, &generation)?;
+    let total = params.specs().len();
+    let written = |tensors| progress(ExportProgress::Written { tensors, total });
+    write_weights(dir, params, options.dtype, options.max_shard_bytes, &written)?;
+    sync_folder(dir)?;
+
+    progress(ExportProgress::Reopening);
+    let reopened = import(dir, device)?;
+    progress(ExportProgress::Comparing);
+    compare_settings(&config, &generation, &reopened)?;
+    compare_tensors(params, &reopened.params, options.dtype)?;
+    let (max_logit, max_logit_difference) = compare_logits(&config, params, &reopened, device)?;
+    let tolerance = relative_tolerance(options.dtype) * max_logit.max(1.0);
+    if max_logit_difference.is_nan() || max_logit_difference > tolerance {
+        let what = format!("logits by {max_logit_difference:.3e}, more than {tolerance:.3e}");
+        return Err(HubError::Differs { what });
+    }
+    let num_token_ids = compare_tokenizers(options.tokenizer, dir)?;
+    Ok(ExportReport {
+        dir: options.out.to_owned(),
+        files: list_files(dir)?,
+        num_tensors: total,
+        max_logit_difference,
+        max_logit,
+        tolerance,
+        num_token_ids,
+    })
+}
+
+/// Largest accepted difference of logits, as a part of the largest logit. In f32 the weights are the same and only a
+/// device that chooses other kernels can differ. For half precision it bounds what rounding the weights does: a
+/// relative error of 2^-9 (bf16) or 2^-12 (f16) a weight, grown by depth. That the *right* weights were written is
+/// proven by the bit-for-bit comparison, not by this bound.
+fn relative_tolerance(dtype: WeightDtype) -> f64 {
+    match dtype {
+        WeightDtype::F32 => 1e-5,
+        WeightDtype::F16 => 1e-2,
+        WeightDtype::Bf16 => 8e-2,
+    }
+}
+
+fn compare_settings(config: &ModelConfig, generation: &GenerationConfig, reopened: &Imported) -> Result<(), HubError> {
+    if reopened.generation != *generation {
+        return Err(HubError::Differs {
+            what: format!("{GENERATION_CONFIG_FILE} is read as {:?}", reopened.generation),
+        });
+    }
+    // config.json holds one end id, generation_config.json all of them.
+    let dtype = WeightDtype::F32;
+    if reopened.model.config().to_hub_json(dtype) != config.to_hub_json(dtype) {
+        return Err(HubError::Differs { what: format!("{CONFIG_FILE} is read as {:?}", reopened.model.config()) });
+    }
+    Ok(())
+}
+
+fn compare_tensors(trained: &Params, reopened: &Params, dtype: WeightDtype) -> Result<(), HubError> {
+    for (index, spec) in trained.specs().iter().enumerate() {
+        let (expected, found) = (trained.to_host(index)?, reopened.to_host(index)?);
+        let differs = |(a, b): (&f32, &f32)| round(*a, dtype).to_bits() != b.to_bits();
+        if let Some(element) = expected.iter().zip(&found).position(differs) {
+            return Err(HubError::Differs { what: format!("tensor {:?} at element {element}", spec.name) });
+        }
+    }
+    Ok(())
+}
+
+fn compare_logits(
+    config: &ModelConfig,
+    trained: &Params,
+    reopened: &Imported,
+    device: &Device,
+) -> Result<(f64, f64), HubError> {
+    let model = Model::new(config).map_err(|source| HubError::Config { path: CONFIG_FILE.into(), source })?;
+    let expected = probe::logits(&model, trained, device)?;
+    let found = probe::logits(&reopened.model, &reopened.params, device)?;
+    Ok(probe::compare(&expected, &found))
+}
+
+fn compare_tokenizers(trained_with: &Path, exported: &Path) -> Result<usize, HubError> {
+    let open = |dir: &Path| {
+        let path = dir.join(TOKENIZER_FILE);
+        Tokenizer::open(&path).map_err(|error| HubError::Tokenizer { path, cause: error.to_string() })
+    };
+    let (expected, found) = (open(trained_with)?, open(exported)?);
+    let mut compared = 0;
+    for text in probe::TEXTS {
+        for special in [true, false] {
+            let encode = |tokenizer: &Tokenizer| {
+                let refused = |error: data_pipeline::tokenizer::TokenizerError| HubError::Tokenizer {
+                    path: trained_with.join(TOKENIZER_FILE),
+                    cause: error.to_string(),
+                };
+                tokenizer.encode(text, special).map_err(refused)
+            };
+            let ids = encode(&expected)?;
+            if ids != encode(&found)? {
+                return Err(HubError::Differs { what: format!("token ids of {text:?}") });
+            }
+            compared += ids.len();
+        }
+    }
+    Ok(compared)
+}
+
+fn list_files(dir: &Path) -> Result<Vec<(String, u64)>, HubError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(FileError::at(dir, "list the folder"))? {
+        let entry = entry.map_err(FileError::at(dir, "list the folder"))?;
+        let size = entry.metadata().map_err(FileError::at(dir, "read the size of a file of"))?.len();
+        files.push((entry.file_name().to_string_lossy().into_owned(), size));
+    }
+    files.sort();
+    Ok(files)
+}

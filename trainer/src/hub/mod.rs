@@ -1,0 +1,38 @@
+//! Owns Hugging Face directories: import, export, and checking what was exported; never touches training state.
+//!
+//! Suggested reading order: `shard` (one safetensors file), `weights` (all of a directory), `import`, `writer`,
+//! `tokenizer_files`, `export`, `verify`.
+
+mod error;
+mod export;
+mod generation_config;
+mod import;
+mod probe;
+pub mod shard;
+mod tokenizer_files;
+mod verify;
+pub mod weights;
+mod writer;
+
+pub use error::HubError;
+pub use export::{ExportOptions, ExportProgress, ExportReport, export};
+pub use generation_config::GenerationConfig;
+pub use import::{Imported, import, read_config};
+pub use verify::{Check, VerifyReport, verify};
+
+pub(crate) use data_pipeline::tokenizer::MAX_TOKENIZER_BYTES;
+pub(crate) use data_pipeline::tokenizer::chat::CHAT_TEMPLATE_FILE;
+pub(crate) use data_pipeline::tokenizer::files::{
+    CONFIG_FILE as TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_FILE,
+};
+
+/// Names that Hugging Face libraries look for.
+pub(crate) const CONFIG_FILE: &str = "config.json";
+pub(crate) const GENERATION_CONFIG_FILE: &str = "generation_config.json";
+pub(crate) const WEIGHTS_FILE: &str = "model.safetensors";
+pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+/// The output head, absent when it is the embedding.
+pub(crate) const HEAD_NAME: &str = "lm_head.weight";
+
+/// Largest configuration file that is read, bytes.
+pub(crate) const JSON_LIMIT_BYTES: u64 = 4 << 20;

@@ -1,0 +1,68 @@
+//! Owns why a bundle cannot be compared; never touches the comparison.
+
+use std::path::PathBuf;
+
+use data_pipeline::tokenizer::TokenizerError;
+use data_pipeline::tokenizer::chat::ChatError;
+use model_zoo::ParamsError;
+use model_zoo::generate::GenerateError;
+
+use crate::durable::FileError;
+use crate::hub::HubError;
+use crate::step::StepError;
+
+/// A bundle that cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum ParityError {
+    /// The directory is laid out in another way.
+    #[error("{}: not a reference bundle: {cause}; a bundle has hf/ and expected/manifest.json", dir.display())]
+    NotABundle {
+        /// The directory.
+        dir: PathBuf,
+        /// What is missing.
+        cause: String,
+    },
+    /// A kind of bundle that is not supported yet.
+    #[error("{}: {what} bundles are not supported; use a bundle of a whole Llama checkpoint", dir.display())]
+    Unsupported {
+        /// The directory.
+        dir: PathBuf,
+        /// Its kind.
+        what: &'static str,
+    },
+    /// A file of reference results is damaged.
+    #[error("{}: {cause}; make the bundle again", path.display())]
+    Reference {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The checkpoint or a file of tensors cannot be read.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// A batch does not fit the model.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// Parameters cannot be read from the device.
+    #[error(transparent)]
+    Params(#[from] ParamsError),
+    /// A text cannot be generated.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// A text cannot be encoded or decoded.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The chat template cannot be opened.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// Results cannot be read from the device.
+    #[error("results could not be read from the device: {cause}; the device may have failed, start again")]
+    Read {
+        /// What the backend said.
+        cause: String,
+    },
+}

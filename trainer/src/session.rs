@@ -1,0 +1,332 @@
+//! Owns the start of a run: from a config to an opened device, data set, run directory and state; never touches the
+//! loop. Everything that can be wrong with the input is found before the first byte is written.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use data_pipeline::dataset::{Component, DataError, Dataset};
+use data_pipeline::loader::Loader;
+use data_pipeline::order::{MixtureSpec, Order, OrderError};
+use model_zoo::{Model, Params};
+use serde_json::Value;
+
+use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
+use crate::config::plan::MixturePlan;
+use crate::config::raw::Precision;
+use crate::config::{self, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
+use crate::device::{self, DeviceError, Opened};
+use crate::durable;
+use crate::events::Event;
+use crate::guard::Guard;
+use crate::hub;
+use crate::optim::Adamw;
+use crate::run_dir::{RunDir, RunDirError};
+
+/// Largest `plan.json` that is compared, bytes.
+const PLAN_LIMIT_BYTES: u64 = 16 << 20;
+
+/// Where a run takes its first state from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resume {
+    /// The newest valid checkpoint in the output directory, or fresh when there is none.
+    Auto,
+    /// Fresh; an output directory with checkpoints is refused.
+    Never,
+    /// This checkpoint.
+    From(PathBuf),
+}
+
+/// Why a run cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The config is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data set is missing or damaged.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The mixture cannot be drawn.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// The device does not answer.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The base model cannot be read.
+    #[error(transparent)]
+    Hub(#[from] hub::HubError),
+    /// The model's config breaks a rule of its family.
+    #[error(transparent)]
+    Model(#[from] model_zoo::config::ConfigError),
+    /// The run directory cannot be used.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// A checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoints belong to another plan.
+    #[error(
+        "{}: this folder holds a run with another plan: {changes}; undo the change, or use another output_dir",
+        path.display()
+    )]
+    OtherPlan {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The keys that differ, with both values.
+        changes: String,
+    },
+    /// `--resume never` on a folder with checkpoints.
+    #[error(
+        "{}: there are checkpoints of an earlier run here; choose another output_dir, or drop `--resume never`",
+        path.display()
+    )]
+    NotFresh {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The precision cannot be computed on the device.
+    #[error(
+        "precision bf16-mixed was asked for, but {device} cannot compute in bf16; write `precision: fp32` or choose a GPU"
+    )]
+    NoBf16 {
+        /// The device.
+        device: String,
+    },
+}
+
+/// A config that was read and resolved; nothing is opened yet but the data set's manifest.
+pub struct Resolved {
+    /// The plan.
+    pub plan: Plan,
+    /// What the user should know about how the config was read.
+    pub notes: Vec<Note>,
+    /// The data set.
+    pub dataset: Arc<Dataset>,
+}
+
+/// Reads a config, the manifest of its data set and the config of its base model, and resolves the plan.
+///
+/// # Errors
+/// When any of them is missing or wrong.
+pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionError> {
+    let (raw, mut notes) = config::load::<RawConfig>(config, overrides)?;
+    // First the file by itself: a wrong key must not hide behind a missing data set.
+    raw.check()?;
+    let folder = raw.datasets.first().map(|dataset| dataset.path.clone()).unwrap_or_default();
+    let dataset = Arc::new(Dataset::open(&folder)?);
+    let facts = facts(&dataset, raw.sequence_len);
+    let base = raw.base_model.as_deref().map(hub::read_config).transpose()?;
+    let plan = config::resolve(raw, &facts, base)?;
+    notes.extend(plan.notes.iter().cloned());
+    Ok(Resolved { plan, notes, dataset })
+}
+
+/// What a plan needs to know of a data set.
+fn facts(dataset: &Dataset, sequence_len: usize) -> DatasetFacts {
+    let components = |components: &[Component]| {
+        let facts = |c: &Component| ComponentFacts {
+            lang: c.lang().to_owned(),
+            source: c.source().to_owned(),
+            tokens: c.num_tokens(),
+            rows: c.num_rows(sequence_len),
+        };
+        components.iter().map(facts).collect()
+    };
+    let manifest = dataset.manifest();
+    DatasetFacts {
+        id: dataset.id().to_owned(),
+        vocab_size: manifest.tokenizer.vocab_size,
+        bos: manifest.tokenizer.bos_id,
+        eos: Some(manifest.tokenizer.eos_id),
+        pad: manifest.tokenizer.pad_id,
+        train: components(dataset.train()),
+        validation: components(dataset.validation()),
+        bytes: manifest.shards.iter().flat_map(|s| s.files.values()).map(|f| f.bytes).sum(),
+    }
+}
+
+/// An opened run, ready for [`crate::train::train`].
+pub struct Session {
+    /// The plan.
+    pub plan: Plan,
+    /// The device.
+    pub opened: Opened,
+    /// The model.
+    pub model: Model,
+    /// The data set.
+    pub dataset: Arc<Dataset>,
+    /// Rows by index.
+    pub loader: Arc<Loader>,
+    /// The run directory, locked.
+    pub run: RunDir,
+    /// Its checkpoints.
+    pub checkpoints: CheckpointStore,
+    /// Small files that travel inside every checkpoint.
+    pub checkpoint_files: Vec<(&'static str, Vec<u8>)>,
+    /// Where training starts.
+    pub state: TrainState,
+    /// What happened on the way: resumed, set aside.
+    pub events: Vec<Event>,
+}
+
+impl Session {
+    /// Opens everything a run needs. Writes only after config, data, device and earlier checkpoints were found good.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub fn open(resolved: Resolved, resume: &Resume) -> Result<Self, SessionError> {
+        let Resolved { plan, dataset, .. } = resolved;
+        let opened = device::open(plan.device, plan.threads)?;
+        if plan.precision == Precision::Bf16Mixed && !opened.supports_bf16() {
+            return Err(SessionError::NoBf16 { device: opened.summary() });
+        }
+        let model = Model::new(&plan.model)?.with_precision(plan.precision.into());
+        let loader = Arc::new(Loader::new(Arc::clone(&dataset), order(&plan, &dataset)?, plan.sequence_len));
+        let output = plan.output_dir.clone();
+        refuse_other_plan(&output.join("checkpoints"), &plan, dataset.id(), resume)?;
+
+        let run = RunDir::open(&output)?;
+        let identity = Identity { plan: plan.digest(), dataset: dataset.id().to_owned() };
+        let checkpoints = CheckpointStore::open(&run.checkpoints(), plan.save_total_limit as usize, identity)?;
+        checkpoints.clear_leftovers()?;
+        let mut events = Vec::new();
+        let state = match load(&plan, resume, &checkpoints, &model, &opened.device, &mut events)? {
+            Some(state) => state,
+            None => fresh(&plan, &model, &opened.device)?,
+        };
+        let mut session = Self {
+            checkpoint_files: vec![
+                ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
+                ("config.json", plan.model.to_hub_json(model_zoo::WeightDtype::F32).into_bytes()),
+            ],
+            plan,
+            opened,
+            model,
+            dataset,
+            loader,
+            run,
+            checkpoints,
+            state,
+            events,
+        };
+        session.write_run_files()?;
+        Ok(session)
+    }
+
+    fn write_run_files(&mut self) -> Result<(), SessionError> {
+        self.run.rewind_metrics(self.state.step)?;
+        self.run.write("plan.json", format!("{:#}\n", self.plan.to_json()).as_bytes())?;
+        self.run.write("config.resolved.yaml", self.plan.resolved_yaml()?.as_bytes())?;
+        self.run.copy_tokenizer(&self.dataset.tokenizer_folder())?;
+        Ok(())
+    }
+}
+
+/// The order of training rows that a plan describes.
+fn order(plan: &Plan, dataset: &Dataset) -> Result<Order, SessionError> {
+    let MixturePlan { temperature, weights, max_epochs } = plan.mixture.clone();
+    let mixture = MixtureSpec { temperature, weights, max_epochs };
+    let streams = dataset.streams(plan.sequence_len);
+    Ok(Order::new(&streams, &mixture, plan.total_rows(), plan.seed)?)
+}
+
+fn load(
+    plan: &Plan,
+    resume: &Resume,
+    checkpoints: &CheckpointStore,
+    model: &Model,
+    device: &Device,
+    events: &mut Vec<Event>,
+) -> Result<Option<TrainState>, SessionError> {
+    let specs = model.specs();
+    let loaded = match resume {
+        Resume::From(path) => Some(checkpoints.load(path, &specs, plan.adamw, device)?),
+        Resume::Never => match checkpoints.list()?.into_iter().next() {
+            Some((_, path)) => return Err(SessionError::NotFresh { path }),
+            None => None,
+        },
+        Resume::Auto => {
+            let (loaded, aside) = checkpoints.newest_valid(&specs, plan.adamw, device)?;
+            events.extend(aside.into_iter().map(|a| Event::SetAside { checkpoint: a.from, moved_to: a.to, why: a.why }));
+            loaded
+        }
+    };
+    Ok(loaded.map(|loaded| {
+        events.push(Event::Resumed { step: loaded.state.step, checkpoint: loaded.path });
+        loaded.state
+    }))
+}
+
+fn fresh(plan: &Plan, model: &Model, device: &Device) -> Result<TrainState, SessionError> {
+    let params = match &plan.base_model {
+        Some(folder) => hub::import(folder, device)?.params,
+        None => Params::init(model.specs(), plan.seed, device),
+    };
+    Ok(TrainState {
+        step: 0,
+        tokens: 0,
+        optimizer: Adamw::new(plan.adamw, &params, device),
+        params,
+        guard: Guard::default(),
+        losses: LossSpan::default(),
+    })
+}
+
+/// Compares the plan inside the newest readable checkpoint with this one and names the keys that differ.
+fn refuse_other_plan(folder: &Path, plan: &Plan, dataset: &str, resume: &Resume) -> Result<(), SessionError> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let found = match resume {
+        Resume::From(path) => vec![(0, path.clone())],
+        Resume::Auto | Resume::Never => checkpoint::store::list(folder)?,
+    };
+    if let (Resume::Never, Some((_, path))) = (resume, found.first()) {
+        return Err(SessionError::NotFresh { path: path.clone() });
+    }
+    for (_, path) in found {
+        let Ok(manifest) = checkpoint::Manifest::read(&path) else { continue };
+        if manifest.identity.plan == plan.digest() && manifest.identity.dataset == dataset {
+            return Ok(());
+        }
+        let stored = durable::read_text(&path.join("plan.json"), PLAN_LIMIT_BYTES).unwrap_or_default();
+        let old: Value = serde_json::from_str(&stored).unwrap_or_default();
+        let mut changes = Vec::new();
+        differences("", old.get("decisive").unwrap_or(&Value::Null), &plan.decisive(), &mut changes);
+        if manifest.identity.dataset != dataset {
+            changes.push(format!("the dataset was {}, now {dataset}", manifest.identity.dataset));
+        }
+        return Err(SessionError::OtherPlan { path, changes: changes.join(", ") });
+    }
+    Ok(())
+}
+
+/// Leaves that differ, as `key was X, now Y`.
+fn differences(prefix: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
+    let (Value::Object(a), Value::Object(b)) = (old, new) else {
+        if old != new {
+            found.push(format!("{prefix} was {old}, now {new}"));
+        }
+        return;
+    };
+    let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
+    for key in keys {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        differences(&path, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn differences_name_nested_keys_with_both_values() {
+        let mut found = Vec::new();
+        let old = json!({"seed": 1, "optimizer": {"lr": 0.1, "eps": 1e-8}, "gone": true});
+        let new = json!({"seed": 1, "optimizer": {"lr": 0.2, "eps": 1e-8}});
+        differences("", &old, &new, &mut found);
+        assert_eq!(found, ["gone was true, now null", "optimizer.lr was 0.1, now 0.2"]);
+    }
+}

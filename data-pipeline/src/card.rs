@@ -93,7 +93,10 @@ fn table(page: &mut String, title: &str, column: &str, sums: &BTreeMap<String, T
 }
 
 fn files(page: &mut String, stats: &Stats) -> std::fmt::Result {
-    writeln!(page, "\n## Files\n\n| entry | file | bytes | rows | documents | BLAKE3 |\n|---:|---|---:|---:|---:|---|")?;
+    writeln!(
+        page,
+        "\n## Files\n\n| entry | file | bytes | rows | documents | BLAKE3 |\n|---:|---|---:|---:|---:|---|"
+    )?;
     for file in &stats.files {
         let damage = file.damage.as_ref().map(|what| format!(" (damaged {})", cell(what))).unwrap_or_default();
         let name = cell(&file.file);

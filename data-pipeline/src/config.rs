@@ -302,7 +302,9 @@ impl PrepareConfig {
         }
         for (i, licence) in self.allow_licences.iter().enumerate() {
             if licence.trim().is_empty() {
-                problems.push(format!("allow_licences[{i}]: is empty; write an SPDX identifier such as `MIT`, or remove it"));
+                problems.push(format!(
+                    "allow_licences[{i}]: is empty; write an SPDX identifier such as `MIT`, or remove it"
+                ));
             }
         }
         self.validation.check(&mut problems);
@@ -330,7 +332,8 @@ impl PrepareConfig {
 
     /// The part of [`PrepareConfig::rules_digest`] that decides which documents are kept, before any tokenizer.
     pub(crate) fn documents_digest(&self) -> String {
-        let unplaced = |source: &SourceConfig| SourceConfig { path: String::new(), exclude: Vec::new(), ..source.clone() };
+        let unplaced =
+            |source: &SourceConfig| SourceConfig { path: String::new(), exclude: Vec::new(), ..source.clone() };
         let sources: Vec<SourceConfig> = self.sources.iter().map(unplaced).collect();
         json_digest(&(
             sources,
@@ -355,7 +358,8 @@ pub(crate) fn json_digest(value: &impl Serialize) -> String {
 impl SourceConfig {
     fn check(&self, key: &str, problems: &mut Vec<String>) {
         if self.path.trim().is_empty() {
-            problems.push(format!("{key}.path: is empty; write a file, a folder or a glob such as `corpora/*/data.jsonl`"));
+            problems
+                .push(format!("{key}.path: is empty; write a file, a folder or a glob such as `corpora/*/data.jsonl`"));
         }
         if let Some(lang) = &self.lang
             && !is_language_label(lang)
@@ -366,20 +370,28 @@ impl SourceConfig {
             ));
         }
         if self.source.as_ref().is_some_and(|name| !is_source_name(name)) {
-            problems.push(format!("{key}.source: write a name of 1 to {MAX_SOURCE_NAME_BYTES} bytes without control characters"));
+            problems.push(format!(
+                "{key}.source: write a name of 1 to {MAX_SOURCE_NAME_BYTES} bytes without control characters"
+            ));
         }
         if self.licence.as_ref().is_some_and(|licence| licence.trim().is_empty()) {
-            problems.push(format!("{key}.licence: is empty; write an SPDX identifier such as `CC0-1.0`, or remove the key"));
+            problems.push(format!(
+                "{key}.licence: is empty; write an SPDX identifier such as `CC0-1.0`, or remove the key"
+            ));
         }
         if self.unit.is_some() && !matches!(self.format, Format::Auto | Format::Text) {
-            problems.push(format!("{key}.unit: only text files are cut into units; remove it, or write `format: text`"));
+            problems
+                .push(format!("{key}.unit: only text files are cut into units; remove it, or write `format: text`"));
         }
         if self.format == Format::Text && self.fields != FieldNames::default() {
-            problems.push(format!("{key}.fields: text files have no fields; remove it and write `lang:` and `licence:`"));
+            problems
+                .push(format!("{key}.fields: text files have no fields; remove it and write `lang:` and `licence:`"));
         }
         for (name, value) in self.fields.given() {
             if value.is_empty() || value.split('.').any(str::is_empty) {
-                problems.push(format!("{key}.fields.{name}: `{value}` is not a field name; write for example `metadata.{name}`"));
+                problems.push(format!(
+                    "{key}.fields.{name}: `{value}` is not a field name; write for example `metadata.{name}`"
+                ));
             }
         }
     }

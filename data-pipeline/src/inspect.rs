@@ -122,7 +122,8 @@ fn inspect(
     number: u64,
     tokens: Vec<u32>,
 ) -> Result<InspectedDocument, DataError> {
-    let DocumentFacts { id, lang, source, licence, url, text_bytes, tokens: num_tokens, .. } = component.facts(number)?;
+    let DocumentFacts { id, lang, source, licence, url, text_bytes, tokens: num_tokens, .. } =
+        component.facts(number)?;
     let pieces = tokens.iter().map(|&id| tokenizer.piece(id).unwrap_or_default()).collect();
     let text = tokenizer.decode(&tokens, false)?;
     Ok(InspectedDocument {

@@ -31,8 +31,7 @@ impl LicenceGate {
             return Verdict::NonCommercial;
         }
         let whole = canonical(licence);
-        if self.patterns.iter().any(|p| matches(p, &whole))
-            || expression.holds(&|id| self.is_listed(id), Chooser::Best)
+        if self.patterns.iter().any(|p| matches(p, &whole)) || expression.holds(&|id| self.is_listed(id), Chooser::Best)
         {
             Verdict::Allowed
         } else {
@@ -218,10 +217,7 @@ mod tests {
         assert_eq!(judge(&["GPL-2.0-or-later"], false, "GPL-2.0+"), Verdict::Allowed);
         assert_eq!(judge(&["CC-BY-*"], false, "CC-BY-SA-4.0"), Verdict::Allowed);
         assert_eq!(judge(&["*"], false, "LGPL-LR"), Verdict::Allowed);
-        assert_eq!(
-            judge(&["GPL-2.0-only"], false, "GPL-2.0-only WITH Classpath-exception-2.0"),
-            Verdict::Allowed
-        );
+        assert_eq!(judge(&["GPL-2.0-only"], false, "GPL-2.0-only WITH Classpath-exception-2.0"), Verdict::Allowed);
         assert_eq!(judge(&[], false, "MIT"), Verdict::NotListed);
     }
 
@@ -245,8 +241,14 @@ mod tests {
 
     #[test]
     fn non_commercial_is_refused_unless_accepted_and_then_still_needs_the_list() {
-        for nc in ["CC-BY-NC-4.0", "cc by nc sa 4.0", "CC_BY_NC", "Custom (non-commercial)", "Research only", "MIT / CC-BY-NC-4.0"]
-        {
+        for nc in [
+            "CC-BY-NC-4.0",
+            "cc by nc sa 4.0",
+            "CC_BY_NC",
+            "Custom (non-commercial)",
+            "Research only",
+            "MIT / CC-BY-NC-4.0",
+        ] {
             assert_eq!(judge(&["*"], false, nc), Verdict::NonCommercial, "{nc}");
             assert_eq!(judge(&["*"], true, nc), Verdict::Allowed, "{nc}");
             assert_eq!(judge(&["MIT"], true, nc), Verdict::NotListed, "{nc}");

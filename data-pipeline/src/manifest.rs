@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::DataError;
 use crate::document::is_language_label;
-use crate::shard::format::{Dtype, ENDINGS, END_BYTES, ENDS, MEGATRON_INDEX, TOKENS, is_shard_name, megatron_index_bytes};
+use crate::shard::format::{
+    Dtype, END_BYTES, ENDINGS, ENDS, MEGATRON_INDEX, TOKENS, is_shard_name, megatron_index_bytes,
+};
 
 /// File name of the manifest.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -236,7 +238,10 @@ impl Manifest {
     fn check(&self) -> Result<(), String> {
         let vocab = self.tokenizer.vocab_size;
         if vocab == 0 || vocab > 1 << 31 || Dtype::for_vocab(vocab) != self.dtype {
-            return Err(format!("has tokens of type {}, which a vocabulary of {vocab} does not have", self.dtype.name()));
+            return Err(format!(
+                "has tokens of type {}, which a vocabulary of {vocab} does not have",
+                self.dtype.name()
+            ));
         }
         let special = [self.tokenizer.bos_id, Some(self.tokenizer.eos_id), self.tokenizer.pad_id];
         if let Some(id) = special.into_iter().flatten().find(|&id| id as usize >= vocab) {
@@ -295,7 +300,8 @@ impl ShardRecord {
         let counts = [self.tokens, self.documents, self.text_bytes];
         if counts.iter().any(|&count| count > MAX_SHARD_COUNT) || self.documents == 0 || self.documents > self.tokens {
             return Err(format!(
-                "gives {name} {} documents, {} tokens and {} bytes, which cannot be", self.documents, self.tokens, self.text_bytes
+                "gives {name} {} documents, {} tokens and {} bytes, which cannot be",
+                self.documents, self.tokens, self.text_bytes
             ));
         }
         if !self.files.keys().map(String::as_str).eq(sorted_endings()) {

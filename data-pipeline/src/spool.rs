@@ -181,7 +181,8 @@ impl Spool {
         let bytes = File::open(dir.join(BYTES_FILE))?;
         let mut index = Vec::new();
         File::open(dir.join(INDEX_FILE))?.read_to_end(&mut index)?;
-        let changed = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} is not as it was written"));
+        let changed =
+            |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} is not as it was written"));
         if manifest.version != SPOOL_VERSION {
             return Err(changed(SPOOL_FILE));
         }

@@ -7,18 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use crate::card::CARD_FILE;
 use crate::dataset::DataError;
 use crate::manifest::{FileRecord, MANIFEST_FILE, Manifest, ShardRecord, TOKEN_BYTES_FILE, TOKENIZER_FOLDER};
 use crate::prepare::{INPUTS_FILE, QUARANTINE_FILE};
 use crate::shard::digest_of;
-use crate::shard::format::{ENDS, Dtype, ENDINGS, SIDECAR, TOKENS};
+use crate::shard::format::{Dtype, ENDINGS, ENDS, MEGATRON_INDEX, SIDECAR, TOKENS, megatron_index};
 use crate::shard::reader::{ShardReader, check_size};
 use crate::shard::sidecar::count_documents;
 use crate::stats::STATS_FILE;
 use crate::tokenizer::files::TOKENIZER_FILE;
 
 /// Files that `data prepare` writes beside those of the manifest.
-const COMPANIONS: [&str; 4] = [MANIFEST_FILE, STATS_FILE, INPUTS_FILE, QUARANTINE_FILE];
+const COMPANIONS: [&str; 5] = [MANIFEST_FILE, STATS_FILE, INPUTS_FILE, QUARANTINE_FILE, CARD_FILE];
 /// Tokens looked at between two looks at the stop flag.
 const TOKENS_PER_READ: usize = 1 << 18;
 
@@ -73,7 +74,8 @@ pub fn verify(dir: &Path, progress: &dyn Fn(VerifyProgress), stop: &AtomicBool) 
         }
     }
     problems.extend(check_tokenizer(dir, &manifest).err());
-    let damaged: BTreeSet<PathBuf> = problems.iter().filter_map(|problem| path_of(problem).map(Path::to_owned)).collect();
+    let damaged: BTreeSet<PathBuf> =
+        problems.iter().filter_map(|problem| path_of(problem).map(Path::to_owned)).collect();
     for record in &manifest.shards {
         report.documents += record.documents;
         report.tokens += record.tokens;
@@ -97,7 +99,8 @@ fn files_of(dir: &Path, manifest: &Manifest) -> Vec<(PathBuf, FileRecord)> {
         files.push((dir.join(TOKENIZER_FOLDER).join(name), record.clone()));
     }
     for shard in &manifest.shards {
-        let of_shard = |(ending, record): (&String, &FileRecord)| (dir.join(format!("{}.{ending}", shard.name)), record.clone());
+        let of_shard =
+            |(ending, record): (&String, &FileRecord)| (dir.join(format!("{}.{ending}", shard.name)), record.clone());
         files.extend(shard.files.iter().map(of_shard));
     }
     files
@@ -118,7 +121,9 @@ fn check_tokenizer(dir: &Path, manifest: &Manifest) -> Result<(), DataError> {
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         // Already reported as missing when the manifest names it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && manifest.tokenizer.files.contains_key(TOKENIZER_FILE) => {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && manifest.tokenizer.files.contains_key(TOKENIZER_FILE) =>
+        {
             return Ok(());
         }
         Err(error) => return Err(DataError::io(&path, "read")(error)),
@@ -146,7 +151,7 @@ fn check_shard(dir: &Path, record: &ShardRecord, manifest: &Manifest, stop: &Ato
 /// Both indices must bound the same documents.
 fn check_index(reader: &ShardReader, record: &ShardRecord, dtype: Dtype) -> Result<(), DataError> {
     let wrong = |ending: &str, reason: String| Err(DataError::Content { path: reader.path(ending), reason });
-    let path = reader.path(crate::shard::format::MEGATRON_INDEX);
+    let path = reader.path(MEGATRON_INDEX);
     let found = std::fs::read(&path).map_err(DataError::io(&path, "read"))?;
     let (mut lengths, mut start) = (Vec::new(), 0);
     for document in 0..record.documents {
@@ -158,14 +163,14 @@ fn check_index(reader: &ShardReader, record: &ShardRecord, dtype: Dtype) -> Resu
         start = end;
     }
     let (mut at, mut same) = (0, true);
-    crate::shard::format::megatron_index(dtype, &lengths, |bytes| {
+    megatron_index(dtype, &lengths, |bytes| {
         same &= found.get(at..at + bytes.len()) == Some(bytes);
         at += bytes.len();
     });
     if same && at == found.len() {
         return Ok(());
     }
-    wrong(crate::shard::format::MEGATRON_INDEX, "does not bound the same documents as the other index".to_owned())
+    wrong(MEGATRON_INDEX, "does not bound the same documents as the other index".to_owned())
 }
 
 /// Every token must be in the vocabulary, and every document must end as the manifest says.
@@ -217,7 +222,9 @@ fn surplus(dir: &Path, files: &[(PathBuf, FileRecord)]) -> Result<Vec<String>, D
         }
     }
     found.sort();
-    let warn = |path: &PathBuf| format!("{}: is not named by the manifest; remove it if nothing else needs it", path.display());
+    let warn = |path: &PathBuf| {
+        format!("{}: is not named by the manifest; remove it if nothing else needs it", path.display())
+    };
     Ok(found.iter().map(warn).collect())
 }
 

@@ -4,11 +4,14 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use data_pipeline::DataError;
 use data_pipeline::dataset::Dataset;
+use data_pipeline::loader::Loader;
 use data_pipeline::manifest::{FileRecord, Manifest};
+use data_pipeline::order::{MixtureSpec, Order};
 use data_pipeline::shard::format::Dtype;
 use data_pipeline::verify::{VerifyReport, verify};
 use support::{NEVER, dataset, tokenizer};
@@ -96,10 +99,12 @@ fn every_flipped_byte_is_found() {
 
 #[test]
 fn cut_grown_and_missing_files_are_refused_at_once() {
-    for name in ["shard-00001.bin", "shard-00001.idx", "shard-00001.bin.index", "shard-00001.parquet", "token_bytes.bin"] {
+    for name in
+        ["shard-00001.bin", "shard-00001.idx", "shard-00001.bin.index", "shard-00001.parquet", "token_bytes.bin"]
+    {
         let sound = sound();
         let len = std::fs::metadata(sound.data.join(name)).unwrap().len();
-        sound.edit(name, |bytes| drop(bytes.pop()));
+        sound.edit(name, |bytes| bytes.truncate(bytes.len() - 1));
         let expected = format!(
             "DIR/{name}: has {} bytes, the manifest says {len}; it was cut or replaced: copy it again, or prepare the data again",
             len - 1
@@ -133,7 +138,9 @@ fn all_damage_is_listed_not_only_the_first() {
 fn a_surplus_file_is_a_warning() {
     let sound = sound();
     std::fs::write(sound.data.join("shard-00099.bin"), "x").unwrap();
-    std::fs::write(sound.data.join("stats.json"), "{}").unwrap();
+    for companion in ["stats.json", "inputs.json", "quarantine.jsonl", "DATACARD.md"] {
+        std::fs::write(sound.data.join(companion), "{}").unwrap();
+    }
     let warnings: Vec<String> = sound.verify().unwrap().warnings.iter().map(|warning| sound.place(warning)).collect();
     assert_eq!(warnings, ["DIR/shard-00099.bin: is not named by the manifest; remove it if nothing else needs it"]);
 }
@@ -207,6 +214,31 @@ fn files_that_contradict_each_other_are_found_though_every_digest_is_right() {
     let other = std::fs::read(sound.data.join("shard-00001.parquet")).unwrap();
     sound.edit_consistently(4, "parquet", |bytes| *bytes = other);
     assert!(sound.verify().unwrap_err().contains(" rows, the shard has "));
+}
+
+#[test]
+fn reading_damaged_bounds_never_panics() {
+    let sound = sound();
+    let len = std::fs::metadata(sound.data.join("shard-00001.bin.index")).unwrap().len() as usize;
+    let mut opened = 0;
+    for at in 0..len {
+        sound.edit("shard-00001.bin.index", |bytes| bytes[at] ^= 0x55);
+        if let Ok(dataset) = Dataset::open(&sound.data) {
+            opened += 1;
+            for component in dataset.train() {
+                for row in 0..component.num_rows(30) {
+                    let window = component.row(row, 30).unwrap();
+                    assert!(window.ids.len() <= 31);
+                }
+                (0..component.num_documents()).for_each(|i| assert!(component.document(i).unwrap().len() < 10_000));
+            }
+            let dataset = Arc::new(dataset);
+            let order = Order::new(&dataset.streams(30), &MixtureSpec::default(), 100, 1).unwrap();
+            Loader::new(dataset, order, 30).rows(0..100).unwrap();
+        }
+        sound.edit("shard-00001.bin.index", |bytes| bytes[at] ^= 0x55);
+    }
+    assert!(opened > len / 2, "{opened} of {len}");
 }
 
 #[test]

@@ -89,9 +89,9 @@ fn text_files_are_cut_by_unit() {
 fn nested_fields_are_reached_with_dots() {
     let Some(dir) = formats() else { return };
     let path = dir.join("dolma.jsonl.gz");
-    let fields = FieldNames { licence: Some("metadata.licence".into()), id: Some("id".into()), ..FieldNames::default() };
-    let source =
-        SourceConfig { fields, lang: Some("ary_Latn".into()), ..SourceConfig::at(path.to_str().unwrap()) };
+    let fields =
+        FieldNames { licence: Some("metadata.licence".into()), id: Some("id".into()), ..FieldNames::default() };
+    let source = SourceConfig { fields, lang: Some("ary_Latn".into()), ..SourceConfig::at(path.to_str().unwrap()) };
     let (documents, summary) = read(source, &ReadOptions::default()).unwrap();
     assert_eq!(summary.rows, 500);
     assert!(documents.iter().all(|d| d.licence != "unknown" && d.lang == "ary_Latn"));

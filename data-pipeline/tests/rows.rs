@@ -98,7 +98,8 @@ fn an_epoch_predicts_every_token_but_first_ones_exactly_once() {
     for (number, component) in shared().validation().iter().enumerate() {
         let batch = loader(seq_len, 1, 0).validation_rows(number, 0..component.num_rows(seq_len)).unwrap();
         let predicted: Vec<i32> = batch.targets.iter().copied().filter(|&target| target >= 0).collect();
-        let expected: Vec<i32> = stream(component).iter().flat_map(|ids| ids[1..].iter().map(|&id| id as i32)).collect();
+        let expected: Vec<i32> =
+            stream(component).iter().flat_map(|ids| ids[1..].iter().map(|&id| id as i32)).collect();
         assert_eq!(predicted, expected);
         assert_eq!(batch.num_targets() as u64, component.num_tokens() - component.num_documents());
     }
@@ -162,7 +163,7 @@ fn documents_and_rows_can_be_looked_at() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn seeking_equals_iterating(seq_len in 1_usize..90, start in 0_u64..300, len in 0_u64..9, seed: u64) {

@@ -29,7 +29,8 @@ fn every_document_is_found_where_the_indices_say() {
     assert!(manifest.shards.len() > 4, "{} shards", manifest.shards.len());
     for shard in &manifest.shards {
         let file = |ending: &str| std::fs::read(data.join(format!("{}.{ending}", shard.name))).unwrap();
-        let tokens: Vec<u32> = file("bin").as_chunks::<2>().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect();
+        let tokens: Vec<u32> =
+            file("bin").as_chunks::<2>().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect();
         let ends: Vec<u64> = file("bin.index").as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
         let index = file("idx");
         let count = ends.len();
@@ -61,7 +62,10 @@ fn every_document_is_found_where_the_indices_say() {
 fn sizes_add_up_by_language_and_licence() {
     let dir = tempfile::tempdir().unwrap();
     let (manifest, tokenizer) = dataset(dir.path());
-    assert_eq!((manifest.tokenizer.bos_id, manifest.tokenizer.eos_id, manifest.tokenizer.pad_id), (Some(0), 1, Some(2)));
+    assert_eq!(
+        (manifest.tokenizer.bos_id, manifest.tokenizer.eos_id, manifest.tokenizer.pad_id),
+        (Some(0), 1, Some(2))
+    );
     assert_eq!(manifest.tokenizer.sha256, tokenizer.digest());
     assert_eq!((manifest.dtype, manifest.seed, manifest.config_digest.as_str()), (Dtype::Uint16, 5, "c0ffee"));
     assert_eq!(manifest.languages["ary_Latn"].documents, 97);
@@ -147,7 +151,9 @@ fn what_cannot_be_written_is_refused() {
     let endless = Tokenizer::open(&dir.path().join("tokenizer")).unwrap();
     let message = try_write(&dir.path().join("c"), &groups(), &endless, 400).unwrap_err().to_string();
     assert!(
-        message.ends_with("tokenizer.json: names no end-of-text token; put a tokenizer_config.json with `eos_token` beside it"),
+        message.ends_with(
+            "tokenizer.json: names no end-of-text token; put a tokenizer_config.json with `eos_token` beside it"
+        ),
         "{message}"
     );
 }
@@ -171,7 +177,8 @@ fn a_stop_leaves_no_manifest_and_progress_is_told() {
     let (result, manifest) = write("a", &AtomicBool::new(true), &|_| {});
     assert!(matches!(result, Err(DataError::Stopped)) && !manifest);
     let seen = std::cell::RefCell::new(Vec::new());
-    let (result, _) = write("b", &AtomicBool::new(false), &|progress| seen.borrow_mut().push(progress.counts.documents));
+    let (result, _) =
+        write("b", &AtomicBool::new(false), &|progress| seen.borrow_mut().push(progress.counts.documents));
     assert_eq!(*seen.borrow(), [40, 130, 137, 146]);
     assert_eq!(result.unwrap().licences.len(), 2);
 }

@@ -158,13 +158,18 @@ fn files_that_are_no_tokenizer_are_refused() {
         "DIR/tokenizer.json: its BPE drops merges at random (`dropout`), so the same text has many encodings; \
          use a byte-level or SentencePiece BPE or Unigram tokenizer"
     );
-    let wordlevel = r#"{"version":"1.0","added_tokens":[],"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#;
+    let wordlevel =
+        r#"{"version":"1.0","added_tokens":[],"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#;
     assert_eq!(
         open(wordlevel.as_bytes()),
         "DIR/tokenizer.json: a word list cannot spell unknown words; use a byte-level or SentencePiece BPE or Unigram tokenizer"
     );
     let far = good.replace("\"<|pad|>\": 2,", "\"<|pad|>\": 4000000000,");
-    assert!(open(far.as_bytes()).contains("id 4000000000 is far outside a vocabulary of 300"), "{}", open(far.as_bytes()));
+    assert!(
+        open(far.as_bytes()).contains("id 4000000000 is far outside a vocabulary of 300"),
+        "{}",
+        open(far.as_bytes())
+    );
     std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"eos_token": "<|done|>"}"#).unwrap();
     assert_eq!(
         open(good.as_bytes()),
@@ -203,7 +208,7 @@ fn ids_outside_the_vocabulary_are_errors() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_text_comes_back(texts in proptest::collection::vec("(\\PC|[ء-ي ]|[a-z0-9 ]|\\s|[ⴰ-ⵥ]|<\\|pad\\|>){0,60}", 1..4)) {
         static TOKENIZER: std::sync::OnceLock<Tokenizer> = std::sync::OnceLock::new();

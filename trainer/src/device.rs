@@ -157,22 +157,28 @@ fn open_cpu() -> Opened {
     }
 }
 
+/// Finds the GPU and lets it compute.
 fn open_gpu(wanted: DeviceChoice) -> Result<Opened, DeviceError> {
-    let opened: Opened = match wanted {
-        #[cfg(feature = "cuda")]
-        DeviceChoice::Cuda(index) => find_cuda(wanted, index)?,
-        #[cfg(feature = "rocm")]
-        DeviceChoice::Rocm(index) => find_rocm(wanted, index)?,
-        #[cfg(feature = "wgpu")]
-        DeviceChoice::Wgpu(index) => find_wgpu(wanted, index)?,
-        _ => return Err(DeviceError::NoSuchDevice { wanted, found: Vec::new() }),
-    };
+    let opened = find_gpu(wanted)?;
     match add_four_numbers(&opened.device) {
         Ok(()) => Ok(opened),
         Err(reason) => {
             let reason = [vec![reason], opened.notes].concat().join("; ");
             Err(DeviceError::NoAnswer { wanted, name: opened.name, reason })
         }
+    }
+}
+
+/// Finds the GPU among those that exist, without computing; no GPU for a choice that is not built in.
+fn find_gpu(wanted: DeviceChoice) -> Result<Opened, DeviceError> {
+    match wanted {
+        #[cfg(feature = "cuda")]
+        DeviceChoice::Cuda(index) => find_cuda(wanted, index),
+        #[cfg(feature = "rocm")]
+        DeviceChoice::Rocm(index) => find_rocm(wanted, index),
+        #[cfg(feature = "wgpu")]
+        DeviceChoice::Wgpu(index) => find_wgpu(wanted, index),
+        _ => Err(DeviceError::NoSuchDevice { wanted, found: Vec::new() }),
     }
 }
 

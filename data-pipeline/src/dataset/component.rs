@@ -60,7 +60,7 @@ impl Component {
     /// Adds a shard to the component it belongs to, or begins one.
     pub(super) fn place(components: &mut Vec<Self>, record: &ShardRecord, reader: ShardReader, filler: u32) {
         let of = |c: &Self| c.lang == record.lang && c.source == record.source;
-        if !components.iter().any(of) {
+        let at = components.iter().position(of).unwrap_or_else(|| {
             components.push(Self {
                 split: record.split,
                 lang: record.lang.clone(),
@@ -69,12 +69,12 @@ impl Component {
                 counts: Counts::default(),
                 filler,
             });
-        }
-        for component in components.iter_mut().filter(|c| of(c)) {
+            components.len() - 1
+        });
+        if let Some(component) = components.get_mut(at) {
             let Counts { tokens, documents, .. } = component.counts;
             component.counts.add(record.counts());
             component.shards.push(Placed { first_token: tokens, first_document: documents, reader });
-            return;
         }
     }
 

@@ -155,7 +155,9 @@ pub enum DataError {
         tokenizer: PathBuf,
     },
     /// A document whose length the index cannot hold.
-    #[error("document {id} has {tokens} tokens, a shard's index holds at most 2147483647; split it before it is prepared")]
+    #[error(
+        "document {id} has {tokens} tokens, a shard's index holds at most 2147483647; split it before it is prepared"
+    )]
     DocumentTooLong {
         /// Its identifier.
         id: String,

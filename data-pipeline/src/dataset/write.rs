@@ -255,7 +255,8 @@ fn copy_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<BTreeMap<String, 
     std::fs::create_dir(&folder).map_err(DataError::io(&folder, "created"))?;
     let mut files = BTreeMap::new();
     let from = tokenizer.path().parent().unwrap_or_else(|| Path::new("."));
-    let companions = TOKENIZER_COMPANIONS.iter().map(|name| (*name, from.join(name))).filter(|(_, path)| path.is_file());
+    let companions =
+        TOKENIZER_COMPANIONS.iter().map(|name| (*name, from.join(name))).filter(|(_, path)| path.is_file());
     for (name, path) in std::iter::once((TOKENIZER_FILE, tokenizer.path().to_owned())).chain(companions) {
         let bytes = std::fs::read(&path).map_err(DataError::io(&path, "read"))?;
         files.insert(name.to_owned(), write_file(&folder.join(name), &bytes)?);

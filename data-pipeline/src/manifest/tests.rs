@@ -80,7 +80,8 @@ fn other_versions_and_other_files_are_refused() {
 
 #[test]
 fn contradictions_and_names_that_lead_outside_are_refused() {
-    let breaks: [(&str, fn(&mut Manifest)); 10] = [
+    type Break = fn(&mut Manifest);
+    let breaks: [(&str, Break); 10] = [
         ("uint32, which a vocabulary of 300", |m| m.dtype = Dtype::Uint32),
         ("special token 300, outside", |m| m.tokenizer.eos_id = 300),
         ("token_bytes.bin of 7 bytes, expected 600", |m| m.token_bytes.bytes = 7),

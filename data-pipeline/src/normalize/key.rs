@@ -15,6 +15,7 @@ const MAX_LETTER_RUN: usize = 2;
 /// else (`...`, `***`) is its own key, so that such texts are not all duplicates of each other. Idempotent.
 pub fn key_form(text: &str, out: &mut String) {
     out.clear();
+    out.reserve(text.len());
     let mut writer = Writer { out, space_due: false, last: ' ', run: 0 };
     let mut chars = text.chars().peekable();
     let mut segment = String::new();
@@ -172,11 +173,25 @@ const fn fold_arabic(c: char) -> char {
         '\u{660}'..='\u{669}' => (b'0' + (c as u32 - 0x660) as u8) as char,
         '\u{6f0}'..='\u{6f9}' => (b'0' + (c as u32 - 0x6f0) as u8) as char,
         // Punctuation.
-        '\u{609}' | '\u{60a}' | '\u{60c}' | '\u{60d}' | '\u{61b}' | '\u{61d}'..='\u{61f}'
-        | '\u{66a}'..='\u{66d}' | '\u{6d4}' => ' ',
+        '\u{609}'
+        | '\u{60a}'
+        | '\u{60c}'
+        | '\u{60d}'
+        | '\u{61b}'
+        | '\u{61d}'..='\u{61f}'
+        | '\u{66a}'..='\u{66d}'
+        | '\u{6d4}' => ' ',
         // Vowel signs and other marks, the Arabic letter mark, the tatweel.
-        '\u{610}'..='\u{61a}' | '\u{61c}' | '\u{640}' | '\u{64b}'..='\u{65f}' | '\u{670}'
-        | '\u{6d6}'..='\u{6dc}' | '\u{6df}'..='\u{6e4}' | '\u{6e7}' | '\u{6e8}' | '\u{6ea}'..='\u{6ed}' => DROP,
+        '\u{610}'..='\u{61a}'
+        | '\u{61c}'
+        | '\u{640}'
+        | '\u{64b}'..='\u{65f}'
+        | '\u{670}'
+        | '\u{6d6}'..='\u{6dc}'
+        | '\u{6df}'..='\u{6e4}'
+        | '\u{6e7}'
+        | '\u{6e8}'
+        | '\u{6ea}'..='\u{6ed}' => DROP,
         c => c,
     }
 }

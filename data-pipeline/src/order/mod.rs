@@ -147,7 +147,8 @@ fn largest_remainder(shares: &[f64], total: u64) -> Vec<u64> {
     let exact: Vec<f64> = shares.iter().map(|share| share * total as f64).collect();
     let mut quotas: Vec<u64> = exact.iter().map(|x| x.floor() as u64).collect();
     let mut by_remainder: Vec<usize> = (0..shares.len()).filter(|&i| shares[i] > 0.0).collect();
-    by_remainder.sort_by(|&a, &b| (exact[b] - exact[b].floor()).total_cmp(&(exact[a] - exact[a].floor())).then(a.cmp(&b)));
+    by_remainder
+        .sort_by(|&a, &b| (exact[b] - exact[b].floor()).total_cmp(&(exact[a] - exact[a].floor())).then(a.cmp(&b)));
     let left = total.saturating_sub(quotas.iter().sum());
     for &i in by_remainder.iter().cycle().take(left as usize) {
         quotas[i] += 1;

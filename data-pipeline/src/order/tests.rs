@@ -47,7 +47,10 @@ fn temperature_moves_languages_between_natural_and_equal_shares() {
 fn weights_multiply_by_language_source_and_pair() {
     let streams = [stream("ary_Arab", "a", 100), stream("ary_Latn", "a", 100), stream("ary_Latn", "b", 100)];
     near(&shares(&streams, &spec(1.0, &[("ary_Latn", 2.0)], f64::INFINITY)), &[0.2, 0.4, 0.4]);
-    near(&shares(&streams, &spec(1.0, &[("*/a", 0.5), ("ary_Latn/a", 4.0)], f64::INFINITY)), &[1. / 7., 4. / 7., 2. / 7.]);
+    near(
+        &shares(&streams, &spec(1.0, &[("*/a", 0.5), ("ary_Latn/a", 4.0)], f64::INFINITY)),
+        &[1. / 7., 4. / 7., 2. / 7.],
+    );
     near(&shares(&streams, &spec(1.0, &[("*/a", 0.0)], f64::INFINITY)), &[0.0, 0.0, 1.0]);
 }
 
@@ -135,7 +138,7 @@ fn the_order_is_fixed_for_ever() {
     assert_eq!(rows, GOLDEN, "a change here reorders the data of every resumed run");
 }
 
-const GOLDEN: [(usize, u64); 6] = [(0, 0); 6];
+const GOLDEN: [(usize, u64); 6] = [(0, 15), (1, 17), (0, 36), (0, 27), (1, 3), (0, 12)];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]

@@ -11,8 +11,8 @@ use crate::document::{DOCUMENT_ID_BYTES, document_id, language_label};
 use crate::licence::{LicenceGate, Verdict};
 use crate::normalize::Normalize;
 use crate::source::discover::InputFile;
-use crate::stats::count_words;
 use crate::source::{Chunk, Fields, Place, Reason, Reject, Slot, Value, excerpt, lines, parse_line};
+use crate::stats::count_words;
 
 /// Language label of records that could not be read far enough to know.
 pub(crate) const UNKNOWN_LANGUAGE: &str = "und_Zzzz";

@@ -35,12 +35,12 @@ pub(super) fn encode(
         let (bytes, rows) = (progress.counts.text_bytes, progress.counts.documents);
         observe(&PrepareEvent::Progress { stage, bytes, rows });
     };
-    let manifest = write_dataset(dir, groups(spool, config.seed), tokenizer, &meta, &progress, stop).map_err(|error| {
-        match error {
+    let manifest = write_dataset(dir, groups(spool, config.seed), tokenizer, &meta, &progress, stop).map_err(
+        |error| match error {
             DataError::Stopped => PrepareError::Interrupted { stage: stage.name() },
             error => error.into(),
-        }
-    })?;
+        },
+    )?;
     let stats = complete(spool, &manifest)?;
     observe(&PrepareEvent::StageFinished { stage, reused: false });
     Ok((manifest, stats))
@@ -79,9 +79,8 @@ fn complete(spool: &Spool, manifest: &Manifest) -> Result<Stats, PrepareError> {
     stats.components.sort_by(|a, b| (&a.lang, &a.source).cmp(&(&b.lang, &b.source)));
     let mut written = 0;
     for component in &mut stats.components {
-        let of_component = |shard: &&crate::manifest::ShardRecord| {
-            shard.lang == component.lang && shard.source == component.source
-        };
+        let of_component =
+            |shard: &&crate::manifest::ShardRecord| shard.lang == component.lang && shard.source == component.source;
         for shard in manifest.shards.iter().filter(of_component) {
             written += shard.documents;
             match shard.split {

@@ -47,8 +47,7 @@ struct Fingerprint<'a> {
 /// Modification time in nanoseconds since 1970; 0 where the system has none.
 fn modified_ns(path: &Path) -> Result<u64, PrepareError> {
     let metadata = std::fs::metadata(path);
-    let metadata =
-        metadata.map_err(|source| SourceError::Io { path: path.to_owned(), action: "opened", source })?;
+    let metadata = metadata.map_err(|source| SourceError::Io { path: path.to_owned(), action: "opened", source })?;
     let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     Ok(since.and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0))
 }

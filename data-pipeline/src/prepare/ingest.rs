@@ -325,9 +325,7 @@ impl<'a> Collector<'a> {
         }
         let Some(damage) = end.damage else { return Ok(()) };
         let damage = match damage {
-            SourceError::Damaged { path, byte, what, .. } => {
-                SourceError::Damaged { path, byte, what, rows: file.rows }
-            }
+            SourceError::Damaged { path, byte, what, .. } => SourceError::Damaged { path, byte, what, rows: file.rows },
             other => return Err(other.into()),
         };
         if self.config.on_damage == OnDamage::Error {

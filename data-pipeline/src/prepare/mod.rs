@@ -136,12 +136,7 @@ impl Run<'_> {
     }
 
     /// Writes everything that a dataset folder holds.
-    fn write(
-        &self,
-        spool: &Spool,
-        trained: Option<&Tokenizer>,
-        dir: &Path,
-    ) -> Result<(Manifest, Stats), PrepareError> {
+    fn write(&self, spool: &Spool, trained: Option<&Tokenizer>, dir: &Path) -> Result<(Manifest, Stats), PrepareError> {
         let Some(tokenizer) = trained.or(self.given) else { return Err(TokenizerError::NoText.into()) };
         let (manifest, stats) = encode::encode(self.config, spool, tokenizer, dir, self.observe, self.stop)?;
         let mut json = serde_json::to_vec_pretty(&stats).unwrap_or_default();

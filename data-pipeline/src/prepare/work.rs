@@ -35,9 +35,7 @@ impl WorkDir {
         match lock.try_lock() {
             Ok(()) => Ok(WorkDir { output: output.to_owned(), parent, path, created, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(PrepareError::Busy { dir: output.to_owned() }),
-            Err(TryLockError::Error(source)) => {
-                Err(PrepareError::Io { path: lock_path, action: "locked", source })
-            }
+            Err(TryLockError::Error(source)) => Err(PrepareError::Io { path: lock_path, action: "locked", source }),
         }
     }
 

@@ -143,7 +143,11 @@ pub fn check_megatron_header(bytes: &[u8], dtype: Dtype, documents: u64) -> Resu
     }
     let code = rest.get(8).copied().unwrap_or(0);
     if code != dtype.megatron_code() {
-        return Err(format!("has tokens of type {code}, the manifest says {} (type {})", dtype.name(), dtype.megatron_code()));
+        return Err(format!(
+            "has tokens of type {code}, the manifest says {} (type {})",
+            dtype.name(),
+            dtype.megatron_code()
+        ));
     }
     for (what, at, expected) in [("sequences", 9, documents), ("document bounds", 17, documents + 1)] {
         let found = u64_at(at)?;
@@ -177,11 +181,9 @@ mod tests {
     fn headers_that_differ_say_how() {
         let mut bytes = Vec::new();
         megatron_index(Dtype::Uint16, &[3, 2], |part| bytes.extend_from_slice(part));
-        let check = |bytes: &[u8], dtype, documents| check_megatron_header(bytes, dtype, documents).err().unwrap_or_default();
-        assert_eq!(
-            check(&bytes, Dtype::Uint32, 2),
-            "has tokens of type 8, the manifest says uint32 (type 4)"
-        );
+        let check =
+            |bytes: &[u8], dtype, documents| check_megatron_header(bytes, dtype, documents).err().unwrap_or_default();
+        assert_eq!(check(&bytes, Dtype::Uint32, 2), "has tokens of type 8, the manifest says uint32 (type 4)");
         assert_eq!(check(&bytes, Dtype::Uint16, 3), "lists 2 sequences, expected 3");
         assert_eq!(check(b"MMIDIDX", Dtype::Uint16, 2), "is no Megatron index (it does not begin with MMIDIDX)");
         assert_eq!(check(&bytes[..30], Dtype::Uint16, 2), "ends inside its header");

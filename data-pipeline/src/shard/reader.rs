@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use super::format::{self, Dtype, ENDS, END_BYTES, ENDINGS, MEGATRON_HEADER_BYTES, MEGATRON_INDEX, SIDECAR, TOKENS};
+use super::format::{self, Dtype, END_BYTES, ENDINGS, ENDS, MEGATRON_HEADER_BYTES, MEGATRON_INDEX, SIDECAR, TOKENS};
 use crate::dataset::DataError;
 use crate::manifest::ShardRecord;
 

@@ -89,7 +89,8 @@ impl SidecarWriter {
             .set_compression(Compression::ZSTD(level))
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .build();
-        let table = SerializedFileWriter::new(DigestedFile::create(path)?, schema, Arc::new(properties)).map_err(failed)?;
+        let table =
+            SerializedFileWriter::new(DigestedFile::create(path)?, schema, Arc::new(properties)).map_err(failed)?;
         Ok(Self { path: path.to_owned(), table, columns: Columns::default() })
     }
 
@@ -121,7 +122,6 @@ impl SidecarWriter {
     /// Makes the file durable.
     pub fn finish(mut self) -> Result<FileRecord, DataError> {
         self.flush()?;
-        self.table.finish().map_err(|error| failure(&self.path, "written", &error))?;
         self.table.into_inner().map_err(|error| failure(&self.path, "written", &error))?.finish()
     }
 }
@@ -231,7 +231,7 @@ mod tests {
             lang: "zgh_Tfng".into(),
             source: "s".into(),
             licence: "MIT".into(),
-            url: (i % 2 == 0).then(|| format!("https://example.org/{i}")),
+            url: i.is_multiple_of(2).then(|| format!("https://example.org/{i}")),
         }
     }
 
@@ -252,7 +252,10 @@ mod tests {
         for (i, facts) in (first..).zip(&facts) {
             let document = document(i);
             assert_eq!((&facts.id, &facts.lang, &facts.url), (&document.id, &document.lang, &document.url));
-            assert_eq!((facts.text_bytes, facts.tokens, facts.quality), (document.text.len() as u64, i as u64 + 2, None));
+            assert_eq!(
+                (facts.text_bytes, facts.tokens, facts.quality),
+                (document.text.len() as u64, i as u64 + 2, None)
+            );
         }
         assert_eq!(read_facts(&path, count as u64 - 1, 9).unwrap().len(), 1);
         assert_eq!(read_facts(&path, count as u64, 9).unwrap(), []);

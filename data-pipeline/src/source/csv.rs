@@ -69,9 +69,8 @@ impl RecordCutter {
             Cut::End => return Ok(cutter),
         };
         cutter.columns = cutter.record.fields;
-        let names: Vec<String> = (0..cutter.columns)
-            .map(|i| String::from_utf8_lossy(cutter.record.field(i)).trim().to_owned())
-            .collect();
+        let names: Vec<String> =
+            (0..cutter.columns).map(|i| String::from_utf8_lossy(cutter.record.field(i)).trim().to_owned()).collect();
         for wanted in wanted {
             match names.iter().position(|name| *name == wanted.name) {
                 Some(column) => cutter.mapping.push((wanted.slot, column)),

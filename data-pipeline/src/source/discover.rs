@@ -143,10 +143,8 @@ fn expand(source: &SourceConfig) -> Result<Found, SourceError> {
         })?;
         if entry.is_dir() { walk(&entry, 0, &mut paths)? } else { _ = paths.insert(entry) }
     }
-    let root = path
-        .components()
-        .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']))
-        .collect();
+    let root =
+        path.components().take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '['])).collect();
     Ok(Found { paths, root, single: false })
 }
 

@@ -1,9 +1,9 @@
 //! Owns reading a list of files as one sequence of chunks; never interprets a row.
 
+use super::csv::RecordCutter;
 use super::discover::{InputFile, Layout};
 use super::encoding;
 use super::error::SourceError;
-use super::csv::RecordCutter;
 use super::jsonl::LineCutter;
 use super::parquet::TableReader;
 use super::row::Chunk;

@@ -19,6 +19,6 @@ mod window;
 pub use error::SourceError;
 pub(crate) use feed::{Feed, FileEnd, Item};
 pub(crate) use jsonl::{lines, parse_line};
-pub(crate) use stream::digest_file;
 pub use row::Reason;
 pub(crate) use row::{Chunk, Fields, Place, Reject, Slot, Value, excerpt};
+pub(crate) use stream::digest_file;

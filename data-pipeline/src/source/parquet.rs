@@ -56,8 +56,12 @@ impl TableReader {
         let io_error = |source| SourceError::Io { path: path.to_owned(), action: "opened", source };
         let file = File::open(path).map_err(io_error)?;
         let stored_bytes = file.metadata().map_err(io_error)?.len();
-        let file = fenced(|| SerializedFileReader::new(file))
-            .map_err(|what| SourceError::Damaged { path: path.to_owned(), byte: stored_bytes, what, rows: 0 })?;
+        let file = fenced(|| SerializedFileReader::new(file)).map_err(|what| SourceError::Damaged {
+            path: path.to_owned(),
+            byte: stored_bytes,
+            what,
+            rows: 0,
+        })?;
         let columns = columns(path, &file, wanted)?;
         Ok(TableReader {
             path: path.to_owned(),
@@ -208,11 +212,7 @@ fn fenced<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String
     }
 }
 
-fn columns(
-    path: &Path,
-    file: &SerializedFileReader<File>,
-    wanted: &[Wanted],
-) -> Result<Vec<Column>, SourceError> {
+fn columns(path: &Path, file: &SerializedFileReader<File>, wanted: &[Wanted]) -> Result<Vec<Column>, SourceError> {
     let schema = file.metadata().file_metadata().schema_descr();
     let names: Vec<String> = schema.columns().iter().map(|column| column.path().string()).collect();
     let mut found = Vec::new();

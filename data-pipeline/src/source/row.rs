@@ -215,7 +215,6 @@ impl RowChunk {
         self.rows.is_empty() && self.rejects.is_empty()
     }
 
-
     /// Opens a row; [`RowChunk::value`] adds to the last one opened.
     pub fn open_row(&mut self, place: Place) {
         self.rows.push(RowRef { place, spans: [None; NUM_FIELDS] });

@@ -68,8 +68,7 @@ impl ByteStream {
     pub fn open(path: &Path, compression: Compression, limits: &Limits) -> Result<ByteStream, SourceError> {
         let io_error = |source| SourceError::Io { path: path.to_owned(), action: "opened", source };
         let file = File::open(path).map_err(io_error)?;
-        let stored =
-            Arc::new(Mutex::new(Stored { file, bytes: 0, hasher: blake3::Hasher::new(), failure: None }));
+        let stored = Arc::new(Mutex::new(Stored { file, bytes: 0, hasher: blake3::Hasher::new(), failure: None }));
         let raw = io::BufReader::with_capacity(READ_BYTES, StoredReader(Arc::clone(&stored)));
         let decoder: Box<dyn Read + Send> = match compression {
             Compression::None => Box::new(StoredReader(Arc::clone(&stored))),

@@ -44,8 +44,7 @@ impl UnitCutter {
         let place = Place { row: self.rows + 1, byte: Some(self.window.offset()) };
         self.rows += 1;
         let Some((length, whole)) = self.find_end() else {
-            let reject =
-                Reject { place, reason: Reason::RecordTooLarge, excerpt: excerpt(self.window.data()) };
+            let reject = Reject { place, reason: Reason::RecordTooLarge, excerpt: excerpt(self.window.data()) };
             chunk.rejects.push(reject);
             self.skip_unit();
             return true;

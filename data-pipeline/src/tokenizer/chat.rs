@@ -11,7 +11,7 @@ mod python_json;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
@@ -172,12 +172,12 @@ impl ChatTemplate {
     }
 }
 
-fn read_template(path: &PathBuf) -> Result<Option<String>, ChatError> {
+fn read_template(path: &Path) -> Result<Option<String>, ChatError> {
     if !path.is_file() {
         return Ok(None);
     }
     let malformed = |error: std::string::FromUtf8Error| TokenizerError::Malformed {
-        path: path.clone(),
+        path: path.to_owned(),
         reason: format!("is not UTF-8 ({error})"),
     };
     Ok(Some(String::from_utf8(open::read_limited(path)?).map_err(malformed)?))

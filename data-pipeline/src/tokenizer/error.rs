@@ -84,7 +84,9 @@ pub enum TokenizerError {
         rule: String,
     },
     /// Nothing to learn from.
-    #[error("the tokenizer has no text to learn from; add sources, or give `tokenizer.path` instead of `tokenizer.train`")]
+    #[error(
+        "the tokenizer has no text to learn from; add sources, or give `tokenizer.path` instead of `tokenizer.train`"
+    )]
     NoText,
     /// The stop flag was raised.
     #[error("tokenizer training was stopped; run the same command again")]

@@ -1,8 +1,9 @@
 //! Owns learning byte-pair merges from word counts (Sennrich, Haddow and Birch 2016); never touches text or files.
 //!
-//! The `tokenizers` crate trains too, but counts pairs in 32 bits and lets hash order decide between entries of its queue
-//! that compare equal. Here counts have 64 bits, every choice is the largest count and then the smallest pair of ids, and
-//! the result is a function of the counts alone.
+//! The trainer of the `tokenizers` crate gives the same merges (a test compares them), but it counts pairs in 32 bits,
+//! wants every repeat of a document as text, and walks hash maps whose order changes from run to run. Here counts have 64
+//! bits and weigh a word as often as the sample wants it, and every choice is the largest count and then the smallest
+//! pair of ids, so that the result is a function of the counts alone.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -58,7 +59,7 @@ pub(crate) fn learn(task: Task<'_>) -> Option<Learned> {
     let mut learner = Learner::new(task.words);
     let mut merges = Vec::new();
     while pieces.len() < task.vocab_size {
-        if merges.len() % MERGES_PER_REPORT == 0 {
+        if merges.len().is_multiple_of(MERGES_PER_REPORT) {
             (task.progress)(pieces.len());
             if task.stop.load(Ordering::Relaxed) {
                 return None;

@@ -20,8 +20,8 @@ pub use self::alphabet::Spelling;
 pub use self::error::TokenizerError;
 pub use self::open::MAX_TOKENIZER_BYTES;
 pub use self::train::{
-    MAX_REPEATS, MAX_SAMPLE_BYTES, MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, SampledLanguage, TokenizerTrainer, TrainConfig, TrainReport,
-    Trained,
+    MAX_REPEATS, MAX_SAMPLE_BYTES, MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, SampledLanguage, TokenizerTrainer, TrainConfig,
+    TrainReport, Trained,
 };
 pub use self::words::DocumentEncoder;
 
@@ -133,7 +133,8 @@ impl Tokenizer {
         self.roles.unknown
     }
 
-    /// UTF-8 bytes that each id stands for, `[vocab_size]`; 0 for special tokens and unused ids.
+    /// UTF-8 bytes that each id stands for, `[vocab_size]`; 0 for special tokens and unused ids. SentencePiece tokenizers
+    /// that put `▁` before a text count one byte a document that is not in it.
     pub fn token_bytes(&self) -> Vec<u16> {
         let added = self.library.get_added_tokens_decoder();
         let bytes = |id: u32| match added.get(&id) {

@@ -22,8 +22,8 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer, TokenizerError> {
     let path = if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.to_owned() };
     let bytes = read_limited(&path)?;
     let malformed = |reason: String| TokenizerError::Malformed { path: path.clone(), reason };
-    let mut library = fenced("read", || tokenizers::Tokenizer::from_bytes(&bytes))
-        .map_err(|error| malformed(reason_of(error)))?;
+    let mut library =
+        fenced("read", || tokenizers::Tokenizer::from_bytes(&bytes)).map_err(|error| malformed(reason_of(error)))?;
     // Saved cutting or filling lengths belong to someone else's batches.
     library.with_padding(None);
     library.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
@@ -46,7 +46,8 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer, TokenizerError> {
         path: path.clone(),
     };
     let (with, without) = (tokenizer.encode("a", true)?, tokenizer.encode("a", false)?);
-    tokenizer.begins_with_bos = roles.bos.is_some() && with.first() == roles.bos.as_ref() && with.first() != without.first();
+    tokenizer.begins_with_bos =
+        roles.bos.is_some() && with.first() == roles.bos.as_ref() && with.first() != without.first();
     Ok(tokenizer)
 }
 
@@ -103,7 +104,11 @@ fn vocab_size(library: &tokenizers::Tokenizer) -> Result<usize, String> {
     let largest = vocabulary.values().max().ok_or("its vocabulary is empty")?;
     let size = *largest as usize + 1;
     let limit = 2 * vocabulary.len() + 1024;
-    if size > limit { Err(format!("id {largest} is far outside a vocabulary of {}", vocabulary.len())) } else { Ok(size) }
+    if size > limit {
+        Err(format!("id {largest} is far outside a vocabulary of {}", vocabulary.len()))
+    } else {
+        Ok(size)
+    }
 }
 
 fn unknown_of(library: &tokenizers::Tokenizer) -> Option<u32> {

@@ -69,7 +69,9 @@ fn ranges_of(property: &str) -> Vec<(char, char)> {
     use regex_syntax::hir::{Class as HirClass, HirKind};
     // The four properties are constants; the tests compare every one of their characters with the pattern.
     match regex_syntax::parse(property).map(regex_syntax::hir::Hir::into_kind) {
-        Ok(HirKind::Class(HirClass::Unicode(class))) => class.iter().map(|range| (range.start(), range.end())).collect(),
+        Ok(HirKind::Class(HirClass::Unicode(class))) => {
+            class.iter().map(|range| (range.start(), range.end())).collect()
+        }
         _ => Vec::new(),
     }
 }

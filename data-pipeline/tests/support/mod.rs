@@ -26,7 +26,7 @@ pub fn shared(name: &str) -> Option<PathBuf> {
 pub fn document(lang: &str, source: &str, text: &str) -> Document {
     let id = id_to_hex(&document_id(source, text));
     let licence = if source == "b" { "MIT" } else { "CC0-1.0" };
-    let url = (text.len() % 2 == 0).then(|| format!("https://example.org/{id}"));
+    let url = text.len().is_multiple_of(2).then(|| format!("https://example.org/{id}"));
     Document { id, text: text.into(), lang: lang.into(), source: source.into(), licence: licence.into(), url }
 }
 
@@ -92,7 +92,12 @@ pub fn meta(max_shard_tokens: u64) -> DatasetMeta {
     DatasetMeta { config_digest: "c0ffee".into(), seed: 5, max_shard_tokens }
 }
 
-pub fn try_write(dir: &Path, groups: &Groups, tokenizer: &Tokenizer, max_shard_tokens: u64) -> Result<Manifest, DataError> {
+pub fn try_write(
+    dir: &Path,
+    groups: &Groups,
+    tokenizer: &Tokenizer,
+    max_shard_tokens: u64,
+) -> Result<Manifest, DataError> {
     std::fs::create_dir_all(dir).unwrap();
     let groups = groups.iter().map(|(split, lang, source, documents)| Group {
         split: *split,
@@ -115,7 +120,11 @@ pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            files.extend(contents(&path).into_iter().map(|(name, bytes)| (Path::new(path.file_name().unwrap()).join(name), bytes)));
+            files.extend(
+                contents(&path)
+                    .into_iter()
+                    .map(|(name, bytes)| (Path::new(path.file_name().unwrap()).join(name), bytes)),
+            );
         } else {
             files.insert(PathBuf::from(path.file_name().unwrap()), std::fs::read(&path).unwrap());
         }

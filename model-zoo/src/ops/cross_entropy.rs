@@ -186,7 +186,7 @@ impl<'a> Problem<'a> {
             let at_target = logits[target];
             let top = max(isa, logits);
             let sum = if slopes { exp_in_place(isa, logits, top) } else { sum_exp(isa, logits, top) };
-            // The difference of the logits is taken first: near a certain prediction it cancels what the logarithm adds.
+            // In f64: for a nearly certain prediction the logarithm and the difference of the logits nearly cancel.
             let value = f64::from(sum).ln() - (f64::from(at_target) - f64::from(top));
             for loss in loss {
                 *loss = value as f32;

@@ -1,4 +1,4 @@
-//! Owns working memory of kernels that outlives no call: aligned, unzeroed, reused by the thread; never touches tensors.
+//! Owns working memory of kernels: aligned, unzeroed, kept by its thread for the next call; never touches tensors.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -14,6 +14,9 @@ impl Line {
 
 /// Buffers that a thread keeps for its next kernel. More would hold memory that no kernel needs at one time.
 const KEPT: usize = 6;
+
+/// Lines of a buffer that is worth no thought: 64 KiB.
+const SMALL: usize = 1 << 10;
 
 thread_local! {
     static KEPT_BUFFERS: RefCell<Vec<Vec<MaybeUninit<Line>>>> = const { RefCell::new(Vec::new()) };
@@ -33,7 +36,8 @@ impl Scratch {
             return Self { lines: Vec::new(), len };
         }
         let reused = KEPT_BUFFERS.with_borrow_mut(|kept| {
-            let fits = (0..kept.len()).filter(|&i| kept[i].capacity() >= needed);
+            // A small request must not occupy a large buffer that the next request would need.
+            let fits = (0..kept.len()).filter(|&i| (needed..=4 * needed + SMALL).contains(&kept[i].capacity()));
             let best = fits.min_by_key(|&i| kept[i].capacity());
             match best {
                 Some(i) => Some(kept.swap_remove(i)),

@@ -1,4 +1,4 @@
-//! Owns the choice of instruction set at run time and the vectorised loops over slices; never touches tensors or threads.
+//! Owns the choice of instruction set at run time and the vectorised loops over slices; never touches tensors.
 //!
 //! A loop is written once, as plain Rust over lanes, and compiled for every instruction set by [`multiversion!`].
 //! The same instruction set always gives the same bits; two instruction sets may differ in the last ones.

@@ -70,6 +70,7 @@ impl Node {
     }
 
     /// The entry of a block under `key`.
+    #[cfg(test)]
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|entry| entry.key == key),

@@ -18,7 +18,17 @@ pub struct Moment {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
@@ -52,7 +62,7 @@ impl Moment {
             'm' => two(self.month),
             'd' => two(self.day),
             'H' => two(self.hour),
-            'I' => two(if self.hour % 12 == 0 { 12 } else { self.hour % 12 }),
+            'I' => two((self.hour + 11) % 12 + 1),
             'M' => two(self.minute),
             'S' => two(self.second),
             'p' => if self.hour < 12 { "AM" } else { "PM" }.to_owned(),

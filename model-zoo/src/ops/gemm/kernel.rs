@@ -103,6 +103,20 @@ impl Kernel {
     }
 }
 
+/// Repeats a block for every row that a tile can have, with the row's index as a constant. A loop would be unrolled
+/// too late for the compiler to keep an array of registers in registers.
+macro_rules! for_rows {
+    ($row:ident < $rows:ident, $body:block) => {
+        for_rows!($row < $rows, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    ($row:ident < $rows:ident, $body:block, $($index:literal)*) => {
+        $({
+            const $row: usize = $index;
+            if $row < $rows $body
+        })*
+    };
+}
+
 /// Keeps the tile of `ROWS` by two registers in registers while it walks along `k`.
 #[inline(always)]
 unsafe fn tile<V: Vector, const ROWS: usize, const A_BY_ROWS: bool>(t: &Tile) {
@@ -114,30 +128,35 @@ unsafe fn tile<V: Vector, const ROWS: usize, const A_BY_ROWS: bool>(t: &Tile) {
         for _ in 0..t.k {
             let b0 = V::load(b);
             let b1 = V::load(b.add(V::LANES));
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let x = V::splat(*a.add(i * row_stride));
-                sum[0] = x.mul_add(b0, sum[0]);
-                sum[1] = x.mul_add(b1, sum[1]);
-            }
+            for_rows!(ROW < ROWS, {
+                let x = V::splat(*a.add(ROW * row_stride));
+                sums[ROW][0] = x.mul_add(b0, sums[ROW][0]);
+                sums[ROW][1] = x.mul_add(b1, sums[ROW][1]);
+            });
             a = a.wrapping_add(step);
             b = b.wrapping_add(2 * V::LANES);
         }
-        for (i, sum) in sums.iter().enumerate() {
-            let row = t.c.add(i * t.c_stride);
-            if t.cols == 2 * V::LANES {
-                for (v, &sum) in sum.iter().enumerate() {
-                    let place = row.add(v * V::LANES);
-                    let value = if t.add { sum.add(V::load(place)) } else { sum };
-                    value.store(place);
+        if t.cols == 2 * V::LANES {
+            for_rows!(ROW < ROWS, {
+                let (left, right) = (t.c.add(ROW * t.c_stride), t.c.add(ROW * t.c_stride + V::LANES));
+                if t.add {
+                    sums[ROW] = [sums[ROW][0].add(V::load(left)), sums[ROW][1].add(V::load(right))];
                 }
-            } else {
-                for (v, &sum) in sum.iter().enumerate() {
-                    let n = t.cols.saturating_sub(v * V::LANES).min(V::LANES);
-                    let place = row.wrapping_add(v * V::LANES);
-                    let value = if t.add { sum.add(V::load_first(place, n)) } else { sum };
-                    value.store_first(place, n);
+                sums[ROW][0].store(left);
+                sums[ROW][1].store(right);
+            });
+        } else {
+            let (first, second) = (t.cols.min(V::LANES), t.cols.saturating_sub(V::LANES));
+            for_rows!(ROW < ROWS, {
+                let left = t.c.add(ROW * t.c_stride);
+                let right = left.wrapping_add(V::LANES);
+                if t.add {
+                    sums[ROW] =
+                        [sums[ROW][0].add(V::load_first(left, first)), sums[ROW][1].add(V::load_first(right, second))];
                 }
-            }
+                sums[ROW][0].store_first(left, first);
+                sums[ROW][1].store_first(right, second);
+            });
         }
     }
 }
@@ -221,7 +240,9 @@ unsafe fn transpose_panel<V: Vector, const WIDTH: usize>(lanes: &Lanes, valid: u
 
 /// The entry points of one instruction set: a tile for every number of rows, and packing.
 macro_rules! kernel {
-    ($kernel:ident, $module:ident, $vector:ty, $mr:literal by $nr:literal, [$($rows:literal)*], $($feature:literal)?) => {
+    (
+        $kernel:ident, $module:ident, $vector:ty, $mr:literal by $nr:literal, [$($rows:literal)*], $($feature:literal)?
+    ) => {
         mod $module {
             use super::*;
 

@@ -15,15 +15,15 @@ pub struct TokenBatch {
     pub seq_len: usize,
     /// Input ids.
     pub tokens: Vec<u32>,
-    /// Id that follows each input; -1 where there is none to learn: after the last token of a document, and in the filled
-    /// rest of a component's last row.
+    /// Id that follows each input; -1 where there is none to learn: after the last token of a document, and in the
+    /// filled rest of a component's last row.
     pub targets: Vec<i32>,
     /// Number of the document inside its row, from 0. Tokens attend to their own segment only.
     pub segments: Vec<u32>,
     /// Position inside the document's part of the row, from 0.
     pub positions: Vec<u32>,
-    /// Component of each row, `[rows]`: an index into the dataset's training components, or into its validation components
-    /// for validation rows.
+    /// Component of each row, `[rows]`: an index into the dataset's training components, or into its validation
+    /// components for validation rows.
     pub components: Vec<u32>,
 }
 

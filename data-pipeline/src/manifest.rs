@@ -233,8 +233,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Checks everything that needs no other file, so that later arithmetic on its numbers cannot overflow and its names
-    /// stay inside the folder.
+    /// Checks everything that needs no other file, so that later arithmetic on its numbers cannot overflow and its
+    /// names stay inside the folder.
     fn check(&self) -> Result<(), String> {
         let vocab = self.tokenizer.vocab_size;
         if vocab == 0 || vocab > 1 << 31 || Dtype::for_vocab(vocab) != self.dtype {

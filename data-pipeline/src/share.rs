@@ -12,8 +12,8 @@ pub(crate) struct Portion {
 /// Rounding of the caps alone must not make an exact fit fail.
 const SLACK: f64 = 1e-9;
 
-/// Pours 1 into vessels in proportion to `weights`, none above its cap; what a full vessel refuses goes to the others in
-/// proportion. `None` when all vessels with a weight are full before the whole is used up.
+/// Pours 1 into vessels in proportion to `weights`, none above its cap; what a full vessel refuses goes to the others
+/// in proportion. `None` when all vessels with a weight are full before the whole is used up.
 pub(crate) fn pour(weights: &[f64], caps: &[f64]) -> Option<Vec<Portion>> {
     let mut capped = vec![false; weights.len()];
     loop {

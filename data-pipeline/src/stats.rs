@@ -253,7 +253,8 @@ mod tests {
     #[test]
     fn sums_that_agree_reconcile_and_any_that_does_not_is_named() {
         assert_eq!(stats().reconcile(), Ok(()));
-        let breaks: [(&str, fn(&mut Stats)); 6] = [
+        type Break = fn(&mut Stats);
+        let breaks: [(&str, Break); 6] = [
             ("ary_Arab/s rows", |s| s.components.iter_mut().for_each(|c| c.tally.rows += 1)),
             ("ary_Arab/s licences", |s| s.components.iter_mut().for_each(|c| c.licences.clear())),
             ("total", |s| s.total.words += 1),

@@ -1,4 +1,5 @@
-//! Owns turning documents into a dataset on disk, in parallel and in order; never decides which documents or in what order.
+//! Owns turning documents into a dataset on disk, in parallel and in order; never decides which documents or in what
+//! order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -65,8 +66,8 @@ pub struct WriteProgress {
 /// and the manifest last. The bytes depend on the groups, the tokenizer and `meta` alone, not on the number of threads.
 ///
 /// # Errors
-/// A tokenizer without an end-of-text token, documents that cannot be read or encoded, a group handed over twice, a disk
-/// that refuses, or `stop`. What was written so far stays.
+/// A tokenizer without an end-of-text token, documents that cannot be read or encoded, a group handed over twice, a
+/// disk that refuses, or `stop`. What was written so far stays.
 pub fn write_dataset<D>(
     dir: &Path,
     groups: impl IntoIterator<Item = Group<D>>,

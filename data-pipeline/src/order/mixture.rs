@@ -1,4 +1,5 @@
-//! Owns how languages and sources share the training rows: temperature, weights, repeat caps; never touches row numbers.
+//! Owns how languages and sources share the training rows: temperature, weights, repeat caps; never touches row
+//! numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,8 +8,8 @@ use crate::share::{Portion, pour};
 /// How languages and sources share the training rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MixtureSpec {
-    /// A language's share is proportional to (its tokens)^temperature: 1 keeps natural shares, 0 makes all equal. Inside
-    /// a language, sources share by their tokens.
+    /// A language's share is proportional to (its tokens)^temperature: 1 keeps natural shares, 0 makes all equal.
+    /// Inside a language, sources share by their tokens.
     pub temperature: f64,
     /// Factors on those shares by language (`ary_Latn`), source in a language (`ary_Latn/doda-mit`) or source
     /// (`*/doda-mit`). All that apply multiply; 0 leaves the stream out.

@@ -3,8 +3,9 @@
 //! `shard-00000.bin` holds raw little-endian tokens, documents end to end. Beside it lie two indices of the same
 //! documents: `.bin.index`, one little-endian u64 a document, where it ends in tokens (datatrove
 //! `pipeline/tokens/tokenizer.py`); and `.idx` (Megatron-LM `megatron/core/datasets/indexed_dataset.py`): the magic
-//! `MMIDIDX\0\0`, u64 version 1, u8 type of a token, u64 number of sequences, u64 length of the document list, i32 length
-//! of each sequence, i64 byte offset of each sequence, i64 document list (here every sequence is a document: 0, 1, ... n).
+//! `MMIDIDX\0\0`, u64 version 1, u8 type of a token, u64 number of sequences, u64 length of the document list, i32
+//! length of each sequence, i64 byte offset of each sequence, i64 document list (here every sequence is a document:
+//! 0, 1, ... n).
 
 use serde::{Deserialize, Serialize};
 

@@ -136,7 +136,7 @@ fn check_index_head(path: &Path, dtype: Dtype, documents: u64) -> Result<(), Dat
 fn map(path: &Path) -> Result<Mmap, DataError> {
     let file = File::open(path).map_err(DataError::io(path, "read"))?;
     // SAFETY: the map is read-only and private to this process, and shards are never changed once published: they are
-    // written under another name and renamed. Bytes are only ever copied out as plain integers, all of whose bit patterns
-    // are valid, so even a file changed from outside can give wrong numbers but no invalid value.
+    // written under another name and renamed. Bytes are only ever copied out as plain integers, all of whose bit
+    // patterns are valid, so even a file changed from outside can give wrong numbers but no invalid value.
     unsafe { Mmap::map(&file) }.map_err(DataError::io(path, "mapped"))
 }

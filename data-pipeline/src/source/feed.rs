@@ -42,7 +42,7 @@ enum Reader {
     Lines(LineCutter),
     Records(RecordCutter),
     Units(UnitCutter),
-    Table(TableReader),
+    Table(Box<TableReader>),
 }
 
 impl<'a> Feed<'a> {
@@ -93,7 +93,7 @@ impl Reader {
         // Bounded by `MAX_RECORD_BYTES`, so it fits any address space this runs in.
         let max_record = usize::try_from(limits.max_record_bytes).unwrap_or(usize::MAX);
         if file.layout == Layout::Parquet {
-            return Ok(Reader::Table(TableReader::open(&file.path, &file.spec.wanted, limits)?));
+            return Ok(Reader::Table(Box::new(TableReader::open(&file.path, &file.spec.wanted, limits)?)));
         }
         let mut window = Window::new(ByteStream::open(&file.path, file.compression, limits)?);
         window.fill_to(encoding::SNIFF_BYTES);

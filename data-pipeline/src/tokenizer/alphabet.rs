@@ -28,8 +28,8 @@ fn is_byte_piece(piece: &str) -> bool {
     hex.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// The character that stands for a byte in a byte-level vocabulary: printable Latin-1 stands for itself, the other bytes,
-/// in order, for U+0100 and up (GPT-2, `encoder.py`, `bytes_to_unicode`).
+/// The character that stands for a byte in a byte-level vocabulary: printable Latin-1 stands for itself, the other
+/// bytes, in order, for U+0100 and up (GPT-2, `encoder.py`, `bytes_to_unicode`).
 pub fn byte_to_char(byte: u8) -> char {
     let code = match byte {
         b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => u32::from(byte),

@@ -1,10 +1,10 @@
 //! Owns rendering chat templates the way Hugging Face does, inside bounds of work and size; never touches token ids.
 //!
-//! The template comes from a model that may be anyone's: it runs in MiniJinja, which has no files, network or clock, with
-//! a budget of instructions and of output. Settings and globals are those of `apply_chat_template` in transformers:
-//! `trim_blocks`, `lstrip_blocks`, loop controls, `raise_exception`, `strftime_now`, a `tojson` that escapes nothing for
-//! HTML, and Python's methods on strings, lists and dictionaries. `{% generation %}` marks are accepted and have no effect
-//! on the text.
+//! The template comes from a model that may be anyone's: it runs in MiniJinja, which has no files, network or clock,
+//! with a budget of instructions and of output. Settings and globals are those of `apply_chat_template` in
+//! transformers: `trim_blocks`, `lstrip_blocks`, loop controls, `raise_exception`, `strftime_now`, a `tojson` that
+//! escapes nothing for HTML, and Python's methods on strings, lists and dictionaries. `{% generation %}` marks are
+//! accepted and have no effect on the text.
 
 mod moment;
 mod python_json;
@@ -88,8 +88,8 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The template of a tokenizer's folder: `chat_template.jinja`, or `chat_template` in `tokenizer_config.json` (the one
-    /// named `default` when there are several). `None` when there is no template.
+    /// The template of a tokenizer's folder: `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`
+    /// (the one named `default` when there are several). `None` when there is no template.
     ///
     /// # Errors
     /// Files that cannot be read, and templates that do not compile.

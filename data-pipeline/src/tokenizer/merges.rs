@@ -1,9 +1,9 @@
 //! Owns learning byte-pair merges from word counts (Sennrich, Haddow and Birch 2016); never touches text or files.
 //!
 //! The trainer of the `tokenizers` crate gives the same merges (a test compares them), but it counts pairs in 32 bits,
-//! wants every repeat of a document as text, and walks hash maps whose order changes from run to run. Here counts have 64
-//! bits and weigh a word as often as the sample wants it, and every choice is the largest count and then the smallest
-//! pair of ids, so that the result is a function of the counts alone.
+//! wants every repeat of a document as text, and walks hash maps whose order changes from run to run. Here counts
+//! have 64 bits and weigh a word as often as the sample wants it, and every choice is the largest count and then the
+//! smallest pair of ids, so that the result is a function of the counts alone.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

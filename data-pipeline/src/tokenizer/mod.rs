@@ -101,8 +101,8 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// An encoder for texts of a corpus, in which special tokens have no meaning: a document that spells `<|end_of_text|>`
-    /// must not end itself.
+    /// An encoder for texts of a corpus, in which special tokens have no meaning: a document that spells
+    /// `<|end_of_text|>` must not end itself.
     pub fn document_encoder(&self) -> DocumentEncoder<'_> {
         DocumentEncoder::new(self)
     }
@@ -133,8 +133,8 @@ impl Tokenizer {
         self.roles.unknown
     }
 
-    /// UTF-8 bytes that each id stands for, `[vocab_size]`; 0 for special tokens and unused ids. SentencePiece tokenizers
-    /// that put `▁` before a text count one byte a document that is not in it.
+    /// UTF-8 bytes that each id stands for, `[vocab_size]`; 0 for special tokens and unused ids. SentencePiece
+    /// tokenizers that put `▁` before a text count one byte a document that is not in it.
     pub fn token_bytes(&self) -> Vec<u16> {
         let added = self.library.get_added_tokens_decoder();
         let bytes = |id: u32| match added.get(&id) {

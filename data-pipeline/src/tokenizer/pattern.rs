@@ -89,8 +89,8 @@ impl Classes {
     }
 }
 
-/// Calls `each` with every piece of `text`, in order and without gaps, exactly as [`PATTERN`] with isolated matches cuts
-/// it.
+/// Calls `each` with every piece of `text`, in order and without gaps, exactly as [`PATTERN`] with isolated matches
+/// cuts it.
 pub fn split<'a>(text: &'a str, mut each: impl FnMut(&'a str)) {
     let mut at = 0;
     let mut before = Class::Other;

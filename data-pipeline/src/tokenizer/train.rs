@@ -148,8 +148,8 @@ pub struct Trained {
     pub report: TrainReport,
 }
 
-/// Gathers the words of a sample of documents, then learns from them. The result depends on the set of documents, not on
-/// their order.
+/// Gathers the words of a sample of documents, then learns from them. The result depends on the set of documents, not
+/// on their order.
 pub struct TokenizerTrainer {
     config: TrainConfig,
     languages: BTreeMap<String, SampledLanguage>,
@@ -263,8 +263,8 @@ fn plan_copies(config: &TrainConfig, bytes: &BTreeMap<String, u64>) -> Result<Ve
     Ok(pour(&weights, &caps).map_or_else(|| vec![config.max_repeats; sizes.len()], copies))
 }
 
-/// Special tokens, then the bytes in the order of their characters, as the `tokenizers` crate numbers them; and the id of
-/// each byte.
+/// Special tokens, then the bytes in the order of their characters, as the `tokenizers` crate numbers them; and the
+/// id of each byte.
 fn byte_pieces() -> (Vec<Vec<u8>>, Vec<u32>) {
     let mut bytes: Vec<u8> = (0..=255).collect();
     bytes.sort_by_key(|&byte| byte_to_char(byte));

@@ -1,9 +1,9 @@
-//! Owns encoding the documents of a corpus fast: words are cut by the tokenizer's pattern and looked up in a cache; never
-//! decides what a token is.
+//! Owns encoding the documents of a corpus fast: words are cut by the tokenizer's pattern and looked up in a cache;
+//! never decides what a token is.
 //!
 //! The library keeps offsets of every byte through every step, which costs several times the encoding itself. For
-//! byte-level BPE the ids of a text are the ids of its words one after another, so a cache of words does most of the work
-//! and the library's model the rest. Tokenizers of another build go through the library as a whole.
+//! byte-level BPE the ids of a text are the ids of its words one after another, so a cache of words does most of the
+//! work and the library's model the rest. Tokenizers of another build go through the library as a whole.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -38,9 +38,7 @@ fn advice(source: &io::Error) -> &'static str {
 /// # Errors
 /// When the folder cannot be opened or synced.
 pub fn sync_folder(folder: &Path) -> Result<(), FileError> {
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(FileError::at(folder, "sync the folder"))
+    File::open(folder).and_then(|f| f.sync_all()).map_err(FileError::at(folder, "sync the folder"))
 }
 
 /// Writes a whole file so that a crash leaves either the old or the new content.
@@ -51,9 +49,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
-    let written = write_new(&temporary, bytes).and_then(|()| {
-        fs::rename(&temporary, path).map_err(FileError::at(path, "put the file into place"))
-    });
+    let written = write_new(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, path).map_err(FileError::at(path, "put the file into place")));
     if written.is_err() {
         // The failure itself is what the caller must hear about; the leftover is harmless.
         let _ = fs::remove_file(&temporary);

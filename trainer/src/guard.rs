@@ -64,7 +64,10 @@ impl fmt::Display for Reason {
                 write!(f, "the loss {value:.4} is an outlier (window mean {mean:.4}, standard deviation {std:.4})")
             }
             Self::GradientOutlier { value, mean, std } => {
-                write!(f, "the gradient norm {value:.4} is an outlier (window mean {mean:.4}, standard deviation {std:.4})")
+                write!(
+                    f,
+                    "the gradient norm {value:.4} is an outlier (window mean {mean:.4}, standard deviation {std:.4})"
+                )
             }
         }
     }
@@ -101,8 +104,11 @@ impl Guard {
         } else if let Some((mean, std)) = outlier(&self.losses, spec, loss) {
             Some(Reason::LossOutlier { value: loss, mean, std })
         } else {
-            outlier(&self.grad_norms, spec, grad_norm)
-                .map(|(mean, std)| Reason::GradientOutlier { value: grad_norm, mean, std })
+            outlier(&self.grad_norms, spec, grad_norm).map(|(mean, std)| Reason::GradientOutlier {
+                value: grad_norm,
+                mean,
+                std,
+            })
         };
         let Some(reason) = reason else {
             self.consecutive_skips = 0;
@@ -111,11 +117,7 @@ impl Guard {
             return Verdict::Apply;
         };
         self.consecutive_skips += 1;
-        if self.consecutive_skips >= spec.max_consecutive_skips {
-            Verdict::Halt(reason)
-        } else {
-            Verdict::Skip(reason)
-        }
+        if self.consecutive_skips >= spec.max_consecutive_skips { Verdict::Halt(reason) } else { Verdict::Skip(reason) }
     }
 }
 

@@ -112,11 +112,8 @@ fn replace3(
     f: impl FnOnce(Tensor<1>, Tensor<1>, Tensor<1>) -> (Tensor<1>, Tensor<1>, Tensor<1>),
 ) {
     let empty = || Tensor::<1>::empty([0], &Device::flex());
-    let (new_p, new_m, new_v) = f(
-        std::mem::replace(p, empty()),
-        std::mem::replace(m, empty()),
-        std::mem::replace(v, empty()),
-    );
+    let (new_p, new_m, new_v) =
+        f(std::mem::replace(p, empty()), std::mem::replace(m, empty()), std::mem::replace(v, empty()));
     (*p, *m, *v) = (new_p, new_m, new_v);
 }
 

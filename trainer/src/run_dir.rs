@@ -72,7 +72,12 @@ impl RunDir {
             let file = OpenOptions::new().create(true).append(true).open(&path);
             Ok(file.map_err(FileError::at(&path, "open the log"))?)
         };
-        Ok(Self { metrics: append("metrics.jsonl")?, events: append("events.jsonl")?, root: root.to_owned(), _lock: lock })
+        Ok(Self {
+            metrics: append("metrics.jsonl")?,
+            events: append("events.jsonl")?,
+            root: root.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// The folder.
@@ -153,8 +158,11 @@ impl RunDir {
         let complete = text.rfind('\n').map_or("", |end| text.get(..=end).unwrap_or(""));
         let mut kept = String::with_capacity(complete.len());
         for (i, line) in complete.lines().enumerate() {
-            let value: Value = serde_json::from_str(line)
-                .map_err(|source| RunDirError::DamagedLog { path: path.clone(), line: i + 1, source })?;
+            let value: Value = serde_json::from_str(line).map_err(|source| RunDirError::DamagedLog {
+                path: path.clone(),
+                line: i + 1,
+                source,
+            })?;
             if value.get("step").and_then(Value::as_u64).is_some_and(|s| s <= step) {
                 kept.push_str(line);
                 kept.push('\n');
@@ -162,10 +170,7 @@ impl RunDir {
         }
         if kept.len() != text.len() {
             durable::write_atomic(&path, kept.as_bytes())?;
-            self.metrics = OpenOptions::new()
-                .append(true)
-                .open(&path)
-                .map_err(FileError::at(&path, "open the log"))?;
+            self.metrics = OpenOptions::new().append(true).open(&path).map_err(FileError::at(&path, "open the log"))?;
         }
         Ok(())
     }

@@ -247,7 +247,11 @@ fn load(
         },
         Resume::Auto => {
             let (loaded, aside) = checkpoints.newest_valid(&specs, plan.adamw, device)?;
-            events.extend(aside.into_iter().map(|a| Event::SetAside { checkpoint: a.from, moved_to: a.to, why: a.why }));
+            events.extend(aside.into_iter().map(|a| Event::SetAside {
+                checkpoint: a.from,
+                moved_to: a.to,
+                why: a.why,
+            }));
             loaded
         }
     };

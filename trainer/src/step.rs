@@ -110,9 +110,8 @@ pub fn loss_and_gradients(
     let mut gradients = loss.backward();
     let mut grads = Vec::with_capacity(tracked.tensors().len());
     for (tensor, spec) in tracked.tensors().iter().zip(tracked.specs()) {
-        let grad = tensor
-            .grad_remove(&mut gradients)
-            .ok_or_else(|| StepError::NoGradient { name: spec.name.clone() })?;
+        let grad =
+            tensor.grad_remove(&mut gradients).ok_or_else(|| StepError::NoGradient { name: spec.name.clone() })?;
         grads.push(grad);
     }
     Ok(StepGradients { loss_sum, valid: batch.valid, grads })

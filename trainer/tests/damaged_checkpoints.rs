@@ -128,7 +128,10 @@ fn messages_name_the_file_and_the_cause() {
     };
     check(&|c| fs::remove_file(c.join("MANIFEST.json")).unwrap(), "there is no manifest");
     check(&|c| fs::write(c.join("MANIFEST.json"), "{").unwrap(), "the manifest is not valid JSON");
-    check(&|c| fs::write(c.join("MANIFEST.json"), "{\"format_version\":99}").unwrap(), "format version 99 is not known");
+    check(
+        &|c| fs::write(c.join("MANIFEST.json"), "{\"format_version\":99}").unwrap(),
+        "format version 99 is not known",
+    );
     check(&|c| fs::write(c.join("MANIFEST.json"), "{\"format_version\":1}").unwrap(), "the manifest is incomplete");
     check(&|c| fs::remove_file(c.join("optimizer.safetensors")).unwrap(), "the file cannot be read");
     check(&|c| fs::write(c.join("model.safetensors"), b"x").unwrap(), "the file has 1 bytes, the manifest says");
@@ -216,7 +219,8 @@ fn leftovers_of_killed_saves_are_cleared_and_nothing_else() {
     fs::create_dir(dir.path().join("mine")).unwrap();
     assert_eq!(newest(&store).0, Some(2), "a leftover is invisible");
     store.clear_leftovers().unwrap();
-    let names: Vec<_> = files(dir.path()).iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    let names: Vec<_> =
+        files(dir.path()).iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
     assert_eq!(names, ["mine", "step-00000001", "step-00000002"]);
 }
 

@@ -65,7 +65,10 @@ fn no_checkpoint_is_lost_and_every_resume_is_valid() {
         }
         killed += 1;
         let valid = valid_steps(&run);
-        assert!(valid.last().copied() >= newest, "kill {killed}: {newest:?} was committed, now only {valid:?} are valid");
+        assert!(
+            valid.last().copied() >= newest,
+            "kill {killed}: {newest:?} was committed, now only {valid:?} are valid"
+        );
         newest = valid.last().copied().or(newest);
         let set_aside = std::fs::read_dir(run.join("checkpoints")).into_iter().flatten();
         let set_aside = set_aside.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("invalid-"));

@@ -1,3 +1,4 @@
+//! Tests of the manifest: round trip, identity, refusals.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;

@@ -1,3 +1,4 @@
+//! Tests of the order of rows: bijections, shares, seeking.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, HashMap, HashSet};

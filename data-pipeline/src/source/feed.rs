@@ -40,7 +40,7 @@ pub(crate) struct Feed<'a> {
 
 enum Reader {
     Lines(LineCutter),
-    Records(RecordCutter),
+    Records(Box<RecordCutter>),
     Units(UnitCutter),
     Table(Box<TableReader>),
 }
@@ -103,7 +103,7 @@ impl Reader {
         Ok(match file.layout {
             Layout::Jsonl | Layout::Parquet => Reader::Lines(LineCutter::new(window, max_record)),
             Layout::Delimited(delimiter) => {
-                Reader::Records(RecordCutter::new(window, delimiter, max_record, &file.spec.wanted)?)
+                Reader::Records(Box::new(RecordCutter::new(window, delimiter, max_record, &file.spec.wanted)?))
             }
             Layout::Text(unit) => Reader::Units(UnitCutter::new(window, unit, max_record)),
         })

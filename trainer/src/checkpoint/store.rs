@@ -108,7 +108,8 @@ impl CheckpointStore {
             fs::remove_dir_all(&temporary).map_err(FileError::at(&temporary, "remove an unfinished save"))?;
         }
         durable::create_folder(&temporary)?;
-        let result = self.write_files(&temporary, state, extra).and_then(|m| self.put_in_place(&temporary, &target, &m));
+        let result =
+            self.write_files(&temporary, state, extra).and_then(|m| self.put_in_place(&temporary, &target, &m));
         if result.is_err() {
             // The leftover has no manifest in place, so it can never be taken for a checkpoint.
             let _ = fs::remove_dir_all(&temporary);

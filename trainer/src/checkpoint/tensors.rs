@@ -48,12 +48,10 @@ pub fn write(path: &Path, entries: Vec<Entry<'_>>) -> Result<FileEntry, Checkpoi
     let mut header = Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(FileError::at(path, "create the file"))?;
-    let mut out = Hashing { inner: BufWriter::with_capacity(BUFFER_BYTES, file), hasher: blake3::Hasher::new(), bytes: 0 };
+    let file =
+        OpenOptions::new().write(true).create_new(true).open(path).map_err(FileError::at(path, "create the file"))?;
+    let mut out =
+        Hashing { inner: BufWriter::with_capacity(BUFFER_BYTES, file), hasher: blake3::Hasher::new(), bytes: 0 };
     out.put(path, &(header.len() as u64).to_le_bytes())?;
     out.put(path, &header)?;
     for entry in entries {
@@ -62,7 +60,11 @@ pub fn write(path: &Path, entries: Vec<Entry<'_>>) -> Result<FileEntry, Checkpoi
         if bytes.len() != expected {
             return Err(CheckpointError::Damaged {
                 path: path.to_owned(),
-                what: format!("tensor `{}` has {} bytes in memory, its shape needs {expected}", entry.name, bytes.len()),
+                what: format!(
+                    "tensor `{}` has {} bytes in memory, its shape needs {expected}",
+                    entry.name,
+                    bytes.len()
+                ),
             });
         }
         out.put(path, &bytes)?;
@@ -179,7 +181,8 @@ fn places(header: &Map<String, Value>, data_len: u64) -> Result<BTreeMap<String,
         if info.get("dtype").and_then(Value::as_str) != Some("F32") {
             return Err(format!("tensor `{name}` is not F32"));
         }
-        let numbers = |key: &str| -> Option<Vec<u64>> { info.get(key)?.as_array()?.iter().map(Value::as_u64).collect() };
+        let numbers =
+            |key: &str| -> Option<Vec<u64>> { info.get(key)?.as_array()?.iter().map(Value::as_u64).collect() };
         let (Some(shape), Some(offsets)) = (numbers("shape"), numbers("data_offsets")) else {
             return Err(format!("tensor `{name}` has no shape or offsets"));
         };

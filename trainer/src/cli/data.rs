@@ -77,8 +77,7 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
 }
 
 fn prepare(arguments: &ConfigArguments) -> Result<Exit, Failure> {
-    let (config, notes) =
-        config::load::<PrepareConfig>(&arguments.config, &arguments.set).map_err(Failure::usage)?;
+    let (config, notes) = config::load::<PrepareConfig>(&arguments.config, &arguments.set).map_err(Failure::usage)?;
     for line in &notes {
         note(&format!("note: {line}"));
     }
@@ -147,7 +146,8 @@ fn inspect(arguments: &InspectArguments) -> Result<Exit, Failure> {
 }
 
 fn show_document(document: &InspectedDocument) {
-    let InspectedDocument { lang, source, number, id, licence, url, text_bytes, num_tokens, text, pieces, .. } = document;
+    let InspectedDocument { lang, source, number, id, licence, url, text_bytes, num_tokens, text, pieces, .. } =
+        document;
     say(&format!("{lang}/{source} #{number}  {id}  {licence}  {text_bytes} bytes, {num_tokens} tokens"));
     if let Some(url) = url {
         say(&format!("  {url}"));

@@ -206,7 +206,10 @@ pub(super) fn parity(arguments: &ParityArguments) -> Result<Exit, Failure> {
             let row = serde_json::json!({ "check": check, "value": value, "tolerance": tolerance, "passed": passed, "detail": detail });
             say(&row.to_string());
         } else {
-            say(&format!("{verdict} {:<34} {:>10.3e} <= {:<10.3e} {}", row.check, row.value, row.tolerance, row.detail));
+            say(&format!(
+                "{verdict} {:<34} {:>10.3e} <= {:<10.3e} {}",
+                row.check, row.value, row.tolerance, row.detail
+            ));
         }
     };
     let report = parity::run(&arguments.bundle, &opened.device, &show).map_err(Failure::usage)?;

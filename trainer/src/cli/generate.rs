@@ -59,9 +59,8 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<Exit, Failure> {
     };
     let mut stream = TextStream { tokenizer: &tokenizer, ids: Vec::new(), shown: 0 };
     let _ = write!(std::io::stdout(), "{}", arguments.prompt);
-    let result = model_zoo::generate::generate(&imported.model, &imported.params, &prompt, &options, &mut |id| {
-        stream.push(id)
-    });
+    let result =
+        model_zoo::generate::generate(&imported.model, &imported.params, &prompt, &options, &mut |id| stream.push(id));
     say("");
     result.map_err(Failure::usage)?;
     Ok(Exit::Done)

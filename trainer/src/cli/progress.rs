@@ -52,10 +52,8 @@ impl TrainProgress {
             )),
             Event::Step(record) => self.step(record),
             Event::Tick { step, .. } => self.position(*step),
-            Event::Skipped { step, first_row, rows, reason } => self.line(&format!(
-                "warning: step {step} was skipped: {reason} (rows {first_row}..{})",
-                first_row + rows
-            )),
+            Event::Skipped { step, first_row, rows, reason } => self
+                .line(&format!("warning: step {step} was skipped: {reason} (rows {first_row}..{})", first_row + rows)),
             Event::Evaluating { language, rows_done, rows } => {
                 if let Some(bar) = &self.bar {
                     bar.set_message(format!("evaluating {language} {rows_done}/{rows} rows"));
@@ -66,7 +64,9 @@ impl TrainProgress {
                 self.line(&format!("saved {} ({}, {seconds:.1} s)", checkpoint.display(), HumanBytes(*bytes)));
             }
             Event::SaveFailed { step, why } => self.line(&format!("warning: the save at step {step} failed: {why}")),
-            Event::Stopping { step } => self.line(&format!("stopping at step {step}: saving first (again to leave at once)")),
+            Event::Stopping { step } => {
+                self.line(&format!("stopping at step {step}: saving first (again to leave at once)"))
+            }
             Event::Finished { .. } => {
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();

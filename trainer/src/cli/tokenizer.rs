@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use data_pipeline::config::{PrepareConfig, SourceConfig, TokenizerConfig};
 use data_pipeline::documents::{ReadOptions, read_documents};
-use data_pipeline::tokenizer::{Tokenizer, TokenizerTrainer};
 use data_pipeline::tokenizer::eval::Evaluation;
+use data_pipeline::tokenizer::{Tokenizer, TokenizerTrainer};
 
 use super::failure::{Exit, Failure, note, say};
 use super::progress::{StageProgress, thousands};
-use crate::{config, durable};
 use crate::signals::StopFlag;
+use crate::{config, durable};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -139,7 +139,8 @@ fn eval(arguments: &EvalArguments) -> Result<Exit, Failure> {
         "language", "documents", "words", "tokens/word", "bytes/token", "unknown", "round trip"
     ));
     for (language, e) in &languages {
-        let trip = if e.failed_round_trips == 0 { "exact".to_owned() } else { format!("{} FAIL", e.failed_round_trips) };
+        let trip =
+            if e.failed_round_trips == 0 { "exact".to_owned() } else { format!("{} FAIL", e.failed_round_trips) };
         say(&format!(
             "{language:<10} {:>10} {:>12} {:>12.3} {:>8.3} {:>10} {trip:>10}",
             e.documents,

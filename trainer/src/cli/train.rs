@@ -50,6 +50,9 @@ pub(super) fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
     for line in &session.opened.notes {
         note(&format!("note: {line}"));
     }
+    if session.state.step >= session.plan.max_steps {
+        note("note: this run is already finished; it is evaluated again and its expectations are checked");
+    }
     let outcome = run(&mut session, stop)?;
     report(&mut session, &outcome, started)
 }

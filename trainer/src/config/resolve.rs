@@ -310,7 +310,7 @@ fn resolve_mixture(raw: &RawConfig, dataset: &DatasetFacts) -> Result<MixturePla
         .collect();
     names.sort();
     names.dedup();
-    for name in weights.keys().filter(|name| !names.contains(name)) {
+    if let Some(name) = weights.keys().find(|name| !names.contains(name)) {
         let message = format!("`{}` is no language or source of the data set", super::error::shown(name));
         let hint = match nearest(name, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),

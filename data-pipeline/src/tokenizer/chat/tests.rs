@@ -1,3 +1,4 @@
+//! Tests of chat rendering: templates, limits, refusals.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use serde_json::json;

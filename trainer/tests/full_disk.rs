@@ -1,5 +1,5 @@
 //! Promise: a full disk loses nothing: the run goes on, or stops and says why; committed checkpoints stay valid.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod support;
 

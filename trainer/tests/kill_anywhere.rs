@@ -1,7 +1,7 @@
 //! Promise: `kill -9` at any moment of a run, inside a save too, loses no committed checkpoint, and every resume works.
 //!
 //! `JAZARI_KILLS=200` sets the number of kills; the default keeps the everyday suite short.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod support;
 

@@ -220,7 +220,7 @@ fn check(name: &str, fault: &Fault) -> String {
     let error = outcome.err().unwrap_or_else(|| panic!("{name}: was accepted"));
 
     let names: Vec<PathBuf> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(names, [file.clone()], "{name}: something was written");
+    assert_eq!(names, std::slice::from_ref(&file), "{name}: something was written");
     assert_eq!(std::fs::read(&file).unwrap(), text, "{name}: the file was changed");
     assert!(!error.hint().is_empty(), "{name}: no hint: {error}");
     error.to_string().replace(&dir.path().display().to_string(), "DIR")

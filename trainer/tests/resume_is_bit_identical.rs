@@ -1,5 +1,5 @@
 //! Promise: stop a run anywhere, by any means, with any number of threads; it ends with the same bits.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! What the integration tests share: the built binary, the sample data set, runs of the tiny config.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

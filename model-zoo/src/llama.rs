@@ -171,11 +171,11 @@ impl Llama {
         let query = self.rotate(ops::linear(x.clone(), weights.query), rotation, num_attention_heads);
         let key = self.rotate(ops::linear(x.clone(), weights.key), rotation, num_key_value_heads);
         let value = ops::linear(x, weights.value);
-        let stream = stream + widen(ops::linear(attend(query, key, value), weights.output));
+        let stream = ops::add(stream, widen(ops::linear(attend(query, key, value), weights.output)));
 
         let x = self.narrow(ops::rms_norm(stream.clone(), weights.post_attention_norm, rms_norm_eps));
         let inner = ops::swiglu(ops::linear(x.clone(), weights.gate), ops::linear(x, weights.up));
-        stream + widen(ops::linear(inner, weights.down))
+        ops::add(stream, widen(ops::linear(inner, weights.down)))
     }
 
     fn weights(&self, params: &Params, layer: usize) -> Block {

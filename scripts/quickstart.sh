@@ -5,9 +5,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${1:-quickstart}"
 
-echo "1/5 building (the first time takes some minutes: the tensor library is large)"
-cargo build --release -p trainer --bin jazari
-jazari="${CARGO_TARGET_DIR:-target}/release/jazari"
+# JAZARI_BIN names a binary that is built already (the tests use their own).
+jazari="${JAZARI_BIN:-${CARGO_TARGET_DIR:-target}/release/jazari}"
+if [ -z "${JAZARI_BIN:-}" ]; then
+  echo "1/5 building (the first time takes some minutes: the tensor library is large)"
+  cargo build --release -p trainer --bin jazari
+fi
 
 echo "2/5 preparing the sample corpus: samples/*.jsonl -> $out/data"
 "$jazari" data prepare configs/quickstart-data.yaml --set "output_dir=$out/data"

@@ -38,6 +38,8 @@ step "exports in real servers"
 ./scripts/check-export.sh
 
 step "quickstart"
-./scripts/quickstart.sh
+quickstart="$(mktemp -d)"
+trap 'rm -rf "$quickstart"' EXIT
+JAZARI_BIN="${CARGO_TARGET_DIR:-target}/debug/jazari" ./scripts/quickstart.sh "$quickstart"
 
 step "all tests passed"

@@ -42,7 +42,7 @@ print(f"{len(cpu)} steps, worst {worst:.1e}, allowed {tolerance:.0e}")
 sys.exit(cpu.keys() != gpu.keys() or not worst <= tolerance)
 PYTHON
 }
-step "sample corpus" && "$work/jazari" data prepare configs/quickstart-data.yaml --set "output_dir=$work/data"
+step "sample corpus" && "$work/jazari" data prepare configs/ci-tiny-data.yaml --set "output_dir=$work/data"
 part "ci-tiny on the CPU" train cpu device=cpu
 part "ci-tiny on the GPU" train gpu device=cuda:0
 part "losses, fp32" compare gpu 1e-3

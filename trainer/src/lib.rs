@@ -22,4 +22,5 @@ pub mod schedule;
 pub mod session;
 pub mod signals;
 pub mod step;
+pub mod tensor_file;
 pub mod train;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
 use crate::config::plan::MixturePlan;
 use crate::config::raw::Precision;
-use crate::config::{self, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
+use crate::config::{self, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
 use crate::device::{self, DeviceError, Opened};
 use crate::durable;
 use crate::events::Event;
@@ -115,7 +115,10 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
     let folder = raw.datasets.first().map(|dataset| dataset.path.clone()).unwrap_or_default();
     let dataset = Arc::new(Dataset::open(&folder)?);
     let facts = facts(&dataset, raw.sequence_len);
-    let base = raw.base_model.as_deref().map(hub::read_config).transpose()?;
+    let base_facts = |dir: &Path| -> Result<BaseFacts, hub::HubError> {
+        Ok(BaseFacts { model: hub::read_config(dir)?, weights: hub::weights_digest(dir)? })
+    };
+    let base = raw.base_model.as_deref().map(base_facts).transpose()?;
     let plan = config::resolve(raw, &facts, base)?;
     notes.extend(plan.notes.iter().cloned());
     Ok(Resolved { plan, notes, dataset })

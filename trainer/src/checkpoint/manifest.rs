@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{CheckpointError, LossSpan};
 use crate::durable;
 use crate::guard::Guard;
+use crate::tensor_file::FileEntry;
 
 /// Name of the manifest inside a checkpoint.
 pub const FILE_NAME: &str = "MANIFEST.json";
@@ -22,18 +23,6 @@ pub struct Identity {
     pub plan: String,
     /// Digest of the dataset.
     pub dataset: String,
-}
-
-/// One file of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileEntry {
-    /// Name inside the checkpoint's folder.
-    pub name: String,
-    /// Size.
-    pub bytes: u64,
-    /// Hex BLAKE3 of the content.
-    pub blake3: String,
 }
 
 /// The description of a checkpoint.

@@ -1,13 +1,13 @@
 //! Owns checkpoints: what is saved, how it is committed, verified, chosen and kept; never touches the training loop.
 //!
 //! The promise: kill the process at any moment, inside a save too, and the newest valid checkpoint resumes to the same
-//! bits. The protocol is in [`store`], the files in [`tensors`], their description in [`manifest`].
+//! bits. The protocol is in [`store`], the files in [`crate::tensor_file`], their description in
+//! [`manifest`].
 
 pub mod digest;
 pub mod manifest;
 pub mod read;
 pub mod store;
-pub mod tensors;
 
 use std::path::PathBuf;
 
@@ -16,6 +16,7 @@ use model_zoo::Params;
 use crate::durable::FileError;
 use crate::guard::Guard;
 use crate::optim::Adamw;
+use crate::tensor_file::TensorFileError;
 
 pub use manifest::{Identity, Manifest};
 pub use store::{CheckpointStore, Loaded};
@@ -81,4 +82,19 @@ pub enum CheckpointError {
         /// Bytes there are.
         free_bytes: u64,
     },
+}
+
+impl From<TensorFileError> for CheckpointError {
+    fn from(error: TensorFileError) -> Self {
+        match error {
+            TensorFileError::File(error) => Self::File(error),
+            TensorFileError::Damaged { path, cause } => Self::Damaged { path, what: cause },
+            TensorFileError::Missing { path, name } => {
+                Self::Damaged { path, what: format!("tensor `{name}` is missing") }
+            }
+            TensorFileError::Dtype { path, name, dtype } => {
+                Self::Damaged { path, what: format!("tensor `{name}` is stored as {dtype}, checkpoints hold F32") }
+            }
+        }
+    }
 }

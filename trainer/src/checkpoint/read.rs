@@ -7,9 +7,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use model_zoo::{Model, ModelConfig, ParamSpec, Params};
 
 use super::store::{MODEL_FILE, MOMENTS, OPTIMIZER_FILE, list, verify_files};
-use super::tensors::{self, TensorFile};
 use super::{CheckpointError, Manifest};
 use crate::durable;
+use crate::tensor_file::TensorFile;
 
 /// Largest `config.json` that is read, bytes.
 const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
@@ -70,11 +70,11 @@ pub fn read_model(path: &Path, device: &Device) -> Result<SavedModel, Checkpoint
 
 fn read_parameters(path: &Path, specs: &Arc<[ParamSpec]>, device: &Device) -> Result<Params, CheckpointError> {
     let damaged = |what: String| CheckpointError::Damaged { path: path.join(MODEL_FILE), what };
-    let mut model = TensorFile::open(&path.join(MODEL_FILE))?;
-    let values = exact(&mut model, specs, |s| (s.name.clone(), s.shape.clone()))
-        .map_err(|error| error.in_file(path, MODEL_FILE))?;
-    if model.places().len() != specs.len() {
-        return Err(damaged(format!("{} tensors instead of {}", model.places().len(), specs.len())));
+    let model = TensorFile::open(&path.join(MODEL_FILE))?;
+    let values =
+        exact(&model, specs, |s| (s.name.clone(), s.shape.clone())).map_err(|error| error.in_file(path, MODEL_FILE))?;
+    if model.names().len() != specs.len() {
+        return Err(damaged(format!("{} tensors instead of {}", model.names().len(), specs.len())));
     }
     Params::from_host(Arc::clone(specs), values, device).map_err(|error| damaged(error.to_string()))
 }
@@ -103,14 +103,14 @@ pub(super) fn read_state_tensors(
         return Err(damaged(super::manifest::FILE_NAME, what));
     }
     let params = read_parameters(path, specs, device)?;
-    let mut optimizer = TensorFile::open(&path.join(OPTIMIZER_FILE))?;
-    if optimizer.places().len() != manifest.moments {
-        let what = format!("{} tensors instead of {}", optimizer.places().len(), manifest.moments);
+    let optimizer = TensorFile::open(&path.join(OPTIMIZER_FILE))?;
+    if optimizer.names().len() != manifest.moments {
+        let what = format!("{} tensors instead of {}", optimizer.names().len(), manifest.moments);
         return Err(damaged(OPTIMIZER_FILE, what));
     }
     let mut moments = MOMENTS.into_iter().map(|kind| -> Result<Vec<Tensor<1>>, CheckpointError> {
         let moment = |s: &ParamSpec| (slice_name(kind, &s.name, 0), vec![s.shape.iter().product()]);
-        let values = exact(&mut optimizer, specs, moment).map_err(|e| e.in_file(path, OPTIMIZER_FILE))?;
+        let values = exact(&optimizer, specs, moment).map_err(|e| e.in_file(path, OPTIMIZER_FILE))?;
         Ok(values.into_iter().map(|v| flat(v, device)).collect())
     });
     let first = moments.next().transpose()?.unwrap_or_default();
@@ -139,19 +139,20 @@ impl ReadError {
 
 /// Reads one tensor a spec, with exactly the expected shape and only finite values.
 fn exact(
-    file: &mut TensorFile,
+    file: &TensorFile,
     specs: &[ParamSpec],
     expected: impl Fn(&ParamSpec) -> (String, Vec<usize>),
 ) -> Result<Vec<Vec<f32>>, ReadError> {
     let mut all = Vec::with_capacity(specs.len());
     for spec in specs {
         let (name, shape) = expected(spec);
-        if let Some(place) = file.places().get(&name)
-            && place.shape != shape
+        if let Some(info) = file.info(&name)
+            && (info.shape != shape || info.dtype != safetensors::Dtype::F32)
         {
-            return Err(ReadError::What(format!("tensor `{name}` has shape {:?}, expected {shape:?}", place.shape)));
+            let (found, dtype) = (&info.shape, info.dtype);
+            return Err(ReadError::What(format!("tensor `{name}` is {dtype:?} {found:?}, expected F32 {shape:?}")));
         }
-        let values = tensors::to_f32(&file.bytes(&name).map_err(ReadError::Other)?);
+        let values = file.floats(&name).map_err(|error| ReadError::Other(error.into()))?;
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
             return Err(ReadError::What(format!("tensor `{name}` is not finite at element {i}")));
         }

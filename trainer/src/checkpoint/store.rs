@@ -12,10 +12,10 @@ use model_zoo::ParamSpec;
 
 use super::manifest::{self, Identity, Manifest};
 use super::read::{read_state_tensors, slice_name};
-use super::tensors::{self, Entry};
 use super::{CheckpointError, TrainState, digest};
 use crate::durable::{self, FileError};
 use crate::optim::{Adamw, AdamwHyper};
+use crate::tensor_file::{self, Entry};
 
 /// Weights, under Hugging Face names.
 pub const MODEL_FILE: &str = "model.safetensors";
@@ -144,16 +144,16 @@ impl CheckpointStore {
             let bytes = Box::new(move || {
                 let bytes = digest::tensor_bytes(&tensor);
                 digests.borrow_mut().push((key, digest::bytes_digest(&bytes)));
-                bytes
+                Ok(bytes)
             });
-            Entry { name, shape, bytes }
+            Entry { name, dtype: safetensors::Dtype::F32, shape, bytes }
         };
         let model = specs
             .iter()
             .zip(state.params.tensors())
             .map(|(spec, tensor)| entry("parameter", spec, spec.name.clone(), spec.shape.clone(), tensor))
             .collect();
-        let mut files = vec![tensors::write(&folder.join(MODEL_FILE), model)?];
+        let mut files = vec![tensor_file::write::<CheckpointError>(&folder.join(MODEL_FILE), model)?];
         let mut moments = Vec::new();
         for (kind, values) in MOMENTS.into_iter().zip([&state.optimizer.exp_avg, &state.optimizer.exp_avg_sq]) {
             for (spec, tensor) in specs.iter().zip(values) {
@@ -161,11 +161,11 @@ impl CheckpointStore {
                 moments.push(entry(kind, spec, slice_name(kind, &spec.name, 0), vec![numel], tensor));
             }
         }
-        files.push(tensors::write(&folder.join(OPTIMIZER_FILE), moments)?);
+        files.push(tensor_file::write::<CheckpointError>(&folder.join(OPTIMIZER_FILE), moments)?);
         for (name, bytes) in extra {
             let path = folder.join(name);
             durable::write_atomic(&path, bytes)?;
-            files.push(tensors::describe(&path)?);
+            files.push(tensor_file::describe(&path)?);
         }
         let manifest = Manifest {
             format_version: manifest::FORMAT_VERSION,
@@ -353,7 +353,7 @@ pub fn verify_files(path: &Path, manifest: &Manifest) -> Result<(), CheckpointEr
     sizes_match(path, manifest)?;
     for file in &manifest.files {
         let at = path.join(&file.name);
-        let found = tensors::describe(&at)?;
+        let found = tensor_file::describe(&at)?;
         if found.blake3 != file.blake3 {
             let what = format!("the content's BLAKE3 is {}, the manifest says {}", found.blake3, file.blake3);
             return Err(CheckpointError::Damaged { path: at, what });

@@ -32,6 +32,9 @@ pub(super) struct ExportArguments {
     /// Folder with tokenizer.json; default: that of the run the checkpoint belongs to
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
+    /// Also write what the model answers (logits, greedy texts, token ids) to this new folder, for checking servers
+    #[arg(long, value_name = "DIR")]
+    reference: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -71,8 +74,10 @@ pub(super) struct ParityArguments {
 /// Writes a checkpoint as a Hugging Face directory and proves that it is the same model.
 pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
     let Layout::Hf = arguments.to;
-    if arguments.out.symlink_metadata().is_ok() {
-        return Err(Failure::usage(format!("{}: exists already; choose another --out", arguments.out.display())));
+    for (option, path) in [("--out", Some(&arguments.out)), ("--reference", arguments.reference.as_ref())] {
+        if let Some(path) = path.filter(|path| path.symlink_metadata().is_ok()) {
+            return Err(Failure::usage(format!("{}: exists already; choose another {option}", path.display())));
+        }
     }
     let opened = device::open(DeviceChoice::Cpu, None).map_err(Failure::usage)?;
     let SavedModel { path, manifest, config, params } =
@@ -128,6 +133,10 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
         report.max_logit,
         report.num_token_ids
     ));
+    if let Some(reference) = &arguments.reference {
+        parity::write_reference(&arguments.out, reference, &opened.device).map_err(Failure::failed)?;
+        say(&format!("its answers are in {}: logits, greedy texts, log-likelihoods, token ids", reference.display()));
+    }
     Ok(Exit::Done)
 }
 

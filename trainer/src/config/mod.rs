@@ -25,7 +25,7 @@ pub use error::{ConfigError, Note};
 pub use estimate::{Estimate, Throughput};
 pub use plan::Plan;
 pub use raw::RawConfig;
-pub use resolve::{ComponentFacts, DatasetFacts, resolve};
+pub use resolve::{BaseFacts, ComponentFacts, DatasetFacts, resolve};
 pub use yaml::{ConfigFile, load};
 
 use error::Places;

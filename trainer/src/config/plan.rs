@@ -34,6 +34,8 @@ pub struct Plan {
     pub seed: u64,
     /// Directory of the weights training starts from; `None` starts from fresh ones.
     pub base_model: Option<PathBuf>,
+    /// Digest of those weights.
+    pub base_weights: Option<String>,
     /// The model.
     pub model: ModelConfig,
     /// The data.
@@ -201,7 +203,7 @@ impl Plan {
         json!({
             "digest_version": DIGEST_VERSION,
             "seed": self.seed,
-            "starts_from": if self.base_model.is_some() { "base_model" } else { "fresh" },
+            "starts_from": self.base_weights.as_deref().unwrap_or("fresh"),
             "model": self.model,
             "dataset": self.dataset.id,
             "mixture": self.mixture,

@@ -6,7 +6,7 @@ use std::path::Path;
 use model_zoo::size::count_parameters;
 
 use super::super::presets;
-use super::super::resolve::{ComponentFacts, DatasetFacts, resolve};
+use super::super::resolve::{BaseFacts, ComponentFacts, DatasetFacts, resolve};
 use super::super::yaml;
 use super::*;
 
@@ -249,13 +249,15 @@ fn a_base_model_brings_its_own_shape() {
     let ModelConfig::Llama(mut base) = plan(&[]).model;
     base.eos_token_ids = vec![5];
     let (raw, _) = yaml::parse::<RawConfig>(Path::new("x.yaml"), &text, &[]).unwrap();
-    let model = ModelConfig::Llama(base);
-    let resolved = resolve(raw.clone(), &facts(), Some(model.clone())).unwrap();
+    let base = BaseFacts { model: ModelConfig::Llama(base), weights: "w1".into() };
+    let resolved = resolve(raw.clone(), &facts(), Some(base.clone())).unwrap();
+    let other = resolve(raw.clone(), &facts(), Some(BaseFacts { weights: "w2".into(), ..base.clone() })).unwrap();
+    assert_ne!(resolved.digest(), other.digest(), "other weights make another run");
     assert!(resolved.notes.iter().any(|note| note.text.contains("does not know as an end")));
     assert!(resolved.to_raw().model.is_none());
     assert!(resolve(raw.clone(), &facts(), None).is_err());
     let large = DatasetFacts { vocab_size: 5000, ..facts() };
-    assert!(resolve(raw, &large, Some(model)).unwrap_err().hint().contains("tokenizer of `base_model`"));
+    assert!(resolve(raw, &large, Some(base)).unwrap_err().hint().contains("tokenizer of `base_model`"));
 }
 
 #[test]

@@ -54,6 +54,15 @@ pub struct DatasetFacts {
     pub bytes: u64,
 }
 
+/// What a plan needs to know about the weights training starts from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BaseFacts {
+    /// Their architecture.
+    pub model: ModelConfig,
+    /// Digest of their files: a run that is resumed must have started from the same weights.
+    pub weights: String,
+}
+
 /// One stream of a data set: one language in one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ComponentFacts {
@@ -67,14 +76,15 @@ pub struct ComponentFacts {
     pub rows: u64,
 }
 
-/// Decides every value of a run. `base` is the configuration of `base_model`, when one is named.
+/// Decides every value of a run. `base` describes `base_model`, when one is named.
 ///
 /// # Errors
 /// The first rule that the configuration breaks by itself ([`RawConfig::check`]) or against the data set and base
 /// model.
-pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<ModelConfig>) -> Result<Plan, ConfigError> {
+pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) -> Result<Plan, ConfigError> {
     raw.check()?;
     let mut notes = Vec::new();
+    let (base, base_weights) = base.map(|base| (base.model, base.weights)).unzip();
     let model = resolve_model(&raw, dataset, base, &mut notes)?;
     let (global_batch_rows, micro_batch_rows) = resolve_batch(&raw, &mut notes)?;
     let mixture = resolve_mixture(&raw, dataset)?;
@@ -93,6 +103,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<ModelConfig>
         output_dir: raw.output_dir,
         seed: raw.seed.unwrap_or_default(),
         base_model: raw.base_model,
+        base_weights,
         model,
         dataset: DatasetPlan { path, id: dataset.id.clone(), train_tokens, train_rows, bytes: dataset.bytes },
         mixture,

@@ -6,6 +6,7 @@ use model_zoo::{ConfigError, ParamsError, WeightDtype};
 
 use crate::durable::FileError;
 use crate::step::StepError;
+use crate::tensor_file::TensorFileError;
 
 /// Names listed in one message before the rest is only counted.
 const MAX_NAMES_LISTED: usize = 5;
@@ -166,6 +167,17 @@ pub enum HubError {
     /// A batch of tokens does not fit the model.
     #[error(transparent)]
     Step(#[from] StepError),
+}
+
+impl From<TensorFileError> for HubError {
+    fn from(error: TensorFileError) -> Self {
+        match error {
+            TensorFileError::File(error) => Self::File(error),
+            TensorFileError::Damaged { path, cause } => Self::Damaged { path, cause },
+            TensorFileError::Missing { path, name } => Self::Missing { dir: path, names: vec![name] },
+            TensorFileError::Dtype { path, name, dtype } => Self::Dtype { path, name, dtype },
+        }
+    }
 }
 
 fn tensors(count: usize) -> String {

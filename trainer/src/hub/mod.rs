@@ -1,14 +1,13 @@
 //! Owns Hugging Face directories: import, export, and checking what was exported; never touches training state.
 //!
-//! Suggested reading order: `shard` (one safetensors file), `weights` (all of a directory), `import`, `writer`,
-//! `tokenizer_files`, `export`, `verify`.
+//! Suggested reading order: `weights` (all tensors of a directory), `import`, `writer`, `tokenizer_files`, `export`,
+//! `verify`.
 
 mod error;
 mod export;
 mod generation_config;
 mod import;
 mod probe;
-pub mod shard;
 mod tokenizer_files;
 mod verify;
 pub mod weights;
@@ -18,7 +17,9 @@ pub use error::HubError;
 pub use export::{ExportOptions, ExportProgress, ExportReport, export};
 pub use generation_config::GenerationConfig;
 pub use import::{Imported, import, read_config};
+pub(crate) use probe::TEXTS as PROBE_TEXTS;
 pub use verify::{Check, VerifyReport, verify};
+pub use weights::weights_digest;
 
 pub(crate) use data_pipeline::tokenizer::MAX_TOKENIZER_BYTES;
 pub(crate) use data_pipeline::tokenizer::chat::CHAT_TEMPLATE_FILE;

@@ -95,7 +95,7 @@ fn weight_files(dir: &Path, config: &ModelConfig) -> Result<(String, Weights), S
     if let Some(name) = dropped.first() {
         return Err(format!("{name:?} is stored but not needed, and some servers stop at it; export the model again"));
     }
-    let stored: u64 = weights.shards().iter().map(super::shard::Shard::data_len).sum();
+    let stored: u64 = weights.shards().iter().map(crate::tensor_file::TensorFile::data_len).sum();
     if let Some(indexed) = weights.indexed_bytes().filter(|indexed| *indexed != stored) {
         return Err(format!("{INDEX_FILE} counts {indexed} bytes, the files hold {stored}; export the model again"));
     }

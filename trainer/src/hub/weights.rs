@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use model_zoo::{ParamSpec, WeightDtype};
 use serde::Deserialize;
 
-use super::shard::{MAX_HEADER_BYTES, Shard};
 use super::{HEAD_NAME, HubError, INDEX_FILE, WEIGHTS_FILE};
 use crate::durable::read_text;
+use crate::tensor_file::{MAX_HEADER_BYTES, TensorFile, describe};
 
 /// The weight files of a directory.
 #[derive(Debug)]
 pub struct Weights {
     dir: PathBuf,
-    shards: Vec<Shard>,
+    shards: Vec<TensorFile>,
     /// Tensor name -> its shard.
     places: BTreeMap<String, usize>,
     /// `metadata.total_size` of the index, where there is one.
@@ -34,6 +34,20 @@ struct IndexMetadata {
     total_size: Option<serde_json::Number>,
 }
 
+/// Digest of the weight files of a directory, their names included, read once from disk.
+///
+/// # Errors
+/// As [`Weights::open`], or when the disk refuses.
+pub fn weights_digest(dir: &Path) -> Result<String, HubError> {
+    let weights = Weights::open(dir)?;
+    let mut hasher = blake3::Hasher::new();
+    for shard in weights.shards() {
+        let file = describe(shard.path())?;
+        hasher.update(format!("{} {} {}\n", file.name, file.bytes, file.blake3).as_bytes());
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
 impl Weights {
     /// Opens every weight file and checks that index and files name the same tensors.
     ///
@@ -45,7 +59,7 @@ impl Weights {
             (true, true) => Err(HubError::TwoWeights { dir: dir.to_owned() }),
             (false, false) => Err(HubError::NoWeights { dir: dir.to_owned() }),
             (true, false) => {
-                let shard = Shard::open(&single)?;
+                let shard = TensorFile::open(&single)?;
                 let places = shard.names().into_iter().map(|name| (name, 0)).collect();
                 Ok(Self { dir: dir.to_owned(), shards: vec![shard], places, indexed_bytes: None })
             }
@@ -65,7 +79,7 @@ impl Weights {
             if Path::new(file).file_name() != Some(file.as_ref()) {
                 return Err(wrong(format!("{file:?} is not a plain file name")));
             }
-            let shard = Shard::open(&dir.join(file))?;
+            let shard = TensorFile::open(&dir.join(file))?;
             for name in shard.names() {
                 match index.weight_map.get(&name) {
                     Some(expected) if expected == file => places.insert(name, number),
@@ -84,7 +98,7 @@ impl Weights {
 
     /// The weight files.
     #[must_use]
-    pub fn shards(&self) -> &[Shard] {
+    pub fn shards(&self) -> &[TensorFile] {
         &self.shards
     }
 
@@ -96,7 +110,7 @@ impl Weights {
 
     /// The file that holds a tensor.
     #[must_use]
-    pub fn shard_of(&self, name: &str) -> Option<&Shard> {
+    pub fn shard_of(&self, name: &str) -> Option<&TensorFile> {
         self.shards.get(*self.places.get(name)?)
     }
 
@@ -175,7 +189,7 @@ impl Weights {
         }
     }
 
-    fn holder(&self, name: &str) -> Result<&Shard, HubError> {
+    fn holder(&self, name: &str) -> Result<&TensorFile, HubError> {
         self.shard_of(name).ok_or_else(|| HubError::Missing { dir: self.dir.clone(), names: vec![name.to_owned()] })
     }
 }

@@ -1,15 +1,15 @@
 //! Owns writing parameters as safetensors files, whole or in shards; never touches how they are read back.
 
-use std::fs::OpenOptions;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use half::{bf16, f16};
 use model_zoo::{ParamSpec, Params, WeightDtype};
-use serde_json::{Map, Value, json};
+use safetensors::Dtype;
+use serde_json::{Map, json};
 
 use super::{HubError, INDEX_FILE, WEIGHTS_FILE};
-use crate::durable::{FileError, write_atomic};
+use crate::durable::write_atomic;
+use crate::tensor_file::{self, Entry};
 
 /// Writes all parameters under their Hugging Face names into `dir`: one file, or several with an index when one would
 /// hold more than `max_shard_bytes`. A tensor is never split. One tensor stands in host memory at a time. `written`
@@ -74,43 +74,21 @@ fn write_file(
     dtype: WeightDtype,
     written: &dyn Fn(usize),
 ) -> Result<(), HubError> {
-    let specs = params.specs();
-    let file = OpenOptions::new().write(true).create_new(true).open(path);
-    let mut out = BufWriter::with_capacity(1 << 20, file.map_err(FileError::at(path, "create the file"))?);
-    let header = header(indices.iter().filter_map(|index| specs.get(*index)), dtype);
-    out.write_all(&(header.len() as u64).to_le_bytes()).map_err(FileError::at(path, "write"))?;
-    out.write_all(&header).map_err(FileError::at(path, "write"))?;
-    for index in indices {
-        let values = params.to_host(*index)?;
-        let name = specs.get(*index).map(|spec| spec.name.as_str()).unwrap_or_default();
-        out.write_all(&encode(name, &values, dtype)?).map_err(FileError::at(path, "write"))?;
-        written(index + 1);
-    }
-    let file = out.into_inner().map_err(|error| FileError::at(path, "write")(error.into_error()))?;
-    file.sync_all().map_err(FileError::at(path, "sync"))?;
-    Ok(())
-}
-
-/// The JSON header, padded with spaces so that the data begin at a multiple of 8 bytes.
-fn header<'a>(specs: impl Iterator<Item = &'a ParamSpec>, dtype: WeightDtype) -> Vec<u8> {
     let stored = match dtype {
-        WeightDtype::F32 => "F32",
-        WeightDtype::F16 => "F16",
-        WeightDtype::Bf16 => "BF16",
+        WeightDtype::F32 => Dtype::F32,
+        WeightDtype::F16 => Dtype::F16,
+        WeightDtype::Bf16 => Dtype::BF16,
     };
-    let mut entries = Map::new();
-    // Loaders of transformers 4 and mlx stop without this note.
-    entries.insert("__metadata__".into(), json!({ "format": "pt" }));
-    let mut start = 0;
-    for spec in specs {
-        let end = start + spec.num_elements() * dtype.num_bytes();
-        entries
-            .insert(spec.name.clone(), json!({ "dtype": stored, "shape": spec.shape, "data_offsets": [start, end] }));
-        start = end;
+    let mut entries = Vec::with_capacity(indices.len());
+    for (index, spec) in indices.iter().filter_map(|&index| Some((index, params.specs().get(index)?))) {
+        let bytes = Box::new(move || {
+            let bytes = encode(&spec.name, &params.to_host(index)?, dtype)?;
+            written(index + 1);
+            Ok(bytes)
+        });
+        entries.push(Entry { name: spec.name.clone(), dtype: stored, shape: spec.shape.clone(), bytes });
     }
-    let mut text = Value::Object(entries).to_string().into_bytes();
-    text.resize(text.len().next_multiple_of(8), b' ');
-    text
+    tensor_file::write::<HubError>(path, entries).map(|_| ())
 }
 
 /// Little-endian bytes of finite values, rounded to nearest even.
@@ -160,14 +138,5 @@ mod tests {
         assert_eq!(error, "parameter \"w\" holds 70000, which float16 cannot represent; export as bf16 or f32");
         assert!(encode("w", &[f32::NAN], WeightDtype::F32).is_err());
         assert_eq!(encode("w", &[70_000.0], WeightDtype::Bf16).unwrap().len(), 2);
-    }
-
-    #[test]
-    fn the_header_is_aligned_and_contiguous() {
-        let bytes = header(specs(&[3, 5]).iter(), WeightDtype::Bf16);
-        assert_eq!(bytes.len() % 8, 0);
-        let json: Value = serde_json::from_slice(&bytes).unwrap();
-        assert_eq!(json["t1"]["data_offsets"], json!([6, 16]));
-        assert_eq!(json["__metadata__"]["format"], json!("pt"));
     }
 }

@@ -9,12 +9,12 @@ use serde::de::DeserializeOwned;
 
 use super::ParityError;
 use crate::durable::read_text;
-use crate::hub::shard::Shard;
+use crate::tensor_file::TensorFile;
 
 /// Largest reference file in JSON that is read, bytes.
 const JSON_LIMIT_BYTES: u64 = 64 << 20;
 /// Label that marks a token as no target.
-const IGNORED_LABEL: i64 = -100;
+pub const IGNORED_LABEL: i64 = -100;
 
 /// An open bundle.
 pub struct Bundle {
@@ -105,8 +105,8 @@ impl Bundle {
     }
 
     /// A file of expected tensors.
-    pub fn tensors(&self, name: &str) -> Result<Shard, ParityError> {
-        Ok(Shard::open(&self.expected.join(name))?)
+    pub fn tensors(&self, name: &str) -> Result<TensorFile, ParityError> {
+        Ok(TensorFile::open(&self.expected.join(name))?)
     }
 
     /// A file of expected values.
@@ -132,7 +132,7 @@ pub struct StoredRows {
 
 impl StoredRows {
     /// `input_ids` and `labels` of a file, `[rows, seq_len]`, or entry `index` of `[batches, rows, seq_len]`.
-    pub fn read(shard: &Shard, index: usize) -> Result<Self, ParityError> {
+    pub fn read(shard: &TensorFile, index: usize) -> Result<Self, ParityError> {
         let wrong = |cause: String| ParityError::Reference { path: shard.path().to_owned(), cause };
         let shape = shard.info("input_ids").map(|info| info.shape.clone()).unwrap_or_default();
         let (rows, seq_len) = match shape[..] {

@@ -10,6 +10,7 @@ use model_zoo::generate::GenerateError;
 use crate::durable::FileError;
 use crate::hub::HubError;
 use crate::step::StepError;
+use crate::tensor_file::TensorFileError;
 
 /// A bundle that cannot be compared.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +42,12 @@ pub enum ParityError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The checkpoint or a file of tensors cannot be read.
+    /// The checkpoint cannot be read.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// A file of tensors cannot be read.
+    #[error(transparent)]
+    Tensors(#[from] TensorFileError),
     /// A batch does not fit the model.
     #[error(transparent)]
     Step(#[from] StepError),

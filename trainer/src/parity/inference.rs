@@ -2,13 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use data_pipeline::loader::TokenBatch;
 use model_zoo::generate::{GenerateOptions, Sampling, generate};
 use serde::Deserialize;
 
 use super::bundle::{Bundle, StoredRows};
 use super::difference::{Difference, RELATIVE_TOLERANCE, Worst};
+use super::reference::host;
 use super::{ParityError, Table};
 use crate::hub::Imported;
 use crate::step::{self, DeviceBatch};
@@ -141,8 +142,4 @@ fn greedy(bundle: &Bundle, model: &Imported, table: &mut Table<'_>) -> Result<()
 
 fn upload(model: &Imported, batch: &TokenBatch, device: &Device) -> Result<DeviceBatch, ParityError> {
     Ok(step::to_device(batch, model.model.vocab_size(), device)?)
-}
-
-fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, ParityError> {
-    tensor.inner().try_into_vec_as::<f32>().map_err(|error| ParityError::Read { cause: error.to_string() })
 }

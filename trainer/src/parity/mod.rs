@@ -7,6 +7,7 @@ mod bundle;
 mod difference;
 mod error;
 mod inference;
+mod reference;
 mod text;
 mod training;
 
@@ -17,6 +18,7 @@ use burn::tensor::Device;
 use crate::hub;
 use bundle::Bundle;
 pub use error::ParityError;
+pub use reference::write_reference;
 
 /// One comparison.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,9 +11,9 @@ use super::difference::Worst;
 use super::{ParityError, Table};
 use crate::gradient_sum::GradientSum;
 use crate::hub::Imported;
-use crate::hub::shard::Shard;
 use crate::optim::{Adamw, AdamwHyper, clip_scale, grad_norm};
 use crate::step::{StepGradients, loss_and_gradients};
+use crate::tensor_file::TensorFile;
 
 /// Steps after which parameters are compared.
 const COMPARED_STEPS: [usize; 2] = [1, 10];
@@ -32,7 +32,7 @@ pub fn compare(bundle: &Bundle, model: &Imported, device: &Device, table: &mut T
     steps(bundle, training, &batches, model, device, &explained, table)
 }
 
-fn batch(batches: &Shard, index: usize) -> Result<TokenBatch, ParityError> {
+fn batch(batches: &TensorFile, index: usize) -> Result<TokenBatch, ParityError> {
     Ok(StoredRows::read(batches, index)?.batch(None))
 }
 
@@ -94,7 +94,7 @@ fn norms(
 
 fn accumulation(
     expected: &Accumulation,
-    batches: &Shard,
+    batches: &TensorFile,
     model: &Imported,
     device: &Device,
     tolerances: &Tolerances,
@@ -116,7 +116,7 @@ fn accumulation(
 fn steps(
     bundle: &Bundle,
     training: &Training,
-    batches: &Shard,
+    batches: &TensorFile,
     model: &Imported,
     device: &Device,
     explained: &[Vec<f64>],

@@ -11,30 +11,30 @@ use model_zoo::WeightDtype;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::HubError;
+use super::TensorFileError;
 use crate::durable::FileError;
 
 /// Largest header that is read, bytes. The format allows 100 MB; a thousand tensors need a tenth of a megabyte.
-pub(crate) const MAX_HEADER_BYTES: u64 = 16 << 20;
+pub const MAX_HEADER_BYTES: u64 = 16 << 20;
 /// Bytes read and widened at a time, so that a tensor's raw bytes never stand in memory beside its values.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// An open safetensors file.
 #[derive(Debug)]
-pub struct Shard {
+pub struct TensorFile {
     path: PathBuf,
     file: File,
     data_start: u64,
     metadata: Metadata,
 }
 
-impl Shard {
+impl TensorFile {
     /// Opens a file and checks its header: size, JSON, contiguity, and that it describes exactly the bytes there.
     ///
     /// # Errors
-    /// [`HubError::File`] or [`HubError::Damaged`].
-    pub fn open(path: &Path) -> Result<Self, HubError> {
-        let damaged = |cause: String| HubError::Damaged { path: path.to_owned(), cause };
+    /// [`TensorFileError::File`] or [`TensorFileError::Damaged`].
+    pub fn open(path: &Path) -> Result<Self, TensorFileError> {
+        let damaged = |cause: String| TensorFileError::Damaged { path: path.to_owned(), cause };
         let mut file = File::open(path).map_err(FileError::at(path, "open"))?;
         let size = file.metadata().map_err(FileError::at(path, "read the size of"))?.len();
         let mut prefix = [0_u8; 8];
@@ -94,8 +94,8 @@ impl Shard {
     /// The number format of a float tensor.
     ///
     /// # Errors
-    /// [`HubError::Missing`], or [`HubError::Dtype`] for anything but F32, F16 and BF16.
-    pub fn float_dtype(&self, name: &str) -> Result<WeightDtype, HubError> {
+    /// [`TensorFileError::Missing`], or [`TensorFileError::Dtype`] for anything but F32, F16 and BF16.
+    pub fn float_dtype(&self, name: &str) -> Result<WeightDtype, TensorFileError> {
         match self.find(name)?.dtype {
             Dtype::F32 => Ok(WeightDtype::F32),
             Dtype::F16 => Ok(WeightDtype::F16),
@@ -107,8 +107,8 @@ impl Shard {
     /// The values of a float tensor, widened to f32, row-major.
     ///
     /// # Errors
-    /// As [`Shard::float_dtype`], or when the disk refuses.
-    pub fn floats(&self, name: &str) -> Result<Vec<f32>, HubError> {
+    /// As [`TensorFile::float_dtype`], or when the disk refuses.
+    pub fn floats(&self, name: &str) -> Result<Vec<f32>, TensorFileError> {
         let dtype = self.float_dtype(name)?;
         let mut values = Vec::with_capacity(self.find(name)?.shape.iter().product());
         self.stream(name, |bytes| match dtype {
@@ -123,7 +123,7 @@ impl Shard {
     ///
     /// # Errors
     /// When the tensor is missing or of another type, or the disk refuses.
-    pub fn integers(&self, name: &str) -> Result<Vec<i64>, HubError> {
+    pub fn integers(&self, name: &str) -> Result<Vec<i64>, TensorFileError> {
         let info = self.find(name)?;
         if info.dtype != Dtype::I64 {
             return Err(self.unreadable(name, info.dtype));
@@ -133,18 +133,18 @@ impl Shard {
         Ok(values)
     }
 
-    fn find(&self, name: &str) -> Result<&TensorInfo, HubError> {
+    fn find(&self, name: &str) -> Result<&TensorInfo, TensorFileError> {
         self.metadata
             .info(name)
-            .ok_or_else(|| HubError::Missing { dir: self.path.clone(), names: vec![name.to_owned()] })
+            .ok_or_else(|| TensorFileError::Missing { path: self.path.clone(), name: name.to_owned() })
     }
 
-    fn unreadable(&self, name: &str, dtype: Dtype) -> HubError {
-        HubError::Dtype { path: self.path.clone(), name: name.to_owned(), dtype: format!("{dtype:?}") }
+    fn unreadable(&self, name: &str, dtype: Dtype) -> TensorFileError {
+        TensorFileError::Dtype { path: self.path.clone(), name: name.to_owned(), dtype: format!("{dtype:?}") }
     }
 
     /// Hands the bytes of a tensor to `take` in order; every piece but the last has [`CHUNK_BYTES`].
-    fn stream(&self, name: &str, mut take: impl FnMut(&[u8])) -> Result<(), HubError> {
+    fn stream(&self, name: &str, mut take: impl FnMut(&[u8])) -> Result<(), TensorFileError> {
         let (start, end) = self.find(name)?.data_offsets;
         let read = FileError::at(&self.path, "read a tensor of");
         let mut file = &self.file;
@@ -160,7 +160,7 @@ impl Shard {
             }
             Ok(())
         };
-        copy().map_err(|error| HubError::File(read(error)))
+        copy().map_err(|error| TensorFileError::File(read(error)))
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.safetensors");
         std::fs::write(&path, bytes).unwrap();
-        let message = Shard::open(&path).unwrap_err().to_string();
+        let message = TensorFile::open(&path).unwrap_err().to_string();
         assert!(message.contains(part), "{message:?} does not contain {part:?}");
         assert!(message.contains("x.safetensors"), "{message:?} names no file");
     }
@@ -212,13 +212,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.safetensors");
         std::fs::write(&path, with_header(header, &data)).unwrap();
-        let shard = Shard::open(&path).unwrap();
+        let shard = TensorFile::open(&path).unwrap();
         assert_eq!(shard.floats("a").unwrap(), [-1.5]);
         assert_eq!(shard.floats("b").unwrap(), [0.5, -256.0]);
         assert_eq!(shard.floats("c").unwrap(), [0.099_975_586]);
         assert_eq!(shard.integers("d").unwrap(), [-100]);
         let wrong = shard.floats("d").unwrap_err().to_string();
         assert!(wrong.contains("tensor \"d\" is stored as I64"), "{wrong}");
-        assert!(shard.floats("e").unwrap_err().to_string().contains("1 tensor missing: \"e\""));
+        assert!(shard.floats("e").unwrap_err().to_string().contains("tensor \"e\" is missing"));
     }
 }

@@ -1,5 +1,6 @@
 //! Owns the `expect:` block of a config, which turns a run into a convergence test; never touches training.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -21,6 +22,10 @@ pub struct Expect {
     /// Validation bits per byte that each named language must end below, e.g. `{ary_Arab: 2.5}`; `all` is the total.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub val_bpb_below: BTreeMap<String, f64>,
+    /// Validation bits per byte of every language must be lower at the end than at the first evaluation, which a fresh
+    /// run makes before its first step.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub every_language_improves: bool,
 }
 
 impl Expect {
@@ -30,7 +35,7 @@ impl Expect {
     }
 
     /// The expectations that were missed, one sentence each; empty when all were met.
-    pub fn missed(&self, losses: LossSpan, eval: Option<&EvalRecord>) -> Vec<String> {
+    pub fn missed(&self, losses: &LossSpan, eval: Option<&EvalRecord>) -> Vec<String> {
         let mut missed = Vec::new();
         if let Some(limit) = self.final_loss_below {
             match losses.last {
@@ -61,8 +66,22 @@ impl Expect {
                 None => missed.push(format!("val_bpb_below: {language}: {limit}, but the language was not evaluated")),
             }
         }
+        if self.every_language_improves {
+            missed.extend(not_improved(losses, eval));
+        }
         missed
     }
+}
+
+fn not_improved(losses: &LossSpan, eval: Option<&EvalRecord>) -> Vec<String> {
+    let Some(eval) = eval.filter(|_| !losses.first_val_bpb.is_empty()) else {
+        return vec!["every_language_improves: true, but there are no two evaluations".into()];
+    };
+    let last = |language: &String| eval.val.get(language).map_or(f64::NAN, |score| score.bpb);
+    let pairs = losses.first_val_bpb.iter().map(|(language, first)| (language, *first, last(language)));
+    // A value that is not a number compares to nothing, so it counts as a miss.
+    let worse = pairs.filter(|(_, first, last)| last.partial_cmp(first) != Some(Ordering::Less));
+    worse.map(|(language, a, b)| format!("every_language_improves: {language} went from {a:.4} to {b:.4}")).collect()
 }
 
 #[cfg(test)]
@@ -81,18 +100,23 @@ mod tests {
             final_loss_below: Some(2.0),
             loss_drop_at_least: Some(1.0),
             val_bpb_below: [("ary_Arab".to_owned(), 1.5), ("all".to_owned(), 1.5)].into(),
+            every_language_improves: true,
         };
-        let losses = |first, last| LossSpan { first: Some(first), last: Some(last) };
-        assert!(expect.missed(losses(3.0, 1.9), Some(&eval(1.4))).is_empty());
-        assert_eq!(expect.missed(losses(2.5, 2.0), Some(&eval(1.5))).len(), 4);
-        assert_eq!(expect.missed(losses(f64::NAN, f64::NAN), Some(&eval(f64::NAN))).len(), 4, "NaN meets nothing");
-        assert_eq!(expect.missed(LossSpan::default(), None).len(), 4);
+        let losses = |first, last| LossSpan {
+            first: Some(first),
+            last: Some(last),
+            first_val_bpb: [("ary_Arab".to_owned(), 1.5)].into(),
+        };
+        assert!(expect.missed(&losses(3.0, 1.9), Some(&eval(1.4))).is_empty());
+        assert_eq!(expect.missed(&losses(2.5, 2.0), Some(&eval(1.5))).len(), 5);
+        assert_eq!(expect.missed(&losses(f64::NAN, f64::NAN), Some(&eval(f64::NAN))).len(), 5, "NaN meets nothing");
+        assert_eq!(expect.missed(&LossSpan::default(), None).len(), 5);
         assert!(Expect::default().is_empty() && !expect.is_empty());
     }
 
     #[test]
     fn a_language_that_was_not_evaluated_is_a_miss() {
         let expect = Expect { val_bpb_below: [("zgh_Tfng".to_owned(), 9.0)].into(), ..Expect::default() };
-        assert!(expect.missed(LossSpan::default(), Some(&eval(1.0)))[0].contains("was not evaluated"));
+        assert!(expect.missed(&LossSpan::default(), Some(&eval(1.0)))[0].contains("was not evaluated"));
     }
 }

@@ -9,6 +9,7 @@ pub mod manifest;
 pub mod read;
 pub mod store;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use model_zoo::Params;
@@ -37,13 +38,16 @@ pub struct TrainState {
     pub losses: LossSpan,
 }
 
-/// First and last training loss of a run, nats a token.
-#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+/// Where a run began and where it is: first and last training loss, nats a token, and the first evaluation.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct LossSpan {
     /// Loss of the first step.
     pub first: Option<f64>,
     /// Loss of the last applied step.
     pub last: Option<f64>,
+    /// Validation bits per byte of every language at the first evaluation.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub first_val_bpb: BTreeMap<String, f64>,
 }
 
 /// What can go wrong with a checkpoint.

@@ -179,7 +179,7 @@ impl CheckpointStore {
             parameters: specs.len(),
             moments: specs.len() * MOMENTS.len(),
             state_digest: digest::combine(digests.take(), state.step, state.tokens, state.optimizer.updates),
-            losses: state.losses,
+            losses: state.losses.clone(),
             guard: state.guard.clone(),
             files,
         };
@@ -268,7 +268,7 @@ impl CheckpointStore {
             params,
             optimizer: Adamw { hyper, updates: manifest.updates, exp_avg, exp_avg_sq },
             guard: manifest.guard.clone(),
-            losses: manifest.losses,
+            losses: manifest.losses.clone(),
         };
         let found = digest::state(&state);
         if found != manifest.state_digest {

@@ -124,7 +124,7 @@ fn report(session: &mut Session, outcome: &Outcome, started: Instant) -> Result<
                 short(state_digest)
             ));
             say(&format!("run directory: {}", run.root().display()));
-            let missed = expect.missed(state.losses, eval.as_ref());
+            let missed = expect.missed(&state.losses, eval.as_ref());
             for miss in &missed {
                 note(&format!("expectation missed: {miss}"));
             }

@@ -140,7 +140,7 @@ impl Driver {
         // SAFETY: `memory` is a valid place for one size_t.
         self.check("cuDeviceTotalMem_v2", unsafe { get_bytes(&raw mut memory, device) })?;
         let get_attribute: Symbol<'_, GetAttribute> = self.symbol("cuDeviceGetAttribute")?;
-        let attribute = |which: c_int| {
+        let attribute = |which: c_int| -> Result<i32, CudaMissing> {
             let mut value = 0;
             // SAFETY: `value` is a valid place for one int and `which` one of the constants above.
             self.check("cuDeviceGetAttribute", unsafe { get_attribute(&raw mut value, which, device) })?;

@@ -5,6 +5,7 @@
 //! loss nor in the bytes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Instant;
 
 use data_pipeline::loader::TokenBatch;
@@ -33,6 +34,22 @@ impl Totals {
         }
     }
 
+    /// What a share that does not arrive counts as: it spoils the score instead of improving it.
+    const NONE: Self = Self { nats: f64::NAN, tokens: 0, bytes: 0 };
+
+    fn to_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        let parts = [self.nats.to_bits(), self.tokens, self.bytes];
+        bytes.as_chunks_mut().0.iter_mut().zip(parts).for_each(|(to, part)| *to = part.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; 24]) -> Self {
+        let mut parts = bytes.as_chunks().0.iter().map(|part| u64::from_le_bytes(*part));
+        let mut next = || parts.next().unwrap_or_default();
+        Self { nats: f64::from_bits(next()), tokens: next(), bytes: next() }
+    }
+
     fn add(&mut self, other: Self) {
         self.nats += other.nats;
         self.tokens += other.tokens;
@@ -46,20 +63,25 @@ impl Totals {
 /// When the data cannot be read.
 pub fn evaluate(plan: &Plan, state: &TrainState, cx: &mut Context<'_>) -> Result<EvalRecord, TrainError> {
     let start = Instant::now();
-    let work = rows_by_component(plan, cx);
-    let rows: u64 = work.iter().map(|(_, _, rows)| rows).sum();
-    let mut rows_done = 0;
-    let mut totals: BTreeMap<String, Totals> = BTreeMap::new();
-    for (component, language, component_rows) in work {
-        let mut at = 0;
-        while at < component_rows {
-            let end = (at + plan.micro_batch_rows).min(component_rows);
-            let batch = cx.loader.validation_rows(component, at..end)?;
-            totals.entry(language.clone()).or_default().add(score(state, cx, &batch)?);
-            rows_done += end - at;
-            at = end;
-            (cx.observer)(&Event::Evaluating { language: language.clone(), rows_done, rows })?;
+    let work = batches(plan, cx);
+    let rows: u64 = work.iter().map(|batch| batch.rows.end - batch.rows.start).sum();
+    let (rank, world) = (cx.team.rank(), cx.team.world());
+    let (mut rows_done, mut mine) = (0, Vec::new());
+    for (index, batch) in work.iter().enumerate() {
+        rows_done += batch.rows.end - batch.rows.start;
+        if index % world == rank {
+            let tokens = cx.loader.validation_rows(batch.component, batch.rows.clone())?;
+            mine.push(score(state, cx, &tokens)?);
+            (cx.observer)(&Event::Evaluating { language: batch.language.clone(), rows_done, rows })?;
         }
+    }
+    let shares = cx.team.gather(mine.iter().flat_map(|totals| totals.to_bytes()).collect())?;
+    let mut totals: BTreeMap<String, Totals> = BTreeMap::new();
+    // In the order of the batches, whoever scored them: sums of floats depend on it.
+    for (index, batch) in work.iter().enumerate() {
+        let share = shares.get(index % world).map_or(&[][..], |share| share.as_chunks().0);
+        let scored = share.get(index / world).map_or(Totals::NONE, Totals::from_bytes);
+        totals.entry(batch.language.clone()).or_default().add(scored);
     }
     let mut all = Totals::default();
     totals.values().for_each(|t| all.add(*t));
@@ -69,6 +91,26 @@ pub fn evaluate(plan: &Plan, state: &TrainState, cx: &mut Context<'_>) -> Result
         val: totals.into_iter().map(|(language, t)| (language, t.score())).collect(),
         seconds: start.elapsed().as_secs_f64(),
     })
+}
+
+/// Rows that go through the model at once.
+struct Batch {
+    component: usize,
+    language: String,
+    rows: Range<u64>,
+}
+
+fn batches(plan: &Plan, cx: &Context<'_>) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    for (component, language, rows) in rows_by_component(plan, cx) {
+        let mut at = 0;
+        while at < rows {
+            let end = (at + plan.micro_batch_rows.max(1)).min(rows);
+            batches.push(Batch { component, language: language.clone(), rows: at..end });
+            at = end;
+        }
+    }
+    batches
 }
 
 /// Components to score with the number of their rows: a language's budget is shared in the order of its components.
@@ -107,6 +149,12 @@ fn score(state: &TrainState, cx: &Context<'_>, batch: &TokenBatch) -> Result<Tot
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn totals_survive_the_wire() {
+        let totals = Totals { nats: -0.1, tokens: 7, bytes: u64::MAX };
+        assert_eq!(Totals::from_bytes(&totals.to_bytes()), totals);
+    }
 
     #[test]
     fn bits_per_byte_is_nats_over_ln2_over_bytes() {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::cluster::control::Straggler;
 use crate::guard::Reason;
 
 /// One logged step.
@@ -29,6 +30,8 @@ pub struct StepRecord {
     pub mfu: f64,
     /// Share of the time spent waiting for data, 0 to 1.
     pub data_wait: f64,
+    /// Share of the time spent exchanging gradients with other processes, waiting for them included, 0 to 1.
+    pub communication: f64,
     /// Peak resident memory of the process, bytes.
     pub memory_bytes: u64,
 }
@@ -63,6 +66,8 @@ pub struct EvalRecord {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// A process held the others up in the last window of steps.
+    Straggler(Straggler),
     /// The run starts or continues.
     Started {
         /// Steps already done.
@@ -73,6 +78,8 @@ pub enum Event {
         parameters: u64,
         /// Device in words.
         device: String,
+        /// Number of processes.
+        processes: u64,
         /// Peak arithmetic used for MFU, FLOP/s.
         peak_flops: f64,
         /// Digest of the plan.

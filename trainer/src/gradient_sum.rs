@@ -7,16 +7,22 @@
 
 use crate::step::StepGradients;
 
-/// A sum of leaves under construction; memory is one set of gradients per set bit of the number of leaves so far.
-#[derive(Default)]
-pub struct GradientSum {
+/// A sum of leaves under construction; memory is one value per set bit of the number of leaves so far.
+#[derive(Debug)]
+pub struct TreeSum<T> {
     /// Inner nodes with their height, leftmost first; heights strictly decrease.
-    nodes: Vec<(u32, StepGradients)>,
+    nodes: Vec<(u32, T)>,
 }
 
-impl GradientSum {
+impl<T> Default for TreeSum<T> {
+    fn default() -> Self {
+        Self { nodes: Vec::new() }
+    }
+}
+
+impl<T> TreeSum<T> {
     /// Adds the next leaf.
-    pub fn push(&mut self, leaf: StepGradients) {
+    pub fn push(&mut self, leaf: T, merge: impl Fn(T, T) -> T) {
         let mut node = (0, leaf);
         while let Some((height, left)) = self.nodes.pop_if(|(height, _)| *height == node.0) {
             node = (height + 1, merge(left, node.1));
@@ -25,12 +31,28 @@ impl GradientSum {
     }
 
     /// The root: folds what is left from the right. `None` when no leaf was pushed.
-    pub fn finish(mut self) -> Option<StepGradients> {
+    pub fn finish(mut self, merge: impl Fn(T, T) -> T) -> Option<T> {
         let (_, mut root) = self.nodes.pop()?;
         while let Some((_, left)) = self.nodes.pop() {
             root = merge(left, root);
         }
         Some(root)
+    }
+}
+
+/// A [`TreeSum`] of gradients.
+#[derive(Default)]
+pub struct GradientSum(TreeSum<StepGradients>);
+
+impl GradientSum {
+    /// Adds the next leaf.
+    pub fn push(&mut self, leaf: StepGradients) {
+        self.0.push(leaf, merge);
+    }
+
+    /// The root; `None` when no leaf was pushed.
+    pub fn finish(self) -> Option<StepGradients> {
+        self.0.finish(merge)
     }
 }
 

@@ -1,10 +1,12 @@
 //! The trainer library behind the `jazari` binary: configuration, the training loop, checkpoints and exports.
 //!
-//! It is the only crate of the workspace with a disk, a clock and (later) a network. Suggested reading order:
-//! `config`, `train`, `step`, `optim`, `guard`, `checkpoint`, `hub`.
+//! It is the only crate of the workspace with a disk, a clock and a network. Suggested reading order:
+//! `config`, `train`, `step`, `optim`, `guard`, `checkpoint`, `team`, `cluster`, `launch`, `hub`.
 
+pub mod assembly;
 pub mod checkpoint;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod device;
 pub mod durable;
@@ -14,6 +16,7 @@ pub mod expect;
 pub mod gradient_sum;
 pub mod guard;
 pub mod hub;
+pub mod launch;
 pub mod optim;
 pub mod parity;
 pub mod prefetch;
@@ -22,5 +25,6 @@ pub mod schedule;
 pub mod session;
 pub mod signals;
 pub mod step;
+pub mod team;
 pub mod tensor_file;
 pub mod train;

@@ -12,6 +12,7 @@ use model_zoo::{Model, Params};
 use serde_json::Value;
 
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
+use crate::cluster::ClusterError;
 use crate::config::plan::MixturePlan;
 use crate::config::raw::Precision;
 use crate::config::{self, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
@@ -22,6 +23,7 @@ use crate::guard::Guard;
 use crate::hub;
 use crate::optim::Adamw;
 use crate::run_dir::{RunDir, RunDirError};
+use crate::team::Team;
 
 /// Largest `plan.json` that is compared, bytes.
 const PLAN_LIMIT_BYTES: u64 = 16 << 20;
@@ -64,6 +66,9 @@ pub enum SessionError {
     /// A checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The processes of the run do not find each other.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The checkpoints belong to another plan.
     #[error(
         "{}: this folder holds a run with another plan: {changes}; undo the change, or use another output_dir",
@@ -148,6 +153,14 @@ fn facts(dataset: &Dataset, sequence_len: usize) -> DatasetFacts {
     }
 }
 
+/// Where a run is written.
+pub struct Output {
+    /// The run directory, locked.
+    pub run: RunDir,
+    /// Its checkpoints.
+    pub checkpoints: CheckpointStore,
+}
+
 /// An opened run, ready for [`crate::train::train`].
 pub struct Session {
     /// The plan.
@@ -160,10 +173,10 @@ pub struct Session {
     pub dataset: Arc<Dataset>,
     /// Rows by index.
     pub loader: Arc<Loader>,
-    /// The run directory, locked.
-    pub run: RunDir,
-    /// Its checkpoints.
-    pub checkpoints: CheckpointStore,
+    /// Where the run is written; `None` in a process that does not lead.
+    pub output: Option<Output>,
+    /// The other processes.
+    pub team: Team,
     /// Small files that travel inside every checkpoint.
     pub checkpoint_files: Vec<(&'static str, Vec<u8>)>,
     /// Where training starts.
@@ -177,26 +190,22 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub fn open(resolved: Resolved, resume: &Resume) -> Result<Self, SessionError> {
+    pub fn open(resolved: Resolved, resume: &Resume, threads: Option<usize>, team: Team) -> Result<Self, SessionError> {
         let Resolved { plan, dataset, .. } = resolved;
-        let opened = device::open(plan.device, plan.threads)?;
+        let opened = device::open(plan.device, plan.threads.or(threads))?;
         if plan.precision == Precision::Bf16Mixed && !opened.supports_bf16() {
             return Err(SessionError::NoBf16 { device: opened.summary() });
         }
         let model = Model::new(&plan.model)?.with_precision(plan.precision.into());
         let loader = Arc::new(Loader::new(Arc::clone(&dataset), order(&plan, &dataset)?, plan.sequence_len));
-        let output = plan.output_dir.clone();
-        refuse_other_plan(&output.join("checkpoints"), &plan, dataset.id(), resume)?;
-
-        let run = RunDir::open(&output)?;
-        let identity = Identity { plan: plan.digest(), dataset: dataset.id().to_owned() };
-        let checkpoints = CheckpointStore::open(&run.checkpoints(), plan.save_total_limit as usize, identity)?;
-        checkpoints.clear_leftovers()?;
         let mut events = Vec::new();
-        let state = match load(&plan, resume, &checkpoints, &model, &opened.device, &mut events)? {
-            Some(state) => state,
-            None => fresh(&plan, &model, &opened.device)?,
+        let output = if team.leads() { Some(Output::open(&plan, dataset.id(), resume)?) } else { None };
+        let loaded = match &output {
+            Some(output) => load(&plan, resume, &output.checkpoints, &model, &opened.device, &mut events)?,
+            None => None,
         };
+        let mut team = team;
+        let state = share(loaded, &plan, &model, &opened.device, &mut team)?;
         let mut session = Self {
             checkpoint_files: vec![
                 ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
@@ -207,8 +216,8 @@ impl Session {
             model,
             dataset,
             loader,
-            run,
-            checkpoints,
+            output,
+            team,
             state,
             events,
         };
@@ -217,12 +226,90 @@ impl Session {
     }
 
     fn write_run_files(&mut self) -> Result<(), SessionError> {
-        self.run.rewind_metrics(self.state.step)?;
-        self.run.write("plan.json", format!("{:#}\n", self.plan.to_json()).as_bytes())?;
-        self.run.write("config.resolved.yaml", self.plan.resolved_yaml()?.as_bytes())?;
-        self.run.copy_tokenizer(&self.dataset.tokenizer_folder())?;
+        let Some(Output { run, .. }) = &mut self.output else { return Ok(()) };
+        run.rewind_metrics(self.state.step)?;
+        run.write("plan.json", format!("{:#}\n", self.plan.to_json()).as_bytes())?;
+        run.write("config.resolved.yaml", self.plan.resolved_yaml()?.as_bytes())?;
+        run.copy_tokenizer(&self.dataset.tokenizer_folder())?;
         Ok(())
     }
+}
+
+impl Output {
+    fn open(plan: &Plan, dataset: &str, resume: &Resume) -> Result<Self, SessionError> {
+        refuse_other_plan(&plan.output_dir.join("checkpoints"), plan, dataset, resume)?;
+        let run = RunDir::open(&plan.output_dir)?;
+        let identity = Identity { plan: plan.digest(), dataset: dataset.to_owned() };
+        let checkpoints = CheckpointStore::open(&run.checkpoints(), plan.save_total_limit as usize, identity)?;
+        checkpoints.clear_leftovers()?;
+        Ok(Self { run, checkpoints })
+    }
+}
+
+/// What a process that does not lead must know of a state beside its tensors.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Counters {
+    step: u64,
+    tokens: u64,
+    updates: u64,
+    guard: Guard,
+    losses: LossSpan,
+}
+
+/// Gives every process the state that rank 0 has loaded, or a fresh one: initial weights depend on nothing but the
+/// plan, so everybody makes its own and only the digests are compared.
+fn share(
+    loaded: Option<TrainState>,
+    plan: &Plan,
+    model: &Model,
+    device: &Device,
+    team: &mut Team,
+) -> Result<TrainState, SessionError> {
+    if team.world() == 1 {
+        return loaded.map_or_else(|| fresh(plan, model, device), Ok);
+    }
+    team.at(loaded.as_ref().map_or(0, |state| state.step), "sharing the state");
+    let counters = loaded.as_ref().map(|state| Counters {
+        step: state.step,
+        tokens: state.tokens,
+        updates: state.optimizer.updates,
+        guard: state.guard.clone(),
+        losses: state.losses.clone(),
+    });
+    let bytes = team.from_leader(serde_json::to_vec(&counters).unwrap_or_default())?;
+    let counters: Option<Counters> = serde_json::from_slice(&bytes).map_err(|error| ClusterError::Refused {
+        what: format!("rank 0 sent a state that cannot be read ({error})"),
+        advice: "use the same jazari on every host".into(),
+    })?;
+    let state = match (loaded, counters) {
+        (None, None) => fresh(plan, model, device)?,
+        (loaded, counters) => {
+            let mut state = loaded.map_or_else(|| empty(plan, model, device), Ok)?;
+            if let Some(Counters { step, tokens, updates, guard, losses }) = counters {
+                (state.step, state.tokens, state.guard, state.losses) = (step, tokens, guard, losses);
+                state.optimizer.updates = updates;
+            }
+            team.copy_tensors_of_leader(&mut state, device)?;
+            state
+        }
+    };
+    team.compare_digests(state.step, &checkpoint::digest::state(&state))?;
+    Ok(state)
+}
+
+/// A state whose tensors are about to be replaced.
+fn empty(plan: &Plan, model: &Model, device: &Device) -> Result<TrainState, SessionError> {
+    let specs = model.specs();
+    let zeros = specs.iter().map(|spec| burn::tensor::Tensor::zeros([spec.num_elements()], device)).collect();
+    let params = Params::from_tensors(specs, zeros).map_err(hub::HubError::from)?;
+    Ok(TrainState {
+        step: 0,
+        tokens: 0,
+        optimizer: Adamw::new(plan.adamw, &params, device),
+        params,
+        guard: Guard::default(),
+        losses: LossSpan::default(),
+    })
 }
 
 /// The order of training rows that a plan describes.

@@ -17,15 +17,18 @@ const SECOND_SIGNAL_EXIT: i32 = 130;
 pub struct StopFlag(Arc<AtomicBool>);
 
 impl StopFlag {
-    /// Installs the handlers.
+    /// Installs the handlers. With `second_ends` a second signal ends the process at once; a supervised process leaves
+    /// that to its supervisor, as a scheduler and the supervisor may both pass on what was one wish.
     ///
     /// # Errors
     /// When the operating system refuses a handler.
-    pub fn install() -> io::Result<Self> {
+    pub fn install(second_ends: bool) -> io::Result<Self> {
         let flag = Self::default();
         for signal in [SIGINT, SIGTERM] {
-            // Order matters: the conditional shutdown must look at the flag before this signal sets it.
-            signal_hook::flag::register_conditional_shutdown(signal, SECOND_SIGNAL_EXIT, Arc::clone(&flag.0))?;
+            if second_ends {
+                // Order matters: the conditional shutdown must look at the flag before this signal sets it.
+                signal_hook::flag::register_conditional_shutdown(signal, SECOND_SIGNAL_EXIT, Arc::clone(&flag.0))?;
+            }
             signal_hook::flag::register(signal, Arc::clone(&flag.0))?;
         }
         Ok(flag)

@@ -4,7 +4,7 @@
 //! [`Context`]; nothing is both.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use data_pipeline::dataset::{DataError, Dataset};
@@ -12,6 +12,7 @@ use data_pipeline::loader::Loader;
 use model_zoo::Model;
 
 use crate::checkpoint::{CheckpointError, CheckpointStore, TrainState, digest};
+use crate::cluster::ClusterError;
 use crate::config::plan::Plan;
 use crate::device;
 use crate::evaluate;
@@ -22,6 +23,7 @@ use crate::optim;
 use crate::prefetch::Prefetch;
 use crate::signals::StopFlag;
 use crate::step::{self, StepError, StepGradients};
+use crate::team::Team;
 
 /// Saves that may fail in a row before the run stops with its older checkpoints intact.
 const MAX_FAILED_SAVES: u32 = 2;
@@ -36,8 +38,10 @@ pub struct Context<'a> {
     pub dataset: Arc<Dataset>,
     /// Rows by index.
     pub loader: Arc<Loader>,
-    /// Where states are saved.
-    pub checkpoints: &'a CheckpointStore,
+    /// Where states are saved; `None` in a process that does not lead.
+    pub checkpoints: Option<&'a CheckpointStore>,
+    /// The other processes.
+    pub team: &'a mut Team,
     /// Small files that travel inside every checkpoint.
     pub checkpoint_files: &'a [(&'static str, Vec<u8>)],
     /// Peak arithmetic of the device, FLOP/s; raised when the run itself is faster than what was measured.
@@ -113,6 +117,9 @@ pub enum TrainError {
         /// Steps done.
         step: u64,
     },
+    /// The processes of the run cannot go on together.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// A log could not be written.
     #[error(transparent)]
     Log(#[from] crate::run_dir::RunDirError),
@@ -126,12 +133,18 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
     let mut data = prefetch(plan, state.step, cx)?;
     let mut meter = Meter::new();
     let mut saves = Saves { last: state.step, failures: 0 };
+    let mut stop = cx.team.any_stop(cx.stop.is_set())?;
     // A fresh run is scored before its first step: progress needs a beginning.
     let due = state.step == 0 || plan.evaluates_at(state.step);
     let mut eval = if due { Some(evaluate(plan, state, cx)?) } else { None };
 
-    while state.step < plan.max_steps && !cx.stop.is_set() {
-        let sum = accumulate(plan, state, cx, &mut data)?;
+    while state.step < plan.max_steps && !stop {
+        cx.team.at(state.step, "forward and backward");
+        let local = accumulate(plan, state, cx, &mut data)?;
+        cx.team.at(state.step, "adding gradients");
+        // From here on every process holds the same numbers, so all decide alike.
+        let (sum, anyone_stops) = cx.team.reduce(local, cx.stop.is_set())?;
+        stop = anyone_stops;
         let grad_norm = optim::grad_norm(&sum.grads, sum.valid);
         let loss = sum.loss_sum / sum.valid as f64;
         let lr = plan.lr(state.step);
@@ -144,8 +157,11 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
         }
         state.step += 1;
         meter.add(sum.valid);
-        report(plan, state, cx, verdict, || meter.record(loss, lr, grad_norm, &mut data))?;
+        report(plan, state, cx, verdict, |waited| meter.record(loss, lr, grad_norm, &mut data, waited))?;
 
+        if plan.compares_replicas_at(state.step) && cx.team.world() > 1 {
+            cx.team.compare_digests(state.step, &digest::state(state))?;
+        }
         if let Verdict::Halt(reason) = verdict {
             saves.commit(state, cx, true)?;
             return Err(halted(plan, state.step - 1, reason));
@@ -170,12 +186,12 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
 
 /// Starts reading the micro-batches of all steps from `step` on.
 fn prefetch(plan: &Plan, step: u64, cx: &Context<'_>) -> Result<Prefetch, TrainError> {
-    let plan = plan.clone();
-    let ranges = (step..plan.max_steps).flat_map(move |step| plan.micro_batches(step));
+    let (plan, rank, world) = (plan.clone(), cx.team.rank(), cx.team.world());
+    let ranges = (step..plan.max_steps).flat_map(move |step| plan.micro_batches_of(step, rank, world));
     Prefetch::start(Arc::clone(&cx.loader), ranges).map_err(TrainError::Thread)
 }
 
-/// Loss and gradients of one whole optimizer step, summed along the canonical tree.
+/// Loss and gradients of this process's share of an optimizer step, summed along the canonical tree.
 fn accumulate(
     plan: &Plan,
     state: &TrainState,
@@ -183,11 +199,12 @@ fn accumulate(
     data: &mut Prefetch,
 ) -> Result<StepGradients, TrainError> {
     let mut sum = GradientSum::default();
-    for _ in plan.micro_batches(state.step) {
+    for _ in plan.micro_batches_of(state.step, cx.team.rank(), cx.team.world()) {
         let batch = data.next_batch().ok_or(TrainError::DataEnded { step: state.step })??;
         let leaf = step::loss_and_gradients(&cx.model, &state.params, &batch, &cx.device)
             .map_err(|source| TrainError::Step { step: state.step, source })?;
         sum.push(leaf);
+        cx.team.check()?;
     }
     sum.finish().ok_or(TrainError::DataEnded { step: state.step })
 }
@@ -197,7 +214,7 @@ fn report(
     state: &TrainState,
     cx: &mut Context<'_>,
     verdict: Verdict,
-    record: impl FnOnce() -> Measured,
+    record: impl FnOnce(Duration) -> Measured,
 ) -> Result<(), TrainError> {
     if let Verdict::Skip(reason) | Verdict::Halt(reason) = verdict {
         let rows = plan.rows_of(state.step - 1);
@@ -207,7 +224,10 @@ fn report(
     if !plan.logs_at(state.step) {
         return (cx.observer)(&Event::Tick { step: state.step, loss: state.losses.last.unwrap_or(f64::NAN) });
     }
-    let measured = record();
+    let measured = record(cx.team.waited());
+    for slow in cx.team.report_phases(state.step, measured.data, measured.total) {
+        (cx.observer)(&Event::Straggler(slow))?;
+    }
     let achieved = measured.tokens_per_second * cx.flops_per_token;
     // The peak was measured once, perhaps while other programs ran; what the run itself reached is possible too.
     if achieved > cx.peak_flops {
@@ -221,13 +241,15 @@ fn report(
         grad_norm: measured.grad_norm,
         tokens_per_second: measured.tokens_per_second,
         mfu: achieved / cx.peak_flops,
-        data_wait: measured.data_wait,
+        data_wait: measured.share(measured.data),
+        communication: measured.share(measured.communication),
         memory_bytes: device::process_memory().peak_resident.unwrap_or(0),
     };
     (cx.observer)(&Event::Step(record))
 }
 
 fn evaluate(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Result<EvalRecord, TrainError> {
+    cx.team.at(state.step, "evaluation");
     let record = evaluate::evaluate(plan, state, cx)?;
     if state.losses.first_val_bpb.is_empty() {
         state.losses.first_val_bpb = record.val.iter().map(|(lang, score)| (lang.clone(), score.bpb)).collect();
@@ -252,13 +274,29 @@ impl Saves {
     /// Saves `state` unless it is saved already. With `last` the run cannot go on after it, so a failure is tried
     /// again at once and then reported as the run's.
     fn commit(&mut self, state: &TrainState, cx: &mut Context<'_>, last: bool) -> Result<(), TrainError> {
+        cx.team.at(state.step, "saving");
+        // Replicas are equal, so rank 0 saves for all. The others wait here, where it does not count as communication.
+        let saved = match cx.checkpoints {
+            Some(checkpoints) => self.save(state, cx, checkpoints, last),
+            None => Ok(()),
+        };
+        saved.and_then(|()| Ok(cx.team.barrier()?))
+    }
+
+    fn save(
+        &mut self,
+        state: &TrainState,
+        cx: &mut Context<'_>,
+        checkpoints: &CheckpointStore,
+        last: bool,
+    ) -> Result<(), TrainError> {
         let saved_already = state.step == self.last && self.failures == 0;
-        if saved_already && !cx.checkpoints.list()?.is_empty() {
+        if saved_already && !checkpoints.list()?.is_empty() {
             return Ok(());
         }
         loop {
             let start = Instant::now();
-            match cx.checkpoints.commit(state, cx.checkpoint_files) {
+            match checkpoints.commit(state, cx.checkpoint_files) {
                 Ok(saved) => {
                     (self.last, self.failures) = (state.step, 0);
                     let seconds = start.elapsed().as_secs_f64();
@@ -285,7 +323,15 @@ struct Measured {
     lr: f64,
     grad_norm: f64,
     tokens_per_second: f64,
-    data_wait: f64,
+    data: Duration,
+    total: Duration,
+    communication: Duration,
+}
+
+impl Measured {
+    fn share(&self, part: Duration) -> f64 {
+        part.as_secs_f64() / self.total.as_secs_f64().max(1e-9)
+    }
 }
 
 /// Tokens and seconds since the last record; evaluation and saves are left out.
@@ -307,12 +353,12 @@ impl Meter {
         *self = Self::new();
     }
 
-    fn record(&mut self, loss: f64, lr: f64, grad_norm: f64, data: &mut Prefetch) -> Measured {
-        let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
-        let tokens_per_second = self.tokens as f64 / seconds;
-        let data_wait = data.take_waited().as_secs_f64() / seconds;
+    fn record(&mut self, loss: f64, lr: f64, grad_norm: f64, data: &mut Prefetch, communication: Duration) -> Measured {
+        let total = self.since.elapsed();
+        let tokens_per_second = self.tokens as f64 / total.as_secs_f64().max(1e-9);
+        let data = data.take_waited();
         self.restart();
-        Measured { loss, lr, grad_norm, tokens_per_second, data_wait }
+        Measured { loss, lr, grad_norm, tokens_per_second, data, total, communication }
     }
 }
 

@@ -81,7 +81,7 @@ fn prepare(arguments: &ConfigArguments) -> Result<Exit, Failure> {
     for line in &notes {
         note(&format!("note: {line}"));
     }
-    let stop = StopFlag::install().map_err(Failure::failed)?;
+    let stop = StopFlag::install(true).map_err(Failure::failed)?;
     let progress = RefCell::new(StageProgress::new());
     let observer = |event: &PrepareEvent| show(&mut progress.borrow_mut(), event);
     let result = prepare::prepare(&config, &observer, stop.as_atomic());
@@ -158,7 +158,7 @@ fn show_document(document: &InspectedDocument) {
 
 /// Checks every digest.
 pub(super) fn verify(folder: &Path) -> Result<Exit, Failure> {
-    let stop = StopFlag::install().map_err(Failure::failed)?;
+    let stop = StopFlag::install(true).map_err(Failure::failed)?;
     let progress = RefCell::new(StageProgress::new());
     let started = std::cell::Cell::new(false);
     let show = |at: VerifyProgress| {

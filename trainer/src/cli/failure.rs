@@ -5,6 +5,8 @@ use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
+use crate::cluster::{Cause, ClusterError, Verdict};
+
 /// How the program ends; the codes are part of its interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -16,16 +18,37 @@ pub enum Exit {
     Usage,
     /// 3: an expectation was not met.
     Missed,
+    /// 75: a peer was lost; start again.
+    PeerLost,
+}
+
+impl Exit {
+    /// The number that the shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Missed => 3,
+            Self::PeerLost => 75,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::Missed => 3,
-        })
+        Self::from(exit.code())
+    }
+}
+
+impl From<&ClusterError> for Exit {
+    fn from(error: &ClusterError) -> Self {
+        match error {
+            // A rank that failed by itself would fail again: only the others were lost by surprise.
+            ClusterError::Lost(Verdict { cause: Cause::Failed, .. }) | ClusterError::Local { .. } => Self::Failed,
+            ClusterError::Lost(_) => Self::PeerLost,
+            ClusterError::Refused { .. } => Self::Usage,
+        }
     }
 }
 
@@ -47,6 +70,16 @@ impl Failure {
         Self { exit: Exit::Failed, error: error.into() }
     }
 
+    /// With the exit code given.
+    pub fn with(exit: Exit, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { exit, error: error.into() }
+    }
+
+    /// How the program ends.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
     /// Prints the error with its causes, once, and returns the exit code.
     pub fn report(&self) -> Exit {
         let mut text = format!("error: {}", self.error);
@@ -61,6 +94,12 @@ impl Failure {
         }
         note(&text);
         self.exit
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
     }
 }
 

@@ -6,6 +6,7 @@ mod data;
 mod export;
 mod failure;
 mod generate;
+mod launch;
 mod plan;
 mod progress;
 mod tokenizer;
@@ -42,6 +43,8 @@ enum Command {
     Schema(plan::SchemaArguments),
     /// Train a model
     Train(train::TrainArguments),
+    /// Train on several processes: start, watch and restart them
+    Launch(launch::LaunchArguments),
     /// Turn a checkpoint into a Hugging Face directory, reopen it and compare
     Export(export::ExportArguments),
     /// Generate text from an exported model
@@ -91,6 +94,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Plan(arguments) => plan::plan(&arguments),
         Command::Schema(arguments) => plan::schema(&arguments),
         Command::Train(arguments) => train::train(&arguments),
+        Command::Launch(arguments) => launch::launch(arguments),
         Command::Export(arguments) => export::export(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Verify(arguments) => export::verify(&arguments),

@@ -35,9 +35,10 @@ impl TrainProgress {
     /// Shows one event.
     pub fn show(&mut self, event: &Event) {
         match event {
-            Event::Started { step, parameters, device, dataset, plan, peak_flops, .. } => self.line(&format!(
-                "training {:.2} M parameters on {device} (peak {:.0} GFLOP/s), from step {step}, plan {}, dataset {}",
+            Event::Started { step, parameters, device, dataset, plan, peak_flops, processes, .. } => self.line(&format!(
+                "training {:.2} M parameters on {}{device} (peak {:.0} GFLOP/s), from step {step}, plan {}, dataset {}",
                 *parameters as f64 / 1e6,
+                if *processes > 1 { format!("{processes} x ") } else { String::new() },
                 peak_flops / 1e9,
                 short(plan),
                 short(dataset)
@@ -67,6 +68,14 @@ impl TrainProgress {
             Event::Stopping { step } => {
                 self.line(&format!("stopping at step {step}: saving first (again to leave at once)"))
             }
+            Event::Straggler(slow) => self.line(&format!(
+                "warning: rank {} (host {}) holds the others up: {:.2} s of {} in the last window, the others {:.2} s",
+                slow.rank,
+                slow.host,
+                slow.seconds,
+                slow.phase.name(),
+                slow.median
+            )),
             Event::Finished { .. } => {
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();

@@ -69,7 +69,7 @@ fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
     if arguments.out.symlink_metadata().is_ok() {
         return Err(Failure::usage(format!("{}: exists already; choose another --out", arguments.out.display())));
     }
-    let stop = StopFlag::install().map_err(Failure::failed)?;
+    let stop = StopFlag::install(true).map_err(Failure::failed)?;
     let options = ReadOptions { normalize: config.normalize, on_damage: config.on_damage, limits: config.limits };
     let mut progress = StageProgress::new();
     // Two passes: the sample of a language depends on how much text there is of it.
@@ -116,7 +116,7 @@ fn eval(arguments: &EvalArguments) -> Result<Exit, Failure> {
         arguments.tokenizer.clone()
     };
     let tokenizer = Tokenizer::open(&path).map_err(Failure::usage)?;
-    let stop = StopFlag::install().map_err(Failure::failed)?;
+    let stop = StopFlag::install(true).map_err(Failure::failed)?;
     let sources: Vec<SourceConfig> = arguments.inputs.iter().map(SourceConfig::at).collect();
     let mut evaluation = Evaluation::new(&tokenizer);
     let mut failed = None;

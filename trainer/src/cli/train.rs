@@ -8,10 +8,17 @@ use serde_json::Value;
 
 use super::failure::{Exit, Failure, note, say};
 use super::progress::{TrainProgress, short, thousands};
+use crate::assembly::{self, Callbacks};
+use crate::checkpoint::TrainState;
+use crate::cluster::ClusterError;
+use crate::cluster::place::{Place, PlaceFlags};
+use crate::config::Plan;
 use crate::durable;
 use crate::events::Event;
-use crate::session::{self, Resume, Session, SessionError};
+use crate::launch;
+use crate::session::{self, Output, Resume, Session, SessionError};
 use crate::signals::StopFlag;
+use crate::team::Team;
 use crate::train::{self, Context, Outcome, TrainError};
 
 /// Largest log that `inspect` reads, bytes.
@@ -20,7 +27,7 @@ const LOG_LIMIT_BYTES: u64 = 4 << 30;
 #[derive(Debug, Args)]
 pub(super) struct TrainArguments {
     #[command(flatten)]
-    config: super::ConfigArguments,
+    pub(super) config: super::ConfigArguments,
     /// Where to start: `auto` (newest valid checkpoint in output_dir, else fresh), `never`, or a checkpoint's folder
     #[arg(long, default_value = "auto", value_name = "auto|never|PATH")]
     resume: String,
@@ -40,33 +47,88 @@ pub(super) fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
         "never" => Resume::Never,
         path => Resume::From(PathBuf::from(path)),
     };
+    let env = |name: &str| std::env::var(name).ok();
+    launch::tie_to_supervisor(&env).map_err(Failure::failed)?;
+    let place = Place::find(&PlaceFlags::default(), &env).map_err(Failure::usage)?;
+    let leads = place.rank == 0;
     let resolved = session::resolve(&arguments.config.config, &arguments.config.set).map_err(Failure::from)?;
-    for line in &resolved.notes {
+    resolved.plan.check_world(place.world).map_err(Failure::usage)?;
+    for line in resolved.notes.iter().filter(|_| leads) {
         note(&format!("note: {line}"));
     }
     // Before the first write, so that a signal during start-up is not lost.
-    let stop = StopFlag::install().map_err(Failure::failed)?;
-    let mut session = Session::open(resolved, &resume).map_err(Failure::from)?;
-    for line in &session.opened.notes {
+    let stop = StopFlag::install(!launch::is_supervised(&env)).map_err(Failure::failed)?;
+    let team = join(&place, &resolved, &stop)?;
+    let threads = shared_threads(&place);
+    let mut session = Session::open(resolved, &resume, threads, team).map_err(Failure::from)?;
+    for line in session.opened.notes.iter().filter(|_| leads) {
         note(&format!("note: {line}"));
     }
-    if session.state.step >= session.plan.max_steps {
+    if leads && session.state.step >= session.plan.max_steps {
         note("note: this run is already finished; it is evaluated again and its expectations are checked");
     }
-    let outcome = run(&mut session, stop)?;
-    report(&mut session, &outcome, started)
+    let outcome = run(&mut session, stop).inspect_err(|failure| farewell(&session.team, failure))?;
+    let exit = report(&mut session, &outcome, started);
+    // Nobody leaves before the leader has written everything: its failure would have no witness.
+    session.team.barrier().map_err(Failure::from)?;
+    session.team.leave();
+    exit
+}
+
+/// Joins the other processes, if there are any.
+fn join(place: &Place, resolved: &session::Resolved, stop: &StopFlag) -> Result<Team, Failure> {
+    if !place.is_alone() {
+        note(&place.to_string());
+    }
+    let on_fatal = Box::new(|error: &ClusterError| {
+        note(&format!("error: {error}"));
+        end_process(Exit::from(error));
+    });
+    let callbacks = Callbacks { on_refused: &|line| note(&format!("warning: {line}")), on_fatal };
+    assembly::assemble(place, &resolved.plan, resolved.dataset.id(), stop, callbacks).map_err(Failure::from)
+}
+
+/// A main thread that is stuck in a kernel or a system call cannot unwind.
+#[allow(clippy::exit)]
+fn end_process(exit: Exit) {
+    std::process::exit(exit.code().into());
+}
+
+/// Processes of one host share its cores, unless somebody has divided them already.
+fn shared_threads(place: &Place) -> Option<usize> {
+    let divided = std::env::var_os("RAYON_NUM_THREADS").is_some() || place.local_world <= 1;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (!divided).then_some((cores / place.local_world).max(1))
+}
+
+/// Tells the others why this process leaves.
+fn farewell(team: &Team, failure: &Failure) {
+    match failure.exit() {
+        Exit::PeerLost => {
+            if let Some(report) = team.flight_recorder() {
+                note(&format!("the newest collectives of each rank:\n{report}"));
+            }
+        }
+        _ => team.fail(&failure.to_string()),
+    }
 }
 
 fn run(session: &mut Session, stop: StopFlag) -> Result<Outcome, Failure> {
-    let Session { plan, opened, model, dataset, loader, run, checkpoints, checkpoint_files, state, events } = session;
+    let Session { plan, opened, model, dataset, loader, output, team, checkpoint_files, state, events } = session;
+    let (mut log, checkpoints) = match output {
+        Some(Output { run, checkpoints }) => (Some(run), Some(&*checkpoints)),
+        None => (None, None),
+    };
     let peak_flops = opened
         .published_peak_flops(model.precision())
         .or_else(|| crate::device::measure_peak_flops(&opened.device))
         .unwrap_or(f64::NAN);
-    let mut progress = TrainProgress::new(plan.max_steps, state.step);
+    let mut progress = team.leads().then(|| TrainProgress::new(plan.max_steps, state.step));
     let mut observer = |event: &Event| -> Result<(), TrainError> {
-        progress.show(event);
-        Ok(run.record(event)?)
+        if let Some(progress) = &mut progress {
+            progress.show(event);
+        }
+        Ok(log.as_mut().map_or(Ok(()), |log| log.record(event))?)
     };
     for event in events.drain(..) {
         observer(&event).map_err(Failure::failed)?;
@@ -76,7 +138,8 @@ fn run(session: &mut Session, stop: StopFlag) -> Result<Outcome, Failure> {
         max_steps: plan.max_steps,
         parameters: state.params.num_elements() as u64,
         device: opened.summary(),
-        peak_flops,
+        processes: team.world() as u64,
+        peak_flops: peak_flops * team.world() as f64,
         plan: plan.digest(),
         dataset: dataset.id().to_owned(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -89,16 +152,18 @@ fn run(session: &mut Session, stop: StopFlag) -> Result<Outcome, Failure> {
         loader: std::sync::Arc::clone(loader),
         checkpoints,
         checkpoint_files,
-        peak_flops,
+        peak_flops: peak_flops * team.world() as f64,
+        team,
         flops_per_token: model_zoo::size::flops_per_token(&plan.model, plan.sequence_len),
         observer: &mut observer,
         stop,
     };
-    train::train(plan, state, &mut context).map_err(Failure::failed)
+    train::train(plan, state, &mut context).map_err(Failure::from)
 }
 
 fn report(session: &mut Session, outcome: &Outcome, started: Instant) -> Result<Exit, Failure> {
-    let Session { plan, run, state, .. } = session;
+    let Session { plan, output, state, .. } = session;
+    let Some(Output { run, .. }) = output else { return Ok(follower_exit(plan, state, outcome)) };
     let state_digest = train::state_digest(state);
     let finished = Event::Finished { step: state.step, state_digest, seconds: started.elapsed().as_secs_f64() };
     run.record(&finished).map_err(Failure::failed)?;
@@ -130,6 +195,14 @@ fn report(session: &mut Session, outcome: &Outcome, started: Instant) -> Result<
             }
             Ok(if missed.is_empty() { Exit::Done } else { Exit::Missed })
         }
+    }
+}
+
+/// The exit code of a process that does not lead: what the leader decides, without its words.
+fn follower_exit(plan: &Plan, state: &TrainState, outcome: &Outcome) -> Exit {
+    match outcome {
+        Outcome::Finished { eval } if !plan.expect.missed(&state.losses, eval.as_ref()).is_empty() => Exit::Missed,
+        Outcome::Finished { .. } | Outcome::Stopped => Exit::Done,
     }
 }
 
@@ -170,7 +243,23 @@ impl From<SessionError> for Failure {
         match error {
             // A damaged checkpoint that was named on the command line is input as well.
             SessionError::RunDir(crate::run_dir::RunDirError::File(_)) => Self::failed(error),
+            SessionError::Cluster(error) => Self::from(error),
             other => Self::usage(other),
         }
+    }
+}
+
+impl From<TrainError> for Failure {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Cluster(error) => Self::from(error),
+            other => Self::failed(other),
+        }
+    }
+}
+
+impl From<ClusterError> for Failure {
+    fn from(error: ClusterError) -> Self {
+        Self::with(Exit::from(&error), error)
     }
 }

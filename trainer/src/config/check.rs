@@ -21,6 +21,8 @@ const MAX_TOKENS: u64 = 1_000_000_000_000_000;
 const MAX_EPOCHS: f64 = 10_000.0;
 /// Most CPU threads.
 const MAX_THREADS: usize = 4096;
+/// Longest that processes wait for each other: a week.
+const MAX_TIMEOUT_SECONDS: f64 = 604_800.0;
 /// Most steps that the guard remembers.
 const MAX_GUARD_WINDOW: usize = 1 << 20;
 
@@ -299,6 +301,16 @@ impl RawConfig {
             return Err(bf16_on_cpu(rules.places));
         }
         rules.count("threads", self.threads.map(|threads| threads as u64), 1..=MAX_THREADS as u64, "CPU threads")?;
+        if let Some(cluster) = &self.cluster {
+            rules.count("cluster.digest_steps", cluster.digest_steps, 1..=MAX_STEPS, "an interval in steps")?;
+            for (path, value) in [
+                ("cluster.peer_timeout", cluster.peer_timeout),
+                ("cluster.collective_timeout", cluster.collective_timeout),
+                ("cluster.join_timeout", cluster.join_timeout),
+            ] {
+                rules.above_zero(path, value, MAX_TIMEOUT_SECONDS, "a time in seconds")?;
+            }
+        }
         let Some(guard) = &self.guard else { return Ok(()) };
         rules.above_zero(
             "guard.outlier_sigma",

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::check::{CONFIG_VERSION, bf16_on_cpu};
 use super::error::{ConfigError, Note, Places};
 use super::raw::{
-    Family, GradientCheckpointing, OptimizerName, Precision, RawConfig, RawDataset, RawEval, RawGuard, RawMixture,
-    RawModel, RawRopeScaling, Reduction, RopeScalingKind, SchedulerName,
+    Family, GradientCheckpointing, OptimizerName, Precision, RawCluster, RawConfig, RawDataset, RawEval, RawGuard,
+    RawMixture, RawModel, RawRopeScaling, Reduction, RopeScalingKind, SchedulerName, WireChoice,
 };
 use super::units::BatchSize;
 use crate::device::DeviceChoice;
@@ -68,6 +68,8 @@ pub struct Plan {
     pub device: DeviceChoice,
     /// CPU threads; `None` uses all cores.
     pub threads: Option<usize>,
+    /// How processes of a run watch each other.
+    pub cluster: ClusterPlan,
     /// Steps between evaluations.
     pub eval_steps: u64,
     /// What an evaluation looks at.
@@ -112,6 +114,21 @@ pub struct MixturePlan {
     pub weights: BTreeMap<String, f64>,
     /// Most times a row is repeated.
     pub max_epochs: f64,
+}
+
+/// How processes of a run watch each other; none of it changes a number.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterPlan {
+    /// Steps between comparisons of the replicas' digests.
+    pub digest_steps: u64,
+    /// Seconds without a heartbeat after which a process counts as lost.
+    pub peer_timeout: f64,
+    /// Seconds that the others wait in a collective for one that is alive but does not come.
+    pub collective_timeout: f64,
+    /// Seconds in which all processes must have come together at the start.
+    pub join_timeout: f64,
+    /// How data travels between processes.
+    pub wire: WireChoice,
 }
 
 /// What an evaluation looks at.
@@ -163,6 +180,44 @@ impl Plan {
                 start..start.saturating_add(micro).min(rows.end)
             })
             .collect()
+    }
+
+    /// [`Plan::micro_batches`] of which `rank` of `world` processes computes: a contiguous block, so that what it adds
+    /// up is an inner node of the canonical tree wherever [`Plan::check_world`] agrees.
+    pub fn micro_batches_of(&self, step: u64, rank: usize, world: usize) -> Vec<Range<u64>> {
+        let all = self.micro_batches(step);
+        let world = world.max(1);
+        let at = |rank: usize| all.len() * rank.min(world) / world;
+        all.get(at(rank)..at(rank + 1)).unwrap_or_default().to_vec()
+    }
+
+    /// Whether the micro-batches of a step can be divided among `world` processes.
+    ///
+    /// # Errors
+    /// With `reduction: exact` every process needs the same number of micro-batches, a power of two, or the sum would
+    /// depend on the number of processes; with `fast`, at least one.
+    pub fn check_world(&self, world: usize) -> Result<(), ConfigError> {
+        let (leaves, world) = (self.micro_batches_per_step(), world as u64);
+        let exact = |world: u64| leaves.is_multiple_of(world) && (leaves / world).is_power_of_two();
+        let fits =
+            |world: u64| world == 1 || if self.reduction == Reduction::Fast { world <= leaves } else { exact(world) };
+        if fits(world) {
+            return Ok(());
+        }
+        let possible: Vec<String> = (1..=leaves.min(4096)).filter(|w| fits(*w)).map(|w| w.to_string()).collect();
+        let message = format!(
+            "a step has {leaves} micro-batches ({} rows, {} at a time), which {world} processes cannot share{}",
+            self.global_batch_rows,
+            self.micro_batch_rows,
+            if self.reduction == Reduction::Fast { "" } else { " without changing the order of the sum" }
+        );
+        let hint = format!("start {} processes, or write a smaller `micro_batch_size`", possible.join(", "));
+        Err(self.places.invalid("micro_batch_size", message, hint))
+    }
+
+    /// Whether replicas are compared when `step` steps are done.
+    pub fn compares_replicas_at(&self, step: u64) -> bool {
+        self.is_due(step, self.cluster.digest_steps)
     }
 
     /// Micro-batches in a step.
@@ -287,6 +342,13 @@ impl Plan {
                 outlier_sigma: Some(self.guard.outlier_sigma),
                 window: Some(self.guard.window),
                 max_consecutive_skips: Some(self.guard.max_consecutive_skips),
+            }),
+            cluster: Some(RawCluster {
+                digest_steps: Some(self.cluster.digest_steps),
+                peer_timeout: Some(self.cluster.peer_timeout),
+                collective_timeout: Some(self.cluster.collective_timeout),
+                join_timeout: Some(self.cluster.join_timeout),
+                wire: Some(self.cluster.wire),
             }),
             eval_steps: Some(self.eval_steps),
             eval: Some(RawEval { max_tokens_per_language: Some(self.eval.max_tokens_per_language) }),

@@ -154,6 +154,10 @@ pub struct RawConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<RawGuard>,
 
+    /// How the processes of a run watch each other; their number is the launcher's matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<RawCluster>,
+
     /// Evaluate after every this many steps, and after the last. Default: a tenth of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 100)]
@@ -182,6 +186,45 @@ pub struct RawConfig {
     #[serde(skip)]
     #[schemars(skip)]
     pub places: Places,
+}
+
+/// How the processes of a run watch each other. None of it changes a number of the run.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawCluster {
+    /// Compare the digests of all replicas after every this many steps. Default: 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 100)]
+    pub digest_steps: Option<u64>,
+    /// Seconds without a heartbeat after which a process counts as lost. Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 10.0)]
+    pub peer_timeout: Option<f64>,
+    /// Seconds that the others wait in a collective for a process that is alive but does not come. Default: 600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 600.0)]
+    pub collective_timeout: Option<f64>,
+    /// Seconds in which all processes must have come together at the start. Default: 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 300.0)]
+    pub join_timeout: Option<f64>,
+    /// How data travels between processes. Default: `auto`, sealed unless all are on one host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"auto")]
+    pub wire: Option<WireChoice>,
+}
+
+/// How data travels between processes; who they are is proven in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WireChoice {
+    /// Sealed unless all processes are on one host.
+    #[default]
+    Auto,
+    /// Encrypted and authenticated.
+    Sealed,
+    /// As it is: on a private network only.
+    Plain,
 }
 
 /// A model with fresh weights: a preset, explicit dimensions, or a preset with some dimensions replaced.

@@ -5,8 +5,8 @@ use model_zoo::config::{LlamaConfig, ModelConfig, RopeConfig, RopeScaling};
 
 use super::error::{ConfigError, Note, Places};
 use super::keys::nearest;
-use super::plan::{DatasetPlan, EvalPlan, MixturePlan, Plan};
-use super::raw::{Family, RawConfig, RawModel, RawRopeScaling, RopeScalingKind, SchedulerName};
+use super::plan::{ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, Plan};
+use super::raw::{Family, RawCluster, RawConfig, RawModel, RawRopeScaling, RopeScalingKind, SchedulerName};
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
 use crate::schedule::Schedule;
@@ -123,6 +123,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         precision: raw.precision.unwrap_or_default(),
         gradient_checkpointing: raw.gradient_checkpointing.unwrap_or_default(),
         reduction: raw.reduction.unwrap_or_default(),
+        cluster: resolve_cluster(raw.cluster.unwrap_or_default()),
         guard: GuardSpec {
             outlier_sigma: guard.outlier_sigma.unwrap_or(guard_default.outlier_sigma),
             window: guard.window.unwrap_or(guard_default.window),
@@ -144,6 +145,16 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         notes,
         places: raw.places,
     })
+}
+
+fn resolve_cluster(cluster: RawCluster) -> ClusterPlan {
+    ClusterPlan {
+        digest_steps: cluster.digest_steps.unwrap_or(100),
+        peer_timeout: cluster.peer_timeout.unwrap_or(10.0),
+        collective_timeout: cluster.collective_timeout.unwrap_or(600.0),
+        join_timeout: cluster.join_timeout.unwrap_or(300.0),
+        wire: cluster.wire.unwrap_or_default(),
+    }
 }
 
 fn resolve_model(

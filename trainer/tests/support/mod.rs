@@ -106,3 +106,18 @@ pub fn final_digest(run: &Path) -> String {
     let (_, newest) = trainer::checkpoint::store::list(&run.join("checkpoints")).unwrap().remove(0);
     trainer::checkpoint::Manifest::read(&newest).unwrap().state_digest
 }
+
+/// Arguments of `jazari launch` over `processes` for a run of the tiny config; `launch` are options of the launcher.
+pub fn launch_arguments(processes: usize, launch: &[&str], output: &Path, more: &[&str]) -> Vec<String> {
+    let mut arguments = vec!["launch".to_owned(), "--nproc".to_owned(), processes.to_string()];
+    arguments.extend(launch.iter().map(|option| (*option).to_owned()));
+    arguments.push("--".to_owned());
+    arguments.extend(tiny_arguments(output, more));
+    arguments
+}
+
+/// Trains the tiny config on several processes to its end.
+pub fn launch_tiny(processes: usize, output: &Path, more: &[&str]) -> Output {
+    let arguments = launch_arguments(processes, &[], output, more);
+    run_ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}

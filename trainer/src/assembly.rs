@@ -1,0 +1,137 @@
+//! Owns bringing the processes of a run together before it starts: place, secret, what all must agree on; never
+//! touches training.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::checkpoint::store::BURN_VERSION;
+use crate::cluster::control::{Control, Members, Timing};
+use crate::cluster::place::Place;
+use crate::cluster::rendezvous::{JoinOptions, Membership, Wire, join};
+use crate::cluster::tcp::TcpCollective;
+use crate::cluster::token::Token;
+use crate::cluster::{ClusterError, Order};
+use crate::config::Plan;
+use crate::config::raw::{Reduction, WireChoice};
+use crate::signals::StopFlag;
+use crate::team::Team;
+
+/// Variable with the path of the file that holds the secret of the run.
+pub const TOKEN_VARIABLE: &str = "JAZARI_TOKEN_FILE";
+/// Variable with the address this process listens at.
+pub const BIND_VARIABLE: &str = "JAZARI_BIND";
+
+/// What is said while the processes come together, and what happens to one that does not end when it must.
+pub struct Callbacks<'a> {
+    /// Hears of connections that were turned away.
+    pub on_refused: &'a dyn Fn(&str),
+    /// Ends the process; called from another thread when the main thread does not react to a lost peer.
+    pub on_fatal: Box<dyn Fn(&ClusterError) + Send>,
+}
+
+/// Joins the run that `place` is a part of. A place alone is a team of one, without any socket.
+///
+/// # Errors
+/// [`ClusterError`] when the secret is missing, the processes disagree, or not all come in time.
+pub fn assemble(
+    place: &Place,
+    plan: &Plan,
+    dataset: &str,
+    stop: &StopFlag,
+    callbacks: Callbacks<'_>,
+) -> Result<Team, ClusterError> {
+    if place.is_alone() {
+        return Ok(Team::alone());
+    }
+    let token = token()?;
+    let bind = std::env::var(BIND_VARIABLE).ok().filter(|value| !value.is_empty());
+    let bind = bind.map(|value| {
+        value.parse().map_err(|_| ClusterError::Refused {
+            what: format!("{BIND_VARIABLE}={value}: this is no IP address"),
+            advice: "write the address of this host's network card, or 0.0.0.0 for all of them".into(),
+        })
+    });
+    let members = Membership { run_id: place.run_id.clone(), restart: place.restart, ..agreement(plan, dataset) };
+    let stopped = || match stop.is_set() {
+        false => Ok(()),
+        true => Err(ClusterError::Refused {
+            what: "stopped while waiting for the other processes".into(),
+            advice: "nothing was started and nothing written".into(),
+        }),
+    };
+    let mesh = join(&JoinOptions {
+        rank: place.rank,
+        world: place.world,
+        host: host_name(),
+        rendezvous: place.rendezvous.clone(),
+        bind: bind.transpose()?,
+        token: &token,
+        wire: match plan.cluster.wire {
+            WireChoice::Auto => None,
+            WireChoice::Sealed => Some(Wire::Sealed),
+            WireChoice::Plain => Some(Wire::Plain),
+        },
+        deadline: Duration::from_secs_f64(plan.cluster.join_timeout),
+        members: &members,
+        on_refused: callbacks.on_refused,
+        keep_waiting: &stopped,
+    })?;
+    let timing = Timing {
+        peer_timeout: Duration::from_secs_f64(plan.cluster.peer_timeout),
+        collective_timeout: Duration::from_secs_f64(plan.cluster.collective_timeout),
+        ..Timing::default()
+    };
+    let who = Members { rank: mesh.rank, hosts: mesh.hosts, pids: mesh.pids };
+    let control = Control::start(who, mesh.control, timing, callbacks.on_fatal)?;
+    let collective = TcpCollective::new(mesh.data, Arc::clone(&control))?;
+    let order = match plan.reduction {
+        Reduction::Exact => Order::Exact,
+        Reduction::Fast => Order::Fast,
+    };
+    Ok(Team::new(Box::new(collective), control, order))
+}
+
+/// What every process must have alike. The plan and the data decide the numbers; the version decides what they mean.
+fn agreement(plan: &Plan, dataset: &str) -> Membership {
+    let facts = [
+        ("plan", plan.digest()),
+        ("data set", dataset.to_owned()),
+        ("version of jazari", env!("CARGO_PKG_VERSION").to_owned()),
+        ("version of burn", BURN_VERSION.to_owned()),
+        ("instruction set of the CPU kernels", instruction_set(plan)),
+    ];
+    let facts: Vec<_> = facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let mut hasher = blake3::Hasher::new();
+    for (key, value) in &facts {
+        hasher.update(format!("{key}={value}\n").as_bytes());
+    }
+    Membership { fingerprint: hasher.finalize().to_hex().to_string(), facts, ..Membership::default() }
+}
+
+/// With `reduction: exact` replicas on processors with other vector instructions would drift apart in the last bit.
+fn instruction_set(plan: &Plan) -> String {
+    match plan.reduction {
+        Reduction::Exact => crate::device::Processor::detect().simd.to_owned(),
+        Reduction::Fast => "any".into(),
+    }
+}
+
+fn token() -> Result<Token, ClusterError> {
+    let path = std::env::var_os(TOKEN_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let path = path.ok_or_else(|| ClusterError::Refused {
+        what: format!("several processes need a secret, and {TOKEN_VARIABLE} names no file with one"),
+        advice: format!(
+            "make one with `(umask 077; head -c 32 /dev/urandom | base64 > token)`, give every host the same file and \
+             set {TOKEN_VARIABLE} to its path; `jazari launch` does all this by itself on one host"
+        ),
+    })?;
+    Token::read(&path).map_err(|error| ClusterError::Refused {
+        what: error.to_string(),
+        advice: format!("check the file that {TOKEN_VARIABLE} names"),
+    })
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

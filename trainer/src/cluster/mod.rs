@@ -1,0 +1,15 @@
+//! Owns the processes of a run as one machine: joining, collectives, failure; never touches models or checkpoints.
+
+pub mod channel;
+pub mod collective;
+pub mod conformance;
+pub mod control;
+pub mod error;
+pub mod place;
+pub mod recorder;
+pub mod rendezvous;
+pub mod tcp;
+pub mod token;
+
+pub use collective::{Alone, Collective, Order};
+pub use error::{Cause, ClusterError, Verdict};

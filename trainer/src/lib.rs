@@ -19,6 +19,7 @@ pub mod hub;
 pub mod launch;
 pub mod optim;
 pub mod parity;
+pub mod partition;
 pub mod prefetch;
 pub mod run_dir;
 pub mod schedule;

@@ -9,6 +9,8 @@ use model_zoo::Params;
 use model_zoo::ops::{self, AdamwStep};
 use serde::{Deserialize, Serialize};
 
+use crate::partition::{Partition, Piece};
+
 /// Hyper-parameters of AdamW with the semantics of `torch.optim.AdamW` (Loshchilov & Hutter, arXiv 1711.05101).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct AdamwHyper {
@@ -39,10 +41,12 @@ pub struct Adamw {
     pub hyper: AdamwHyper,
     /// Updates applied so far (skipped steps do not count); bias correction uses it.
     pub updates: u64,
-    /// First moments, flat `[numel]`, in the order of `Params::specs`.
+    /// First moments, flat: `[numel]` a parameter in the order of `Params::specs`, or one a piece of the partition.
     pub exp_avg: Vec<Tensor<1>>,
     /// Second moments, likewise.
     pub exp_avg_sq: Vec<Tensor<1>>,
+    /// What this process keeps; `None` keeps everything.
+    pub partition: Option<Partition>,
 }
 
 impl Adamw {
@@ -51,7 +55,17 @@ impl Adamw {
         let zeros = || -> Vec<Tensor<1>> {
             params.specs().iter().map(|spec| Tensor::zeros([spec.shape.iter().product::<usize>()], device)).collect()
         };
-        Self { hyper, updates: 0, exp_avg: zeros(), exp_avg_sq: zeros() }
+        Self { hyper, updates: 0, exp_avg: zeros(), exp_avg_sq: zeros(), partition: None }
+    }
+
+    /// Keeps only the moments that belong to this process. Gradients must come by its pieces from now on.
+    pub fn keep_own(&mut self, partition: Partition) {
+        for moments in [&mut self.exp_avg, &mut self.exp_avg_sq] {
+            let whole = std::mem::take(moments);
+            let piece = |piece: &Piece| Some(cut(whole.get(piece.param)?.clone(), piece));
+            *moments = partition.own().iter().filter_map(piece).collect();
+        }
+        self.partition = Some(partition);
     }
 
     /// Clips and applies the gradient of a loss *sum* over `valid` target tokens.
@@ -72,10 +86,20 @@ impl Adamw {
         let clip = self.hyper.max_grad_norm.map_or(1.0, |max| clip_scale(grad_norm, max));
         self.updates += 1;
         let specs = std::sync::Arc::clone(params.shared_specs());
+        let pieces = self.partition.as_ref().map(Partition::own);
         for (i, grad) in grads.into_iter().enumerate() {
-            let (Some(spec), Some(p), Some(m), Some(v)) =
-                (specs.get(i), params.tensors_mut().get_mut(i), self.exp_avg.get_mut(i), self.exp_avg_sq.get_mut(i))
-            else {
+            let piece = pieces.map(|pieces| pieces.get(i));
+            let param = match piece {
+                Some(Some(piece)) => piece.param,
+                Some(None) => break,
+                None => i,
+            };
+            let (Some(spec), Some(p), Some(m), Some(v)) = (
+                specs.get(param),
+                params.tensors_mut().get_mut(param),
+                self.exp_avg.get_mut(i),
+                self.exp_avg_sq.get_mut(i),
+            ) else {
                 break;
             };
             let step = AdamwStep {
@@ -87,7 +111,15 @@ impl Adamw {
                 step: self.updates,
                 grad_scale: (clip / valid.max(1) as f64) as f32,
             };
-            replace3(p, m, v, |p, m, v| ops::adamw(p, grad, m, v, &step));
+            match piece.flatten().filter(|piece| piece.len() < spec.num_elements()) {
+                None => replace3(p, m, v, |p, m, v| ops::adamw(p, grad, m, v, &step)),
+                Some(piece) => {
+                    let mut own = cut(p.clone(), piece);
+                    replace3(&mut own, m, v, |p, m, v| ops::adamw(p, grad, m, v, &step));
+                    let whole = std::mem::replace(p, Tensor::empty([0], &Device::flex()));
+                    *p = whole.slice_assign([piece.range.clone()], own);
+                }
+            }
         }
         StepStats { grad_norm, clipped: clip < 1.0 }
     }
@@ -95,13 +127,25 @@ impl Adamw {
 
 /// Global L2 norm of the mean gradient: `sqrt(sum of squares of the summed gradient) / valid`.
 pub fn grad_norm(grads: &[Tensor<1>], valid: u64) -> f64 {
-    let squares: f64 = grads.iter().map(ops::sum_squares).sum();
+    norm(grads.iter().map(ops::sum_squares).sum(), valid)
+}
+
+/// [`grad_norm`] of a gradient whose squares add up to `squares`.
+pub fn norm(squares: f64, valid: u64) -> f64 {
     squares.sqrt() / valid.max(1) as f64
 }
 
 /// `min(1, max / (norm + 1e-6))`, the rule of `torch.nn.utils.clip_grad_norm_`.
 pub fn clip_scale(norm: f64, max: f64) -> f64 {
     (max / (norm + 1e-6)).min(1.0)
+}
+
+/// The elements of a piece, in a buffer of their own.
+pub(crate) fn cut(whole: Tensor<1>, piece: &Piece) -> Tensor<1> {
+    if piece.len() == whole.dims().iter().product::<usize>() {
+        return whole;
+    }
+    whole.slice([piece.range.clone()])
 }
 
 /// Moves three tensors out of their places, so that the kernel sees unique buffers and can write in place.

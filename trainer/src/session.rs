@@ -22,6 +22,7 @@ use crate::events::Event;
 use crate::guard::Guard;
 use crate::hub;
 use crate::optim::Adamw;
+use crate::partition::Partition;
 use crate::run_dir::{RunDir, RunDirError};
 use crate::team::Team;
 
@@ -281,19 +282,29 @@ fn share(
         what: format!("rank 0 sent a state that cannot be read ({error})"),
         advice: "use the same jazari on every host".into(),
     })?;
+    let partition = plan.cluster.zero.then(|| Partition::new(&model.specs(), team.rank(), team.world()));
     let state = match (loaded, counters) {
-        (None, None) => fresh(plan, model, device)?,
+        (None, None) => {
+            let mut state = fresh(plan, model, device)?;
+            if let Some(partition) = partition {
+                state.optimizer.keep_own(partition);
+            }
+            state
+        }
         (loaded, counters) => {
             let mut state = loaded.map_or_else(|| empty(plan, model, device), Ok)?;
             if let Some(Counters { step, tokens, updates, guard, losses }) = counters {
                 (state.step, state.tokens, state.guard, state.losses) = (step, tokens, guard, losses);
                 state.optimizer.updates = updates;
             }
-            team.copy_tensors_of_leader(&mut state, device)?;
+            match partition {
+                Some(partition) => team.share_pieces(&mut state, partition, device)?,
+                None => team.copy_tensors_of_leader(&mut state, device)?,
+            }
             state
         }
     };
-    team.compare_digests(state.step, &checkpoint::digest::state(&state))?;
+    team.compare_digests(state.step, &checkpoint::digest::replica(&state))?;
     Ok(state)
 }
 

@@ -3,6 +3,8 @@
 //!
 //! A run of one process is a team of one: every method is then the identity and costs nothing.
 
+mod sharded;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,8 @@ use crate::checkpoint::TrainState;
 use crate::cluster::control::{Control, Straggler};
 use crate::cluster::{Alone, Cause, ClusterError, Collective, Order};
 use crate::gradient_sum::TreeSum;
+use crate::optim;
+use crate::partition::Partition;
 use crate::step::StepGradients;
 
 /// Gradients with fewer elements than this travel together: a message costs more than they do.
@@ -103,17 +107,26 @@ impl Team {
     }
 
     /// Adds the gradients of all processes, which hold aligned blocks of the leaves, in the order of ranks: the root of
-    /// the canonical tree. Also says whether anybody wants to stop.
+    /// the canonical tree. Also says whether anybody wants to stop. With a partition the gradients that come back are
+    /// this process's pieces.
     ///
     /// # Errors
     /// [`ClusterError`] when a process is lost.
-    pub fn reduce(&mut self, sum: StepGradients, stop: bool) -> Result<(StepGradients, bool), ClusterError> {
+    pub fn reduce(
+        &mut self,
+        sum: StepGradients,
+        stop: bool,
+        partition: Option<&Partition>,
+    ) -> Result<(StepGradients, bool), ClusterError> {
         if self.is_alone() {
             return Ok((sum, stop));
         }
         let start = Instant::now();
         let share = self.fold(Share { loss_sum: sum.loss_sum, valid: sum.valid, stop })?;
-        let grads = self.reduce_gradients(sum.grads)?;
+        let grads = match partition {
+            Some(partition) => self.reduce_pieces(sum.grads, partition)?,
+            None => self.reduce_gradients(sum.grads)?,
+        };
         self.waited += start.elapsed();
         Ok((StepGradients { loss_sum: share.loss_sum, valid: share.valid, grads }, share.stop))
     }
@@ -127,6 +140,17 @@ impl Team {
             return Ok(stop);
         }
         Ok(self.fold(Share { loss_sum: 0.0, valid: 0, stop })?.stop)
+    }
+
+    /// Global L2 norm of the mean gradient, see [`optim::grad_norm`]; the same bits on every process.
+    ///
+    /// # Errors
+    /// [`ClusterError`] when a process is lost.
+    pub fn grad_norm(&mut self, sum: &StepGradients, partition: Option<&Partition>) -> Result<f64, ClusterError> {
+        match partition {
+            None => Ok(optim::grad_norm(&sum.grads, sum.valid)),
+            Some(partition) => Ok(optim::norm(self.sum_squares_of_pieces(&sum.grads, partition)?, sum.valid)),
+        }
     }
 
     fn fold(&mut self, share: Share) -> Result<Share, ClusterError> {
@@ -194,19 +218,31 @@ impl Team {
         }
         let optimizer = &mut state.optimizer;
         let all = [state.params.tensors_mut(), &mut optimizer.exp_avg, &mut optimizer.exp_avg_sq];
-        for tensor in all.into_iter().flatten() {
-            let bytes = if self.rank() == 0 { floats_to_bytes(&to_host(tensor.clone())?) } else { Vec::new() };
-            let mut bytes = bytes;
-            self.collective.broadcast(&mut bytes, 0)?;
-            if self.rank() != 0 {
-                let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-                if values.len() != tensor.dims().iter().product::<usize>() {
-                    return Err(self.nonsense(0, "tensor of the state"));
-                }
-                *tensor = to_device(values, device);
+        all.into_iter().flatten().try_for_each(|tensor| self.copy_of_leader(tensor, device))
+    }
+
+    fn copy_of_leader(&mut self, tensor: &mut Tensor<1>, device: &Device) -> Result<(), ClusterError> {
+        let mut bytes = if self.leads() { floats_to_bytes(&to_host(tensor.clone())?) } else { Vec::new() };
+        self.collective.broadcast(&mut bytes, 0)?;
+        if !self.leads() {
+            let values = floats_of(&bytes);
+            if values.len() != tensor.dims().iter().product::<usize>() {
+                return Err(self.nonsense(0, "tensor of the state"));
             }
+            *tensor = to_device(values, device);
         }
         Ok(())
+    }
+
+    /// The answer of rank 0 to a question that only it can decide.
+    ///
+    /// # Errors
+    /// [`ClusterError`] when a process is lost.
+    pub fn leader_says(&mut self, answer: bool) -> Result<bool, ClusterError> {
+        if self.is_alone() {
+            return Ok(answer);
+        }
+        Ok(self.from_leader(vec![u8::from(answer)])? == [1])
     }
 
     /// Compares the digest of the state at `step` over all processes: replicas must hold the same bits.
@@ -316,6 +352,10 @@ fn to_device(values: Vec<f32>, device: &Device) -> Tensor<1> {
     Tensor::from_data(TensorData::new(values, [len]), device)
 }
 
+fn floats_of(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
 fn floats_to_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
@@ -337,7 +377,7 @@ mod tests {
         let mut team = Team::alone();
         let grad = to_device(vec![1.5, -2.0], &Device::flex());
         let sum = StepGradients { loss_sum: 3.0, valid: 2, grads: vec![grad] };
-        let (sum, stop) = team.reduce(sum, false).unwrap();
+        let (sum, stop) = team.reduce(sum, false, None).unwrap();
         assert_eq!((sum.loss_sum, sum.valid, stop), (3.0, 2, false));
         assert!(team.any_stop(true).unwrap());
         team.compare_digests(1, "a").unwrap();

@@ -11,6 +11,7 @@ use data_pipeline::dataset::{DataError, Dataset};
 use data_pipeline::loader::Loader;
 use model_zoo::Model;
 
+use crate::checkpoint::store::Committed;
 use crate::checkpoint::{CheckpointError, CheckpointStore, TrainState, digest};
 use crate::cluster::ClusterError;
 use crate::config::plan::Plan;
@@ -19,7 +20,6 @@ use crate::evaluate;
 use crate::events::{EvalRecord, Event, StepRecord};
 use crate::gradient_sum::GradientSum;
 use crate::guard::{Reason, Verdict};
-use crate::optim;
 use crate::prefetch::Prefetch;
 use crate::signals::StopFlag;
 use crate::step::{self, StepError, StepGradients};
@@ -143,14 +143,18 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
         let local = accumulate(plan, state, cx, &mut data)?;
         cx.team.at(state.step, "adding gradients");
         // From here on every process holds the same numbers, so all decide alike.
-        let (sum, anyone_stops) = cx.team.reduce(local, cx.stop.is_set())?;
+        let partition = state.optimizer.partition.as_ref();
+        let (sum, anyone_stops) = cx.team.reduce(local, cx.stop.is_set(), partition)?;
         stop = anyone_stops;
-        let grad_norm = optim::grad_norm(&sum.grads, sum.valid);
+        let grad_norm = cx.team.grad_norm(&sum, partition)?;
         let loss = sum.loss_sum / sum.valid as f64;
         let lr = plan.lr(state.step);
         let verdict = state.guard.judge(&plan.guard, loss, grad_norm, sum.valid);
         if let Verdict::Apply = verdict {
             state.optimizer.apply(&mut state.params, sum.grads, sum.valid, grad_norm, lr);
+            if let Some(partition) = &state.optimizer.partition {
+                cx.team.gather_parameters(&mut state.params, partition)?;
+            }
             state.tokens += sum.valid;
             state.losses.first.get_or_insert(loss);
             state.losses.last = Some(loss);
@@ -160,7 +164,7 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
         report(plan, state, cx, verdict, |waited| meter.record(loss, lr, grad_norm, &mut data, waited))?;
 
         if plan.compares_replicas_at(state.step) && cx.team.world() > 1 {
-            cx.team.compare_digests(state.step, &digest::state(state))?;
+            cx.team.compare_digests(state.step, &digest::replica(state))?;
         }
         if let Verdict::Halt(reason) = verdict {
             saves.commit(state, cx, true)?;
@@ -272,50 +276,76 @@ struct Saves {
 
 impl Saves {
     /// Saves `state` unless it is saved already. With `last` the run cannot go on after it, so a failure is tried
-    /// again at once and then reported as the run's.
+    /// again at once and then reported as the run's. Replicas are equal, so rank 0 writes; it decides for all whether
+    /// there is a (further) attempt, and the others send it what only they hold.
     fn commit(&mut self, state: &TrainState, cx: &mut Context<'_>, last: bool) -> Result<(), TrainError> {
         cx.team.at(state.step, "saving");
-        // Replicas are equal, so rank 0 saves for all. The others wait here, where it does not count as communication.
-        let saved = match cx.checkpoints {
-            Some(checkpoints) => self.save(state, cx, checkpoints, last),
-            None => Ok(()),
+        let mut wanted = match cx.checkpoints {
+            Some(store) => state.step != self.last || self.failures > 0 || store.list()?.is_empty(),
+            None => false,
         };
-        saved.and_then(|()| Ok(cx.team.barrier()?))
+        while cx.team.leader_says(wanted)? {
+            wanted = match cx.checkpoints {
+                Some(checkpoints) => !self.save(state, cx, checkpoints)? && last,
+                None if state.optimizer.partition.is_some() => {
+                    cx.team.send_moments(&state.optimizer).map(|()| false)?
+                }
+                None => false,
+            };
+        }
+        Ok(())
     }
 
+    /// One attempt; whether it succeeded.
     fn save(
         &mut self,
         state: &TrainState,
         cx: &mut Context<'_>,
         checkpoints: &CheckpointStore,
-        last: bool,
-    ) -> Result<(), TrainError> {
-        let saved_already = state.step == self.last && self.failures == 0;
-        if saved_already && !checkpoints.list()?.is_empty() {
-            return Ok(());
-        }
-        loop {
-            let start = Instant::now();
-            match checkpoints.commit(state, cx.checkpoint_files) {
-                Ok(saved) => {
-                    (self.last, self.failures) = (state.step, 0);
-                    let seconds = start.elapsed().as_secs_f64();
-                    let (checkpoint, bytes) = (saved.path, saved.bytes);
-                    return (cx.observer)(&Event::Saved { step: state.step, checkpoint, bytes, seconds });
+    ) -> Result<bool, TrainError> {
+        let start = Instant::now();
+        match commit(state, cx, checkpoints) {
+            Ok(saved) => {
+                (self.last, self.failures) = (state.step, 0);
+                let seconds = start.elapsed().as_secs_f64();
+                let (checkpoint, bytes) = (saved.path, saved.bytes);
+                (cx.observer)(&Event::Saved { step: state.step, checkpoint, bytes, seconds })?;
+                Ok(true)
+            }
+            Err(CheckpointError::Peer(lost)) => Err(lost.into()),
+            Err(source) => {
+                self.failures += 1;
+                (cx.observer)(&Event::SaveFailed { step: state.step, why: source.to_string() })?;
+                if self.failures >= MAX_FAILED_SAVES {
+                    return Err(TrainError::CannotSave { failures: self.failures, source });
                 }
-                Err(source) => {
-                    self.failures += 1;
-                    (cx.observer)(&Event::SaveFailed { step: state.step, why: source.to_string() })?;
-                    if self.failures >= MAX_FAILED_SAVES {
-                        return Err(TrainError::CannotSave { failures: self.failures, source });
-                    }
-                    if !last {
-                        return Ok(());
-                    }
-                }
+                Ok(false)
             }
         }
     }
+}
+
+/// Writes a checkpoint; moments that other processes keep are fetched as they are written.
+fn commit(
+    state: &TrainState,
+    cx: &mut Context<'_>,
+    checkpoints: &CheckpointStore,
+) -> Result<Committed, CheckpointError> {
+    if state.optimizer.partition.is_none() {
+        return checkpoints.commit(state, cx.checkpoint_files);
+    }
+    let (params, team) = (state.params.specs().len(), &mut *cx.team);
+    let mut fetched = 0;
+    let mut fetch = |moment: usize, param: usize| {
+        fetched += 1;
+        Ok(team.collect_moment(&state.optimizer, moment, param)?)
+    };
+    let saved = checkpoints.commit_with(state, cx.checkpoint_files, &mut fetch);
+    // After a failed write the others still send the rest, and must not wait for somebody to take it.
+    for rest in fetched..2 * params {
+        cx.team.collect_moment(&state.optimizer, rest / params, rest % params)?;
+    }
+    saved
 }
 
 struct Measured {
@@ -360,9 +390,4 @@ impl Meter {
         self.restart();
         Measured { loss, lr, grad_norm, tokens_per_second, data, total, communication }
     }
-}
-
-/// Digest of the final state, for the closing report.
-pub fn state_digest(state: &TrainState) -> String {
-    digest::state(state)
 }

@@ -30,6 +30,28 @@ fn one_process_or_eight_train_the_same_bits() {
 }
 
 #[test]
+fn a_divided_optimizer_state_trains_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = dir.path().join("one");
+    let settings = [LEAVES, "logging_steps=1", "cluster.digest_steps=5", "save_steps=7", "max_steps=28"];
+    train_tiny(&one, &settings);
+    let (expected, digest) = (losses(&one), final_digest(&one));
+    let zero = [&settings[..], &["cluster.zero=1"]].concat();
+    for processes in [2, 4] {
+        let run = dir.path().join(format!("run-{processes}"));
+        launch_tiny(processes, &run, &zero);
+        assert_eq!(losses(&run), expected, "{processes} processes");
+        assert_eq!(final_digest(&run), digest, "{processes} processes");
+    }
+    // Its checkpoints are whole: another number of processes, divided or not, goes on from them.
+    let cut = dir.path().join("cut");
+    start_and_cut(4, &cut, &zero, 7);
+    start_and_cut(2, &cut, &settings, 14);
+    launch_tiny(8, &cut, &zero);
+    assert_eq!((losses(&cut), final_digest(&cut)), (expected, digest));
+}
+
+#[test]
 fn fast_sums_agree_to_rounding_and_replicas_to_the_bit() {
     let dir = tempfile::tempdir().unwrap();
     let settings = [LEAVES, "logging_steps=1", "reduction=fast", "cluster.digest_steps=1"];

@@ -29,7 +29,7 @@ pub use attention::{AttentionShape, attention};
 pub use cross_entropy::{linear_cross_entropy, linear_cross_entropy_tokens};
 pub use embedding::embedding;
 pub use linear::linear;
-pub use reduce::{add, sum_squares};
+pub use reduce::{SUM_CHUNK, add, chunk_squares, sum_squares};
 pub use rms_norm::rms_norm;
 pub use rope::rope;
 pub use swiglu::swiglu;

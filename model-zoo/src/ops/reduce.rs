@@ -60,18 +60,25 @@ fn sum(isa: Isa, mut a: FlexTensor, mut b: FlexTensor) -> FlexTensor {
     flex::like(sum, &a)
 }
 
-/// Sum of the squares of all elements. On the CPU it is accumulated in `f64` over fixed chunks.
+/// Elements of a unit of work of the kernels over flat tensors: a tensor cut at multiples of it gives the same bits.
+pub const SUM_CHUNK: usize = CHUNK;
+
+/// Sum of the squares of all elements. On the CPU it is accumulated in `f64` over chunks of [`SUM_CHUNK`].
 pub fn sum_squares(g: &Tensor<1>) -> f64 {
+    chunk_squares(g).iter().sum()
+}
+
+/// The terms of [`sum_squares`] in order: one for each [`SUM_CHUNK`] elements on the CPU, one in all on other devices.
+pub fn chunk_squares(g: &Tensor<1>) -> Vec<f64> {
     match flex::inputs([g.clone().into_dispatch()]) {
         Ok((_, [g])) => {
             let (isa, g) = (Isa::detect(), floats(&g.tensor));
-            let chunks = map_tasks(g.len().div_ceil(CHUNK), |task| {
+            map_tasks(g.len().div_ceil(CHUNK), |task| {
                 let chunk = &g[task * CHUNK..((task + 1) * CHUNK).min(g.len())];
                 chunk.chunks(SQUARES).map(|part| squares(isa, part)).sum::<f64>()
-            });
-            chunks.iter().sum()
+            })
         }
-        Err([g]) => reference::sum_squares(Tensor::from_dispatch(g)),
+        Err([g]) => vec![reference::sum_squares(Tensor::from_dispatch(g))],
     }
 }
 

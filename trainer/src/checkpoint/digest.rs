@@ -36,13 +36,22 @@ pub fn combine(mut tensors: Vec<(String, String)>, step: u64, tokens: u64, updat
 
 /// Digest of a whole state: parameters, both moments, counters.
 pub fn state(state: &TrainState) -> String {
+    let moments = [("exp_avg", state.optimizer.exp_avg.as_slice()), ("exp_avg_sq", &state.optimizer.exp_avg_sq)];
+    of_parts(state, &[[("parameter", state.params.tensors())].as_slice(), &moments].concat())
+}
+
+/// Digest of what every process of a run must hold alike: everything, but no moments where each keeps its own pieces.
+pub fn replica(replica: &TrainState) -> String {
+    match replica.optimizer.partition {
+        None => state(replica),
+        Some(_) => of_parts(replica, &[("parameter", replica.params.tensors())]),
+    }
+}
+
+fn of_parts(state: &TrainState, parts: &[(&str, &[Tensor<1>])]) -> String {
     let mut tensors = Vec::new();
-    for (kind, values) in [
-        ("parameter", state.params.tensors()),
-        ("exp_avg", state.optimizer.exp_avg.as_slice()),
-        ("exp_avg_sq", state.optimizer.exp_avg_sq.as_slice()),
-    ] {
-        for (spec, tensor) in state.params.specs().iter().zip(values) {
+    for (kind, values) in parts {
+        for (spec, tensor) in state.params.specs().iter().zip(*values) {
             tensors.push((format!("{kind}/{}", spec.name), bytes_digest(&tensor_bytes(tensor))));
         }
     }

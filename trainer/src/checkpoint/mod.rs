@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use model_zoo::Params;
 
+use crate::cluster::ClusterError;
 use crate::durable::FileError;
 use crate::guard::Guard;
 use crate::optim::Adamw;
@@ -72,6 +73,9 @@ pub enum CheckpointError {
         /// Both values and what to do.
         what: String,
     },
+    /// A process that keeps a part of the state was lost during a save.
+    #[error(transparent)]
+    Peer(#[from] ClusterError),
     /// Too little free space for a save.
     #[error(
         "{}: a checkpoint needs {needed_bytes} bytes and {free_bytes} are free; \

@@ -4,10 +4,11 @@
 //! folder is synced; the result is opened again and checked; only then may older checkpoints go, and two valid ones
 //! always stay. Nothing that was once committed is ever deleted because it is damaged: it is renamed `invalid-...`.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use model_zoo::ParamSpec;
 
 use super::manifest::{self, Identity, Manifest};
@@ -63,6 +64,31 @@ pub struct Committed {
     pub bytes: u64,
 }
 
+/// Digests of tensors by kind and name, in the order in which they were written.
+type Digests = RefCell<Vec<(String, String)>>;
+
+/// A tensor on its way into a file, whose digest is taken as it passes.
+fn entry<'a>(
+    digests: &'a Digests,
+    kind: &str,
+    spec: &ParamSpec,
+    name: String,
+    shape: Vec<usize>,
+    values: Values<'a>,
+) -> Entry<'a, CheckpointError> {
+    let key = format!("{kind}/{}", spec.name);
+    let bytes = Box::new(move || {
+        let bytes = values()?;
+        digests.borrow_mut().push((key, digest::bytes_digest(&bytes)));
+        Ok(bytes)
+    });
+    Entry { name, dtype: safetensors::Dtype::F32, shape, bytes }
+}
+
+/// Where the moments of a save come from, see [`CheckpointStore::commit_with`].
+pub type MomentSource<'a> = dyn FnMut(usize, usize) -> Result<Vec<u8>, CheckpointError> + 'a;
+type Values<'a> = Box<dyn FnOnce() -> Result<Vec<u8>, CheckpointError> + 'a>;
+
 impl CheckpointStore {
     /// A store in `folder` that keeps `keep` (at least two) checkpoints of the run `identity`.
     ///
@@ -101,6 +127,25 @@ impl CheckpointStore {
     /// # Errors
     /// When there is too little space or the disk refuses.
     pub fn commit(&self, state: &TrainState, extra: &[(&str, Vec<u8>)]) -> Result<Committed, CheckpointError> {
+        let optimizer = &state.optimizer;
+        let mut own = |moment: usize, param: usize| {
+            let moments = if moment == 0 { &optimizer.exp_avg } else { &optimizer.exp_avg_sq };
+            Ok(moments.get(param).map(digest::tensor_bytes).unwrap_or_default())
+        };
+        self.commit_with(state, extra, &mut own)
+    }
+
+    /// [`CheckpointStore::commit`] with moments from elsewhere: `moment(kind, parameter)` is called for every kind (0:
+    /// first, 1: second) and parameter, in order, and returns the bytes of the whole moment.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::commit`], or what `moment` returns.
+    pub fn commit_with(
+        &self,
+        state: &TrainState,
+        extra: &[(&str, Vec<u8>)],
+        moment: &mut MomentSource<'_>,
+    ) -> Result<Committed, CheckpointError> {
         self.check_space(state)?;
         let target = self.folder.join(format!("step-{:08}", state.step));
         let temporary = self.folder.join(format!(".step-{:08}.{}.tmp", state.step, std::process::id()));
@@ -109,7 +154,7 @@ impl CheckpointStore {
         }
         durable::create_folder(&temporary)?;
         let result =
-            self.write_files(&temporary, state, extra).and_then(|m| self.put_in_place(&temporary, &target, &m));
+            self.write_files(&temporary, state, extra, moment).and_then(|m| self.put_in_place(&temporary, &target, &m));
         if result.is_err() {
             // The leftover has no manifest in place, so it can never be taken for a checkpoint.
             let _ = fs::remove_dir_all(&temporary);
@@ -136,29 +181,27 @@ impl CheckpointStore {
         folder: &Path,
         state: &TrainState,
         extra: &[(&str, Vec<u8>)],
+        moment: &mut MomentSource<'_>,
     ) -> Result<Manifest, CheckpointError> {
-        let digests = std::cell::RefCell::new(Vec::new());
+        let digests: Digests = RefCell::default();
         let specs = state.params.specs();
-        let entry = |kind: &'static str, spec: &ParamSpec, name: String, shape: Vec<usize>, tensor: &Tensor<1>| {
-            let (key, tensor, digests) = (format!("{kind}/{}", spec.name), tensor.clone(), &digests);
-            let bytes = Box::new(move || {
-                let bytes = digest::tensor_bytes(&tensor);
-                digests.borrow_mut().push((key, digest::bytes_digest(&bytes)));
-                Ok(bytes)
-            });
-            Entry { name, dtype: safetensors::Dtype::F32, shape, bytes }
-        };
+        let moment = RefCell::new(moment);
         let model = specs
             .iter()
             .zip(state.params.tensors())
-            .map(|(spec, tensor)| entry("parameter", spec, spec.name.clone(), spec.shape.clone(), tensor))
+            .map(|(spec, tensor)| {
+                let values = Box::new(|| Ok(digest::tensor_bytes(tensor)));
+                entry(&digests, "parameter", spec, spec.name.clone(), spec.shape.clone(), values)
+            })
             .collect();
         let mut files = vec![tensor_file::write::<CheckpointError>(&folder.join(MODEL_FILE), model)?];
         let mut moments = Vec::new();
-        for (kind, values) in MOMENTS.into_iter().zip([&state.optimizer.exp_avg, &state.optimizer.exp_avg_sq]) {
-            for (spec, tensor) in specs.iter().zip(values) {
-                let numel = spec.shape.iter().product();
-                moments.push(entry(kind, spec, slice_name(kind, &spec.name, 0), vec![numel], tensor));
+        for (number, kind) in MOMENTS.into_iter().enumerate() {
+            for (param, spec) in specs.iter().enumerate() {
+                let (name, shape) = (slice_name(kind, &spec.name, 0), vec![spec.num_elements()]);
+                let moment = &moment;
+                let values = Box::new(move || (moment.borrow_mut())(number, param));
+                moments.push(entry(&digests, kind, spec, name, shape, values));
             }
         }
         files.push(tensor_file::write::<CheckpointError>(&folder.join(OPTIMIZER_FILE), moments)?);
@@ -266,7 +309,7 @@ impl CheckpointStore {
             step: manifest.step,
             tokens: manifest.tokens,
             params,
-            optimizer: Adamw { hyper, updates: manifest.updates, exp_avg, exp_avg_sq },
+            optimizer: Adamw { hyper, updates: manifest.updates, exp_avg, exp_avg_sq, partition: None },
             guard: manifest.guard.clone(),
             losses: manifest.losses.clone(),
         };

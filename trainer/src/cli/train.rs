@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::failure::{Exit, Failure, note, say};
 use super::progress::{TrainProgress, short, thousands};
 use crate::assembly::{self, Callbacks};
-use crate::checkpoint::TrainState;
+use crate::checkpoint::{Manifest, TrainState};
 use crate::cluster::ClusterError;
 use crate::cluster::place::{Place, PlaceFlags};
 use crate::config::Plan;
@@ -163,8 +163,11 @@ fn run(session: &mut Session, stop: StopFlag) -> Result<Outcome, Failure> {
 
 fn report(session: &mut Session, outcome: &Outcome, started: Instant) -> Result<Exit, Failure> {
     let Session { plan, output, state, .. } = session;
-    let Some(Output { run, .. }) = output else { return Ok(follower_exit(plan, state, outcome)) };
-    let state_digest = train::state_digest(state);
+    let Some(Output { run, checkpoints }) = output else { return Ok(follower_exit(plan, state, outcome)) };
+    // The last thing a run does is to save; its manifest knows the digest of what several processes may hold in parts.
+    let newest = checkpoints.list().map_err(Failure::failed)?.into_iter().next();
+    let (_, newest) = newest.ok_or_else(|| Failure::failed("the run has ended without a checkpoint"))?;
+    let state_digest = Manifest::read(&newest).map_err(Failure::failed)?.state_digest;
     let finished = Event::Finished { step: state.step, state_digest, seconds: started.elapsed().as_secs_f64() };
     run.record(&finished).map_err(Failure::failed)?;
     let Event::Finished { state_digest, .. } = &finished else { return Ok(Exit::Failed) };

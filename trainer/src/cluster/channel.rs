@@ -6,8 +6,8 @@
 //!
 //! - sealed: records `[length u16 big-endian][ciphertext and 16-byte tag]`; a frame is one or more records whose
 //!   plaintext is `[kind u8][length u32 little-endian][payload]`, bulk data is plaintext as it is. The nonce of a
-//!   record is its number in its direction, with the highest bit set for bulk data: a record of one sort never opens as the
-//!   other.
+//!   record is its number in its direction, with the highest bit set for bulk data: a record of one sort never opens as
+//!   the other.
 //! - plain: frames `[kind u8][length u32 little-endian][payload]`, bulk data as it is.
 
 pub mod handshake;

@@ -302,6 +302,8 @@ impl RawConfig {
         }
         rules.count("threads", self.threads.map(|threads| threads as u64), 1..=MAX_THREADS as u64, "CPU threads")?;
         if let Some(cluster) = &self.cluster {
+            let zero = cluster.zero.map(u64::from);
+            rules.count("cluster.zero", zero, 0..=1, "the stage; gradients and parameters are not divided")?;
             rules.count("cluster.digest_steps", cluster.digest_steps, 1..=MAX_STEPS, "an interval in steps")?;
             for (path, value) in [
                 ("cluster.peer_timeout", cluster.peer_timeout),

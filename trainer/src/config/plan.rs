@@ -119,6 +119,8 @@ pub struct MixturePlan {
 /// How processes of a run watch each other; none of it changes a number.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClusterPlan {
+    /// Whether the optimizer state is divided among the processes.
+    pub zero: bool,
     /// Steps between comparisons of the replicas' digests.
     pub digest_steps: u64,
     /// Seconds without a heartbeat after which a process counts as lost.
@@ -344,6 +346,7 @@ impl Plan {
                 max_consecutive_skips: Some(self.guard.max_consecutive_skips),
             }),
             cluster: Some(RawCluster {
+                zero: Some(u8::from(self.cluster.zero)),
                 digest_steps: Some(self.cluster.digest_steps),
                 peer_timeout: Some(self.cluster.peer_timeout),
                 collective_timeout: Some(self.cluster.collective_timeout),

@@ -192,6 +192,11 @@ pub struct RawConfig {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawCluster {
+    /// ZeRO stage: 0 keeps the whole optimizer state in every process, 1 divides it among them (two thirds of the bytes
+    /// that training keeps for each parameter). The numbers are the same. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 1)]
+    pub zero: Option<u8>,
     /// Compare the digests of all replicas after every this many steps. Default: 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 100)]

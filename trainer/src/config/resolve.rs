@@ -149,6 +149,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
 
 fn resolve_cluster(cluster: RawCluster) -> ClusterPlan {
     ClusterPlan {
+        zero: cluster.zero.unwrap_or(0) > 0,
         digest_steps: cluster.digest_steps.unwrap_or(100),
         peer_timeout: cluster.peer_timeout.unwrap_or(10.0),
         collective_timeout: cluster.collective_timeout.unwrap_or(600.0),

@@ -9,7 +9,7 @@ out="${1:-quickstart}"
 jazari="${JAZARI_BIN:-${CARGO_TARGET_DIR:-target}/release/jazari}"
 if [ -z "${JAZARI_BIN:-}" ]; then
   echo "1/5 building (the first time takes some minutes: the tensor library is large)"
-  cargo build --release -p trainer --bin jazari
+  cargo build --release --workspace --bin jazari
 fi
 
 echo "2/5 preparing the sample corpus: samples/*.jsonl -> $out/data"

@@ -11,7 +11,7 @@ use crate::cluster::place::Place;
 use crate::cluster::rendezvous::{JoinOptions, Membership, Wire, join};
 use crate::cluster::tcp::TcpCollective;
 use crate::cluster::token::Token;
-use crate::cluster::{ClusterError, Order};
+use crate::cluster::{ClusterError, Collective, Order};
 use crate::config::Plan;
 use crate::config::raw::{Reduction, WireChoice};
 use crate::signals::StopFlag;
@@ -30,6 +30,18 @@ pub struct Callbacks<'a> {
     pub on_fatal: Box<dyn Fn(&ClusterError) + Send>,
 }
 
+/// How the processes of a run meet, apart from their places.
+pub struct Meeting {
+    /// What all must have alike; the run's name and its restarts are taken from the place.
+    pub members: Membership,
+    /// How data travels; `None` chooses by where the processes are.
+    pub wire: Option<Wire>,
+    /// How long to wait for all processes.
+    pub join_timeout: Duration,
+    /// When a process counts as lost.
+    pub timing: Timing,
+}
+
 /// Joins the run that `place` is a part of. A place alone is a team of one, without any socket.
 ///
 /// # Errors
@@ -44,6 +56,38 @@ pub fn assemble(
     if place.is_alone() {
         return Ok(Team::alone());
     }
+    let meeting = Meeting {
+        members: agreement(plan, dataset),
+        wire: match plan.cluster.wire {
+            WireChoice::Auto => None,
+            WireChoice::Sealed => Some(Wire::Sealed),
+            WireChoice::Plain => Some(Wire::Plain),
+        },
+        join_timeout: Duration::from_secs_f64(plan.cluster.join_timeout),
+        timing: Timing {
+            peer_timeout: Duration::from_secs_f64(plan.cluster.peer_timeout),
+            collective_timeout: Duration::from_secs_f64(plan.cluster.collective_timeout),
+            ..Timing::default()
+        },
+    };
+    let (collective, control) = connect(place, meeting, stop, callbacks)?;
+    let order = match plan.reduction {
+        Reduction::Exact => Order::Exact,
+        Reduction::Fast => Order::Fast,
+    };
+    Ok(Team::new(collective, control, order))
+}
+
+/// Meets the other processes: rendezvous, control plane, collectives.
+///
+/// # Errors
+/// [`ClusterError`] when the secret is missing, the processes disagree, or not all come in time.
+pub fn connect(
+    place: &Place,
+    meeting: Meeting,
+    stop: &StopFlag,
+    callbacks: Callbacks<'_>,
+) -> Result<(Box<dyn Collective>, Arc<Control>), ClusterError> {
     let token = token()?;
     let bind = std::env::var(BIND_VARIABLE).ok().filter(|value| !value.is_empty());
     let bind = bind.map(|value| {
@@ -52,7 +96,7 @@ pub fn assemble(
             advice: "write the address of this host's network card, or 0.0.0.0 for all of them".into(),
         })
     });
-    let members = Membership { run_id: place.run_id.clone(), restart: place.restart, ..agreement(plan, dataset) };
+    let members = Membership { run_id: place.run_id.clone(), restart: place.restart, ..meeting.members };
     let stopped = || match stop.is_set() {
         false => Ok(()),
         true => Err(ClusterError::Refused {
@@ -67,29 +111,16 @@ pub fn assemble(
         rendezvous: place.rendezvous.clone(),
         bind: bind.transpose()?,
         token: &token,
-        wire: match plan.cluster.wire {
-            WireChoice::Auto => None,
-            WireChoice::Sealed => Some(Wire::Sealed),
-            WireChoice::Plain => Some(Wire::Plain),
-        },
-        deadline: Duration::from_secs_f64(plan.cluster.join_timeout),
+        wire: meeting.wire,
+        deadline: meeting.join_timeout,
         members: &members,
         on_refused: callbacks.on_refused,
         keep_waiting: &stopped,
     })?;
-    let timing = Timing {
-        peer_timeout: Duration::from_secs_f64(plan.cluster.peer_timeout),
-        collective_timeout: Duration::from_secs_f64(plan.cluster.collective_timeout),
-        ..Timing::default()
-    };
     let who = Members { rank: mesh.rank, hosts: mesh.hosts, pids: mesh.pids };
-    let control = Control::start(who, mesh.control, timing, callbacks.on_fatal)?;
+    let control = Control::start(who, mesh.control, meeting.timing, callbacks.on_fatal)?;
     let collective = TcpCollective::new(mesh.data, Arc::clone(&control))?;
-    let order = match plan.reduction {
-        Reduction::Exact => Order::Exact,
-        Reduction::Fast => Order::Fast,
-    };
-    Ok(Team::new(Box::new(collective), control, order))
+    Ok((Box::new(collective), control))
 }
 
 /// What every process must have alike. The plan and the data decide the numbers; the version decides what they mean.

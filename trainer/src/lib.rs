@@ -3,6 +3,7 @@
 //! It is the only crate of the workspace with a disk, a clock and a network. Suggested reading order:
 //! `config`, `train`, `step`, `optim`, `guard`, `checkpoint`, `team`, `cluster`, `launch`, `hub`.
 
+pub mod allocator;
 pub mod assembly;
 pub mod checkpoint;
 pub mod cli;
@@ -23,6 +24,7 @@ pub mod partition;
 pub mod prefetch;
 pub mod run_dir;
 pub mod schedule;
+pub mod selftest;
 pub mod session;
 pub mod signals;
 pub mod step;

@@ -312,15 +312,7 @@ fn share(
 fn empty(plan: &Plan, model: &Model, device: &Device) -> Result<TrainState, SessionError> {
     let specs = model.specs();
     let zeros = specs.iter().map(|spec| burn::tensor::Tensor::zeros([spec.num_elements()], device)).collect();
-    let params = Params::from_tensors(specs, zeros).map_err(hub::HubError::from)?;
-    Ok(TrainState {
-        step: 0,
-        tokens: 0,
-        optimizer: Adamw::new(plan.adamw, &params, device),
-        params,
-        guard: Guard::default(),
-        losses: LossSpan::default(),
-    })
+    Ok(beginning(plan, Params::from_tensors(specs, zeros).map_err(hub::HubError::from)?, device))
 }
 
 /// The order of training rows that a plan describes.
@@ -367,14 +359,19 @@ fn fresh(plan: &Plan, model: &Model, device: &Device) -> Result<TrainState, Sess
         Some(folder) => hub::import(folder, device)?.params,
         None => Params::init(model.specs(), plan.seed, device),
     };
-    Ok(TrainState {
+    Ok(beginning(plan, params, device))
+}
+
+/// The state before the first step.
+fn beginning(plan: &Plan, params: Params, device: &Device) -> TrainState {
+    TrainState {
         step: 0,
         tokens: 0,
         optimizer: Adamw::new(plan.adamw, &params, device),
         params,
         guard: Guard::default(),
         losses: LossSpan::default(),
-    })
+    }
 }
 
 /// Compares the plan inside the newest readable checkpoint with this one and names the keys that differ.

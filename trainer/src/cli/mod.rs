@@ -9,6 +9,7 @@ mod generate;
 mod launch;
 mod plan;
 mod progress;
+mod selftest;
 mod tokenizer;
 mod train;
 
@@ -55,6 +56,11 @@ enum Command {
     Parity(export::ParityArguments),
     /// Show what a run did
     Inspect(train::InspectArguments),
+    /// Check this machine in a few minutes: kernels, disk, collectives, invariance, resume, export, GPUs
+    Selftest(selftest::SelftestArguments),
+    /// One process of the self-test's collectives
+    #[command(hide = true)]
+    SelftestRank,
 }
 
 /// A config file and changes to it.
@@ -100,6 +106,8 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Verify(arguments) => export::verify(&arguments),
         Command::Parity(arguments) => export::parity(&arguments),
         Command::Inspect(arguments) => train::inspect(&arguments),
+        Command::Selftest(arguments) => selftest::selftest(&arguments),
+        Command::SelftestRank => selftest::rank(),
     }
 }
 

@@ -90,7 +90,7 @@ fn join(place: &Place, resolved: &session::Resolved, stop: &StopFlag) -> Result<
 
 /// A main thread that is stuck in a kernel or a system call cannot unwind.
 #[allow(clippy::exit)]
-fn end_process(exit: Exit) {
+pub(super) fn end_process(exit: Exit) {
     std::process::exit(exit.code().into());
 }
 

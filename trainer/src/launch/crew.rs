@@ -133,7 +133,8 @@ impl Crew {
             member.told = true;
             let _ = match signal {
                 Signal::KILL => kill_process_group(member.pid, signal),
-                _ => kill_process(member.pid, signal),
+                // A stopped process can only act on the signal once it goes on.
+                _ => kill_process(member.pid, signal).and_then(|()| kill_process(member.pid, Signal::CONT)),
             };
         }
     }

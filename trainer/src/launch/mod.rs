@@ -62,6 +62,8 @@ pub struct Launch {
 pub struct Patience {
     /// After the first failure, for the others to notice and leave by themselves.
     pub grace: Duration,
+    /// Instead, for the last one when all others have left because they lost a peer.
+    pub last_one: Duration,
     /// Between SIGTERM and SIGKILL.
     pub terminate: Duration,
     /// After SIGKILL, before a process counts as stuck in the kernel.
@@ -77,6 +79,7 @@ impl Default for Patience {
         Self {
             // A hung peer is named after 10 s without heartbeats, and a stuck survivor leaves 5 s after that.
             grace: Duration::from_secs(20),
+            last_one: Duration::from_secs(1),
             terminate: Duration::from_secs(5),
             kill: Duration::from_secs(10),
             first_pause: Duration::from_secs(1),

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::crew::{Crew, Start};
-use super::ending::{self, Ended};
+use super::ending::{self, Ended, Ending};
 use super::event::Event;
 use super::output::LineSink;
 use super::{Launch, LaunchError};
@@ -165,6 +165,10 @@ impl Supervisor {
 
     fn after_end(&self, phase: Phase, ended: Option<Ended>, crew: &Crew, observe: &mut dyn FnMut(&Event)) -> Phase {
         let Some(ended) = ended.filter(|e| !e.told && !e.ending.is_done()) else { return phase };
+        if let (Phase::Grace(until), [_], Ending::Left(ending::code::LOST)) = (phase, &*crew.running(), ended.ending) {
+            // The others have lost a peer, and this one is left: it hangs, and need not be waited for.
+            return Phase::Grace(until.min(Instant::now() + self.launch.patience.last_one));
+        }
         let Phase::Working = phase else { return phase };
         let grace = self.launch.patience.grace;
         observe(&Event::Failed { ended, running: crew.running().len(), grace });

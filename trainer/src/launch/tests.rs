@@ -14,6 +14,7 @@ use super::*;
 /// Patience of a test: short where it always runs out, long where it should not.
 const PATIENCE: Patience = Patience {
     grace: Duration::from_millis(300),
+    last_one: Duration::from_millis(100),
     terminate: Duration::from_millis(300),
     kill: Duration::from_secs(20),
     first_pause: Duration::from_millis(5),

@@ -170,7 +170,7 @@ fn surplus_missing_and_misshapen_tensors_are_named() {
     let [embed, norm] = [specs()[0].clone(), specs()[1].clone()];
     check(vec![embed.clone()], "2 parameters and 4 moments are stored, the model needs 1 and 2");
     check(vec![embed.clone(), ParamSpec { name: "x".into(), ..norm.clone() }], "tensor `x` is missing");
-    check(vec![ParamSpec { shape: vec![4, 6], ..embed }, norm], "has shape [6, 4], expected [4, 6]");
+    check(vec![ParamSpec { shape: vec![4, 6], ..embed }, norm], "is F32 [6, 4], expected F32 [4, 6]");
 }
 
 #[test]

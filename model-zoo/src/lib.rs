@@ -3,6 +3,7 @@
 //! Owns what a model computes; never touches files, clocks or sockets, and starts no threads outside its CPU kernels.
 //! Parameters are flat and named ([`Params`]); a [`Model`] holds none and computes with those it is given.
 
+mod backward;
 pub mod config;
 pub mod generate;
 mod hub_config;
@@ -15,6 +16,7 @@ pub mod philox;
 pub mod rotary;
 pub mod size;
 
+pub use backward::NoGradient;
 pub use config::{ConfigError, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
 pub use model::{Inputs, Model, Precision};
 pub use params::{Init, ParamSpec, Params, ParamsError};

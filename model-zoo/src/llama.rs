@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Int, Tensor};
 
+use crate::backward::Blocks;
 use crate::config::LlamaConfig;
 use crate::generate::KvCache;
 use crate::init::residual_std;
@@ -81,7 +82,7 @@ impl Llama {
         let rotation = self.rotation(inputs);
         let embedded = self.embed(params, inputs);
         let stream = (0..self.config.num_hidden_layers)
-            .fold(embedded, |stream, layer| self.packed_block(params, layer, stream, inputs, &rotation));
+            .fold(embedded, |stream, layer| self.block(params, layer, stream, inputs, &rotation));
         self.final_norm(params, stream)
     }
 
@@ -93,17 +94,10 @@ impl Llama {
         let mut states = Vec::with_capacity(self.config.num_hidden_layers + 1);
         for layer in 0..self.config.num_hidden_layers {
             states.push(stream.clone());
-            stream = self.packed_block(params, layer, stream, inputs, &rotation);
+            stream = self.block(params, layer, stream, inputs, &rotation);
         }
         states.push(self.final_norm(params, stream));
         states
-    }
-
-    /// Sum of the negative log-likelihoods of `targets` (`[batch, seq]`, < 0 = ignored), `[1]`.
-    #[must_use]
-    pub fn loss_sum(&self, params: &Params, inputs: &Inputs, targets: Tensor<2, Int>) -> Tensor<1> {
-        let hidden = self.narrow(self.hidden(params, inputs));
-        ops::linear_cross_entropy(hidden, self.narrow(self.head_weight(params)), targets.flatten(0, 1))
     }
 
     /// Negative log-likelihood of each target, `[batch, seq]`; 0 where ignored. No gradient passes through it.
@@ -130,7 +124,7 @@ impl Llama {
         let rotation = self.rotary.rotation(positions, past + new);
         let mut stream = ops::embedding(params.matrix(0), tokens);
         for layer in 0..self.config.num_hidden_layers {
-            stream = self.block(params, layer, stream, &rotation, |query, key, value| {
+            stream = self.block_around(params, layer, stream, &rotation, |query, key, value| {
                 cache.attend(layer, query, key, value, &self.attention_shape(1, new), self.attention_scale())
             });
         }
@@ -138,25 +132,9 @@ impl Llama {
         self.final_norm(params, stream)
     }
 
-    /// One block on packed rows.
-    fn packed_block(
-        &self,
-        params: &Params,
-        layer: usize,
-        stream: Tensor<2>,
-        inputs: &Inputs,
-        rotation: &Rotation,
-    ) -> Tensor<2> {
-        let [batch, seq] = inputs.dims();
-        let shape = self.attention_shape(batch, seq);
-        self.block(params, layer, stream, rotation, |query, key, value| {
-            ops::attention(query, key, value, inputs.segments.clone(), shape, self.attention_scale())
-        })
-    }
-
     /// One block around any attention: `attend(query, key, value)` takes rotated `[n, heads * head_dim]` queries and
     /// `[n, kv_heads * head_dim]` keys and values and gives `[n, heads * head_dim]`.
-    fn block(
+    fn block_around(
         &self,
         params: &Params,
         layer: usize,
@@ -192,10 +170,6 @@ impl Llama {
             up: matrix(7),
             down: matrix(8),
         }
-    }
-
-    fn embed(&self, params: &Params, inputs: &Inputs) -> Tensor<2> {
-        ops::embedding(params.matrix(0), inputs.tokens.clone().flatten(0, 1))
     }
 
     fn final_norm(&self, params: &Params, stream: Tensor<2>) -> Tensor<2> {
@@ -237,6 +211,56 @@ impl Llama {
             Precision::F32 => x,
             Precision::Bf16Mixed => x.cast(DType::BF16),
         }
+    }
+}
+
+impl Blocks for Llama {
+    type Shared = Rotation;
+
+    fn shared(&self, inputs: &Inputs) -> Rotation {
+        self.rotation(inputs)
+    }
+
+    fn num_blocks(&self) -> usize {
+        self.config.num_hidden_layers
+    }
+
+    fn embedding_params(&self) -> Vec<usize> {
+        vec![0]
+    }
+
+    fn block_params(&self, layer: usize) -> Vec<usize> {
+        let first = 1 + layer * PARAMS_PER_BLOCK;
+        (first..first + PARAMS_PER_BLOCK).collect()
+    }
+
+    fn head_params(&self) -> Vec<usize> {
+        let norm = 1 + self.config.num_hidden_layers * PARAMS_PER_BLOCK;
+        vec![norm, if self.config.tie_word_embeddings { 0 } else { norm + 1 }]
+    }
+
+    fn embed(&self, params: &Params, inputs: &Inputs) -> Tensor<2> {
+        ops::embedding(params.matrix(0), inputs.tokens.clone().flatten(0, 1))
+    }
+
+    fn block(
+        &self,
+        params: &Params,
+        layer: usize,
+        stream: Tensor<2>,
+        inputs: &Inputs,
+        rotation: &Rotation,
+    ) -> Tensor<2> {
+        let [batch, seq] = inputs.dims();
+        let shape = self.attention_shape(batch, seq);
+        self.block_around(params, layer, stream, rotation, |query, key, value| {
+            ops::attention(query, key, value, inputs.segments.clone(), shape, self.attention_scale())
+        })
+    }
+
+    fn head_loss(&self, params: &Params, stream: Tensor<2>, targets: Tensor<2, Int>) -> Tensor<1> {
+        let hidden = self.narrow(self.final_norm(params, stream));
+        ops::linear_cross_entropy(hidden, self.narrow(self.head_weight(params)), targets.flatten(0, 1))
     }
 }
 

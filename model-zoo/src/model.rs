@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::backward::{self, Blocks, NoGradient};
 use crate::config::{ConfigError, ModelConfig};
 use crate::generate::KvCache;
 use crate::llama::Llama;
@@ -133,7 +134,42 @@ impl Model {
     #[must_use]
     pub fn loss_sum(&self, params: &Params, inputs: &Inputs, targets: Tensor<2, Int>) -> Tensor<1> {
         match self {
-            Self::Llama(model) => model.loss_sum(params, inputs, targets),
+            Self::Llama(model) => {
+                let (stream, shared) = (model.embed(params, inputs), model.shared(inputs));
+                let blocks = 0..model.num_blocks();
+                let stream = blocks.fold(stream, |stream, layer| model.block(params, layer, stream, inputs, &shared));
+                model.head_loss(params, stream, targets)
+            }
+        }
+    }
+
+    /// Forward and backward pass of one micro-batch: the loss of [`Model::loss_sum`], and one call of
+    /// `done(index, gradient)` (flat, `[num_elements]`, f32) for every parameter as soon as its gradient is complete, in
+    /// the order of [`Model::gradient_order`]. `params` and the gradients are plain, `inputs` and `targets` too.
+    ///
+    /// With `recompute` each block is computed a second time in the backward pass instead of being kept: the same bits
+    /// for less memory.
+    ///
+    /// # Errors
+    /// What `done` returns; [`NoGradient`] when the loss does not depend on a parameter.
+    pub fn loss_and_gradients<E: From<NoGradient>>(
+        &self,
+        params: &Params,
+        inputs: &Inputs,
+        targets: Tensor<2, Int>,
+        recompute: bool,
+        done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
+    ) -> Result<f64, E> {
+        match self {
+            Self::Llama(model) => backward::loss_and_gradients(model, params, inputs, targets, recompute, done),
+        }
+    }
+
+    /// All parameters, in the order in which [`Model::loss_and_gradients`] completes their gradients.
+    #[must_use]
+    pub fn gradient_order(&self) -> Vec<usize> {
+        match self {
+            Self::Llama(model) => backward::gradient_order(model),
         }
     }
 

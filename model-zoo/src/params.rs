@@ -137,6 +137,16 @@ impl Params {
         Self { specs: Arc::clone(&self.specs), tensors: self.tensors.iter().map(track).collect() }
     }
 
+    /// The same values, of which those at `indices` are leaves of an autodiff graph, see [`Params::tracked`].
+    #[must_use]
+    pub(crate) fn tracked_only(&self, indices: &[usize]) -> Self {
+        let mut tensors = self.tensors.clone();
+        for &index in indices {
+            tensors[index] = self.tensors[index].clone().inner().autodiff().require_grad();
+        }
+        Self { specs: Arc::clone(&self.specs), tensors }
+    }
+
     /// The same values without autodiff.
     #[must_use]
     pub fn untracked(&self) -> Self {

@@ -131,6 +131,8 @@ fn agreement(plan: &Plan, dataset: &str) -> Membership {
         ("version of jazari", env!("CARGO_PKG_VERSION").to_owned()),
         ("version of burn", BURN_VERSION.to_owned()),
         ("instruction set of the CPU kernels", instruction_set(plan)),
+        ("cluster.zero", plan.cluster.zero.to_string()),
+        ("cluster.bucket_cap_mb", plan.cluster.bucket_cap_mb.to_string()),
     ];
     let facts: Vec<_> = facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let mut hasher = blake3::Hasher::new();

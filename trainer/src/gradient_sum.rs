@@ -5,7 +5,7 @@
 //! holds an aligned power-of-two block of leaves computes one of its inner nodes. Continued across processes this
 //! gives the same bits for 1, 2, 4, 8 processes (`docs/adr/0002-the-sum-is-a-tree.md`).
 
-use crate::step::StepGradients;
+use burn::tensor::Tensor;
 
 /// A sum of leaves under construction; memory is one value per set bit of the number of leaves so far.
 #[derive(Debug)]
@@ -40,46 +40,50 @@ impl<T> TreeSum<T> {
     }
 }
 
-/// A [`TreeSum`] of gradients.
-#[derive(Default)]
-pub struct GradientSum(TreeSum<StepGradients>);
+/// A [`TreeSum`] for each of several tensors: parameters, or pieces of them.
+pub struct GradientSum(Vec<TreeSum<Tensor<1>>>);
 
 impl GradientSum {
-    /// Adds the next leaf.
-    pub fn push(&mut self, leaf: StepGradients) {
-        self.0.push(leaf, merge);
+    /// Nothing added yet to any of `count` sums.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        Self((0..count).map(|_| TreeSum::default()).collect())
     }
 
-    /// The root; `None` when no leaf was pushed.
-    pub fn finish(self) -> Option<StepGradients> {
-        self.0.finish(merge)
+    /// Adds the next leaf of sum `index`.
+    pub fn add(&mut self, index: usize, leaf: Tensor<1>) {
+        if let Some(sum) = self.0.get_mut(index) {
+            sum.push(leaf, model_zoo::ops::add);
+        }
     }
-}
 
-fn merge(left: StepGradients, right: StepGradients) -> StepGradients {
-    let grads = left.grads.into_iter().zip(right.grads).map(|(a, b)| model_zoo::ops::add(a, b)).collect();
-    StepGradients { loss_sum: left.loss_sum + right.loss_sum, valid: left.valid + right.valid, grads }
+    /// The root of sum `index`, which is empty afterwards; `None` when no leaf was added.
+    pub fn take(&mut self, index: usize) -> Option<Tensor<1>> {
+        self.0.get_mut(index).map(std::mem::take).and_then(|sum| sum.finish(model_zoo::ops::add))
+    }
+
+    /// All roots; `None` when one of the sums has no leaf.
+    #[must_use]
+    pub fn finish(mut self) -> Option<Vec<Tensor<1>>> {
+        (0..self.0.len()).map(|index| self.take(index)).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Tensor, TensorData};
+    use burn::tensor::{Device, TensorData};
 
-    fn leaf(value: f32) -> StepGradients {
-        let grad = Tensor::<1>::from_data(TensorData::new(vec![value], [1]), &Device::flex());
-        StepGradients { loss_sum: f64::from(value), valid: 1, grads: vec![grad] }
+    fn leaf(value: f32) -> Tensor<1> {
+        Tensor::from_data(TensorData::new(vec![value], [1]), &Device::flex())
     }
 
     fn sum(values: &[f32]) -> f32 {
-        let mut sum = GradientSum::default();
+        let mut sum = GradientSum::new(1);
         for &value in values {
-            sum.push(leaf(value));
+            sum.add(0, leaf(value));
         }
-        match sum.finish() {
-            Some(mut root) => root.grads.remove(0).into_scalar::<f32>(),
-            None => f32::NAN,
-        }
+        sum.take(0).map_or(f32::NAN, |root| root.into_scalar::<f32>())
     }
 
     #[test]
@@ -107,6 +111,9 @@ mod tests {
         assert_eq!(sum(&v).to_bits(), ((v[0] + v[1]) + v[2]).to_bits());
         let v = [1.0_f32, 2.0, 3.0, 4.0, 5.0];
         assert_eq!(sum(&v).to_bits(), (((v[0] + v[1]) + (v[2] + v[3])) + v[4]).to_bits());
-        assert!(GradientSum::default().finish().is_none());
+        let mut sums = GradientSum::new(2);
+        sums.add(1, leaf(2.0));
+        assert!(sums.take(0).is_none(), "nothing was added");
+        assert!(sums.finish().is_none(), "one of two sums is empty");
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod allocator;
 pub mod assembly;
+pub mod buckets;
 pub mod checkpoint;
 pub mod cli;
 pub mod cluster;

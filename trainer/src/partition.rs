@@ -1,15 +1,16 @@
-//! Owns which process keeps which part of the optimizer state (ZeRO stage 1, Rajbhandari et al., arXiv 1910.02054);
-//! never touches tensors or sockets.
+//! Owns which process keeps which part of gradients and optimizer state (ZeRO stages 1 and 2, Rajbhandari et al., arXiv
+//! 1910.02054); never touches tensors or sockets.
 //!
-//! Parameters are laid end to end and cut into units of [`SUM_CHUNK`] elements that never cross a parameter; every
-//! process owns a contiguous run of units of about the same size. As kernels work on the same units whether a
-//! parameter is whole or not, the numbers of a step do not depend on the cut, to the bit.
+//! The parameters of a bucket are laid end to end and cut into units of [`SUM_CHUNK`] elements that never cross a
+//! parameter; every process owns a contiguous run of units of about the same size. As kernels work on the same units
+//! whether a parameter is whole or not, the numbers of a step do not depend on the cut, to the bit.
 
 use std::ops::Range;
 
 use model_zoo::ParamSpec;
 use model_zoo::ops::SUM_CHUNK;
 
+use crate::buckets::Buckets;
 use crate::cluster::collective::SLICE_ALIGNMENT;
 
 /// A run of elements of one parameter.
@@ -40,33 +41,53 @@ impl Piece {
 pub struct Partition {
     rank: usize,
     pieces: Vec<Vec<Piece>>,
+    sections: Vec<Section>,
+}
+
+/// One bucket as it travels: a flat vector with a region of equal size for every process, padded at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Section {
     region: usize,
+    placed: Vec<(usize, Piece)>,
+    /// Places in the flat vector of this process's pieces, with their index in [`Partition::own`].
+    own: Vec<(usize, usize)>,
 }
 
 impl Partition {
-    /// Cuts the parameters for `world` processes; `rank` is this one.
+    /// Cuts every bucket among `world` processes, so that all of them share the work on each; `rank` is this one.
     #[must_use]
-    pub fn new(specs: &[ParamSpec], rank: usize, world: usize) -> Self {
+    pub fn new(specs: &[ParamSpec], buckets: &Buckets, rank: usize, world: usize) -> Self {
         let world = world.max(1);
-        let total: usize = specs.iter().map(ParamSpec::num_elements).sum();
         let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); world];
-        let mut before = 0;
-        for (param, spec) in specs.iter().enumerate() {
-            let len = spec.num_elements();
-            for start in (0..len).step_by(SUM_CHUNK) {
-                let end = (start + SUM_CHUNK).min(len);
-                // u128: a model of 2^40 elements over 2^16 processes must not overflow.
-                let owner = (before as u128 * world as u128 / total.max(1) as u128) as usize;
-                before += end - start;
-                let Some(own) = pieces.get_mut(owner.min(world - 1)) else { continue };
-                match own.last_mut() {
-                    Some(last) if last.param == param => last.range.end = end,
-                    _ => own.push(Piece { param, range: start..end }),
+        let mut sections = Vec::with_capacity(buckets.len());
+        for bucket in 0..buckets.len() {
+            let mut members = buckets.members(bucket).to_vec();
+            members.sort_unstable();
+            let cut = cut_bucket(specs, &members, world);
+            let largest = cut.iter().map(|own| own.iter().map(Piece::len).sum::<usize>()).max().unwrap_or(0);
+            let region = largest.next_multiple_of(SLICE_ALIGNMENT);
+            let mut placed = Vec::new();
+            for (owner, (own, all)) in cut.into_iter().zip(&mut pieces).enumerate() {
+                let mut at = owner * region;
+                for piece in own {
+                    all.push(piece.clone());
+                    let len = piece.len();
+                    placed.push((at, piece));
+                    at += len;
                 }
             }
+            sections.push(Section { region, placed, own: Vec::new() });
         }
-        let largest = pieces.iter().map(|own| own.iter().map(Piece::len).sum::<usize>()).max().unwrap_or(0);
-        Self { rank, pieces, region: largest.next_multiple_of(SLICE_ALIGNMENT) }
+        for own in &mut pieces {
+            own.sort_unstable_by_key(|piece| (piece.param, piece.range.start));
+        }
+        let own = pieces.get(rank).map_or(&[][..], Vec::as_slice);
+        for section in &mut sections {
+            let index_of = |piece: &Piece| own.iter().position(|other| other == piece);
+            let indexed = |(at, piece): &(usize, Piece)| Some((*at, index_of(piece)?));
+            section.own = section.placed.iter().filter_map(indexed).collect();
+        }
+        Self { rank, pieces, sections }
     }
 
     /// The pieces of this process, in the order of parameters.
@@ -75,7 +96,7 @@ impl Partition {
         self.of(self.rank)
     }
 
-    /// The pieces of `rank`.
+    /// The pieces of `rank`, in the order of parameters.
     #[must_use]
     pub fn of(&self, rank: usize) -> &[Piece] {
         self.pieces.get(rank).map_or(&[], Vec::as_slice)
@@ -87,28 +108,52 @@ impl Partition {
         self.pieces.len()
     }
 
-    /// Elements of the vector that travels: a region of equal size for every process, padded at its end.
+    /// Number of buckets.
     #[must_use]
-    pub fn flat_len(&self) -> usize {
-        self.region * self.world()
+    pub fn buckets(&self) -> usize {
+        self.sections.len()
     }
 
-    /// Where the region of `rank` begins in the flat vector.
+    /// Elements of the vector in which `bucket` travels.
     #[must_use]
-    pub fn region_of(&self, rank: usize) -> usize {
-        self.region * rank
+    pub fn flat_len(&self, bucket: usize) -> usize {
+        self.sections.get(bucket).map_or(0, |section| section.region * self.world())
     }
 
-    /// Every piece of every process with its place in the flat vector.
-    pub fn placed(&self) -> impl Iterator<Item = (usize, &Piece)> {
-        self.pieces.iter().enumerate().flat_map(|(rank, own)| {
-            own.iter().scan(self.region_of(rank), |at, piece| {
-                let start = *at;
-                *at += piece.len();
-                Some((start, piece))
-            })
-        })
+    /// Every piece of every process in `bucket` with its place in the flat vector.
+    pub fn placed(&self, bucket: usize) -> impl Iterator<Item = (usize, &Piece)> {
+        self.sections.get(bucket).into_iter().flat_map(|section| section.placed.iter().map(|(at, piece)| (*at, piece)))
     }
+
+    /// This process's pieces in `bucket`: the place in the flat vector, the index in [`Partition::own`], the piece.
+    pub fn own_in(&self, bucket: usize) -> impl Iterator<Item = (usize, usize, &Piece)> {
+        let own = self.own();
+        let section = self.sections.get(bucket).into_iter();
+        section.flat_map(move |section| section.own.iter().filter_map(move |&(at, i)| Some((at, i, own.get(i)?))))
+    }
+}
+
+/// The pieces of one bucket for every process: its parameters end to end, cut into runs of units of about equal size.
+fn cut_bucket(specs: &[ParamSpec], members: &[usize], world: usize) -> Vec<Vec<Piece>> {
+    let numel = |param: usize| specs.get(param).map_or(0, ParamSpec::num_elements);
+    let total: usize = members.iter().map(|&param| numel(param)).sum();
+    let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); world];
+    let mut before = 0;
+    for &param in members {
+        let len = numel(param);
+        for start in (0..len).step_by(SUM_CHUNK) {
+            let end = (start + SUM_CHUNK).min(len);
+            // u128: a model of 2^40 elements over 2^16 processes must not overflow.
+            let owner = (before as u128 * world as u128 / total.max(1) as u128) as usize;
+            before += end - start;
+            let Some(own) = pieces.get_mut(owner.min(world - 1)) else { continue };
+            match own.last_mut() {
+                Some(last) if last.param == param => last.range.end = end,
+                _ => own.push(Piece { param, range: start..end }),
+            }
+        }
+    }
+    pieces
 }
 
 #[cfg(test)]
@@ -124,42 +169,57 @@ mod tests {
         sizes.iter().enumerate().map(spec).collect()
     }
 
+    fn reversed(specs: &[ParamSpec], min_bytes: u64) -> Buckets {
+        Buckets::new(specs, &(0..specs.len()).rev().collect::<Vec<_>>(), min_bytes)
+    }
+
     proptest! {
         #[test]
-        fn every_element_has_one_owner(sizes in prop::collection::vec(0_usize..200_000, 0..12), world in 1_usize..9) {
+        fn every_element_has_one_owner(
+            sizes in prop::collection::vec(0_usize..200_000, 0..12),
+            world in 1_usize..9,
+            min_bytes in 0_u64..600_000,
+        ) {
             let specs = specs(&sizes);
-            let partition = Partition::new(&specs, 0, world);
+            let buckets = reversed(&specs, min_bytes);
+            let partition = Partition::new(&specs, &buckets, world - 1, world);
             let mut next = vec![0; sizes.len()];
-            let mut end_of_last = 0;
-            for (at, piece) in partition.placed() {
-                prop_assert_eq!(next[piece.param], piece.range.start, "in order, without holes");
-                prop_assert!(piece.range.start.is_multiple_of(SUM_CHUNK) && !piece.is_empty());
-                prop_assert!(at >= end_of_last);
-                next[piece.param] = piece.range.end;
-                end_of_last = at + piece.len();
+            for bucket in 0..buckets.len() {
+                let (flat_len, mut end_of_last) = (partition.flat_len(bucket), 0);
+                for (at, piece) in partition.placed(bucket) {
+                    prop_assert_eq!(buckets.of(piece.param), bucket);
+                    prop_assert_eq!(next[piece.param], piece.range.start, "in order, without holes");
+                    prop_assert!(piece.range.start.is_multiple_of(SUM_CHUNK) && !piece.is_empty());
+                    prop_assert!(at >= end_of_last);
+                    let owner = (0..world).find(|&rank| slice_of(flat_len, world, rank).contains(&at)).unwrap();
+                    prop_assert!(at + piece.len() <= slice_of(flat_len, world, owner).end, "what collectives cut");
+                    prop_assert!(partition.of(owner).contains(piece));
+                    next[piece.param] = piece.range.end;
+                    end_of_last = at + piece.len();
+                }
+                for (at, index, piece) in partition.own_in(bucket) {
+                    prop_assert!(slice_of(flat_len, world, world - 1).contains(&at));
+                    prop_assert_eq!(&partition.own()[index], piece);
+                }
             }
             prop_assert_eq!(next, sizes);
-            prop_assert!(end_of_last <= partition.flat_len());
-            for rank in 0..world {
-                let region = partition.region_of(rank)..partition.region_of(rank) + partition.region;
-                prop_assert_eq!(slice_of(partition.flat_len(), world, rank), region, "what collectives call its slice");
-            }
+            prop_assert!(partition.own().is_sorted_by_key(|piece| (piece.param, piece.range.start)));
+            let own: usize = (0..buckets.len()).map(|bucket| partition.own_in(bucket).count()).sum();
+            prop_assert_eq!(own, partition.own().len());
         }
     }
 
     #[test]
     fn processes_own_about_the_same() {
         let sizes = [16_384 * 128, 128, 384 * 128, 384 * 128, 128, 128 * 128, 16_384 * 128];
-        let total: usize = sizes.iter().sum();
+        let (specs, total): (_, usize) = (specs(&sizes), sizes.iter().sum());
+        let buckets = reversed(&specs, 4 << 20);
         for world in [2, 4, 8] {
-            let partition = Partition::new(&specs(&sizes), 0, world);
-            let share = |rank| partition.of(rank).iter().map(Piece::len).sum::<usize>();
+            let partition = Partition::new(&specs, &buckets, 0, world);
             for rank in 0..world {
-                assert!(
-                    share(rank).abs_diff(total / world) <= 2 * SUM_CHUNK,
-                    "{world}: rank {rank} owns {}",
-                    share(rank)
-                );
+                let share = partition.of(rank).iter().map(Piece::len).sum::<usize>();
+                let limit = 2 * SUM_CHUNK * buckets.len();
+                assert!(share.abs_diff(total / world) <= limit, "{world}: rank {rank} owns {share}");
             }
         }
     }

@@ -11,6 +11,7 @@ use data_pipeline::order::{MixtureSpec, Order, OrderError};
 use model_zoo::{Model, Params};
 use serde_json::Value;
 
+use crate::buckets::Buckets;
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
 use crate::cluster::ClusterError;
 use crate::config::plan::MixturePlan;
@@ -170,6 +171,8 @@ pub struct Session {
     pub opened: Opened,
     /// The model.
     pub model: Model,
+    /// What travels together between processes.
+    pub buckets: Buckets,
     /// The data set.
     pub dataset: Arc<Dataset>,
     /// Rows by index.
@@ -206,7 +209,9 @@ impl Session {
             None => None,
         };
         let mut team = team;
-        let state = share(loaded, &plan, &model, &opened.device, &mut team)?;
+        let bucket_bytes = (plan.cluster.bucket_cap_mb * 1e6) as u64;
+        let buckets = Buckets::new(&model.specs(), &model.gradient_order(), bucket_bytes);
+        let state = share(loaded, &plan, (&model, &buckets), &opened.device, &mut team)?;
         let mut session = Self {
             checkpoint_files: vec![
                 ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
@@ -215,6 +220,7 @@ impl Session {
             plan,
             opened,
             model,
+            buckets,
             dataset,
             loader,
             output,
@@ -262,7 +268,7 @@ struct Counters {
 fn share(
     loaded: Option<TrainState>,
     plan: &Plan,
-    model: &Model,
+    (model, buckets): (&Model, &Buckets),
     device: &Device,
     team: &mut Team,
 ) -> Result<TrainState, SessionError> {
@@ -282,7 +288,8 @@ fn share(
         what: format!("rank 0 sent a state that cannot be read ({error})"),
         advice: "use the same jazari on every host".into(),
     })?;
-    let partition = plan.cluster.zero.then(|| Partition::new(&model.specs(), team.rank(), team.world()));
+    let divided = plan.cluster.zero > 0;
+    let partition = divided.then(|| Partition::new(&model.specs(), buckets, team.rank(), team.world()));
     let state = match (loaded, counters) {
         (None, None) => {
             let mut state = fresh(plan, model, device)?;

@@ -6,7 +6,9 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use data_pipeline::loader::TokenBatch;
-use model_zoo::{Inputs, Model, Params};
+use model_zoo::{Inputs, Model, NoGradient, Params};
+
+use crate::gradient_sum::{GradientSum, TreeSum};
 
 /// What a micro-batch cannot be turned into gradients for.
 #[derive(Debug, thiserror::Error)]
@@ -27,11 +29,8 @@ pub enum StepError {
         vocab_size: usize,
     },
     /// A parameter took no part in the loss.
-    #[error("parameter `{name}` received no gradient; this is a defect of the model's forward pass, please report it")]
-    NoGradient {
-        /// Hugging Face name of the parameter.
-        name: String,
-    },
+    #[error(transparent)]
+    NoGradient(#[from] NoGradient),
 }
 
 /// Loss and gradients of one micro-batch or of a sum of micro-batches.
@@ -90,29 +89,64 @@ pub fn to_device(batch: &TokenBatch, vocab_size: usize, device: &Device) -> Resu
     })
 }
 
-/// Forward and backward pass of one micro-batch.
+/// Forward and backward pass of one micro-batch: the loss sum in nats and the number of targets it runs over; every
+/// gradient goes to `done(parameter, gradient)`, flat `[numel]` on `device`, as soon as it is complete.
 ///
-/// `device` is the plain (not autodiff) device that holds `params`; the returned gradients live there too.
+/// `device` is the plain (not autodiff) device that holds `params`. With `recompute` activations are computed twice
+/// instead of being kept.
 ///
 /// # Errors
-/// See [`StepError`].
-pub fn loss_and_gradients(
+/// See [`StepError`]; and what `done` returns.
+pub fn loss_and_gradients<E: From<StepError>>(
     model: &Model,
     params: &Params,
     batch: &TokenBatch,
     device: &Device,
-) -> Result<StepGradients, StepError> {
-    let tracking = device.clone().autodiff();
-    let batch = to_device(batch, model.vocab_size(), &tracking)?;
-    let tracked = params.tracked();
-    let loss = model.loss_sum(&tracked, &batch.inputs, batch.targets);
-    let loss_sum = f64::from(loss.clone().inner().into_scalar::<f32>());
-    let mut gradients = loss.backward();
-    let mut grads = Vec::with_capacity(tracked.tensors().len());
-    for (tensor, spec) in tracked.tensors().iter().zip(tracked.specs()) {
-        let grad =
-            tensor.grad_remove(&mut gradients).ok_or_else(|| StepError::NoGradient { name: spec.name.clone() })?;
-        grads.push(grad);
+    recompute: bool,
+    done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
+) -> Result<(f64, u64), E> {
+    let batch = to_device(batch, model.vocab_size(), device)?;
+    let mut pass_on = |index: usize, gradient: Tensor<1>| done(index, gradient).map_err(Interrupted::Receiver);
+    let loss_sum = model.loss_and_gradients(params, &batch.inputs, batch.targets, recompute, &mut pass_on);
+    match loss_sum {
+        Ok(loss_sum) => Ok((loss_sum, batch.valid)),
+        Err(Interrupted::Model(error)) => Err(StepError::from(error).into()),
+        Err(Interrupted::Receiver(error)) => Err(error),
     }
-    Ok(StepGradients { loss_sum, valid: batch.valid, grads })
+}
+
+/// Who ended a backward pass.
+enum Interrupted<E> {
+    Model(NoGradient),
+    Receiver(E),
+}
+
+impl<E> From<NoGradient> for Interrupted<E> {
+    fn from(error: NoGradient) -> Self {
+        Self::Model(error)
+    }
+}
+
+/// [`loss_and_gradients`] of several micro-batches, summed along the canonical tree, by one process.
+///
+/// # Errors
+/// See [`StepError`].
+pub fn summed_gradients(
+    model: &Model,
+    params: &Params,
+    batches: &[&TokenBatch],
+    device: &Device,
+) -> Result<StepGradients, StepError> {
+    let (mut grads, mut losses, mut valid) = (GradientSum::new(params.specs().len()), TreeSum::default(), 0);
+    for batch in batches {
+        let mut add = |index: usize, gradient: Tensor<1>| {
+            grads.add(index, gradient);
+            Ok::<(), StepError>(())
+        };
+        let (loss_sum, targets) = loss_and_gradients(model, params, batch, device, false, &mut add)?;
+        losses.push(loss_sum, |a, b| a + b);
+        valid += targets;
+    }
+    let loss_sum = losses.finish(|a, b| a + b).unwrap_or_default();
+    Ok(StepGradients { loss_sum, valid, grads: grads.finish().unwrap_or_default() })
 }

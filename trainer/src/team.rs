@@ -3,13 +3,19 @@
 //!
 //! A run of one process is a team of one: every method is then the identity and costs nothing.
 
+mod reduction;
 mod sharded;
+mod worker;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+pub use reduction::{Layout, Reduction};
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use self::worker::{Shared, Worker, lock};
 use crate::checkpoint::TrainState;
 use crate::cluster::control::{Control, Straggler};
 use crate::cluster::{Alone, Cause, ClusterError, Collective, Order};
@@ -18,75 +24,111 @@ use crate::optim;
 use crate::partition::Partition;
 use crate::step::StepGradients;
 
-/// Gradients with fewer elements than this travel together: a message costs more than they do.
-const SMALL_ELEMENTS: usize = 64 * 1024;
 /// Bytes of a digest that are compared: enough to tell two states apart, few enough to print.
 const DIGEST_CHARS: usize = 16;
 
 /// The processes of a run, as the loop of one of them sees them.
 pub struct Team {
-    collective: Box<dyn Collective>,
+    rank: usize,
+    world: usize,
+    collective: Shared,
     control: Option<Arc<Control>>,
     order: Order,
+    worker: Option<Worker>,
+    /// Time that the loop waited for others.
     waited: Duration,
+    /// Time that collectives took, also those beside the backward pass.
+    busy: Duration,
 }
 
-/// What one process knows about a step; the sum over processes is folded in the order of ranks.
+/// Time that a process spent on others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// In which the loop stood still.
+    pub exposed: Duration,
+    /// In collectives, of which a part ran beside the backward pass.
+    pub collectives: Duration,
+}
+
+impl Waits {
+    /// Share of the collectives' time that the backward pass hid, 0 to 1.
+    #[must_use]
+    pub fn hidden(&self) -> f64 {
+        let collectives = self.collectives.as_secs_f64();
+        if collectives > 0.0 { 1.0 - self.exposed.as_secs_f64() / collectives } else { 0.0 }
+    }
+}
+
+/// What is known about one micro-batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Share {
     loss_sum: f64,
     valid: u64,
-    stop: bool,
 }
 
 impl Share {
-    const BYTES: usize = 17;
+    const BYTES: usize = 16;
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
-        let (loss, rest) = bytes.split_at_mut(8);
-        let (valid, stop) = rest.split_at_mut(8);
+        let (loss, valid) = bytes.split_at_mut(8);
         loss.copy_from_slice(&self.loss_sum.to_le_bytes());
         valid.copy_from_slice(&self.valid.to_le_bytes());
-        stop.copy_from_slice(&[u8::from(self.stop)]);
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (loss, rest) = bytes.split_first_chunk()?;
-        let (valid, stop) = rest.split_first_chunk()?;
-        let stop = matches!(stop, [1]);
-        Some(Self { loss_sum: f64::from_le_bytes(*loss), valid: u64::from_le_bytes(*valid), stop })
+    fn from_bytes(bytes: &[u8; Self::BYTES]) -> Option<Self> {
+        let (loss, valid) = bytes.split_first_chunk()?;
+        Some(Self { loss_sum: f64::from_le_bytes(*loss), valid: u64::from_le_bytes(*valid.first_chunk()?) })
     }
 
     fn merge(self, right: Self) -> Self {
-        Self { loss_sum: self.loss_sum + right.loss_sum, valid: self.valid + right.valid, stop: self.stop | right.stop }
+        Self { loss_sum: self.loss_sum + right.loss_sum, valid: self.valid + right.valid }
     }
+}
+
+/// A wish to stop and the shares of a process's micro-batches, as they travel.
+fn encode(stop: bool, shares: &[Share]) -> Vec<u8> {
+    std::iter::once(u8::from(stop)).chain(shares.iter().flat_map(|share| share.to_bytes())).collect()
+}
+
+fn decode(bytes: &[u8]) -> Option<(bool, Vec<Share>)> {
+    let (stop, shares) = bytes.split_first()?;
+    let (shares, rest) = shares.as_chunks();
+    let shares = shares.iter().map(Share::from_bytes).collect::<Option<_>>()?;
+    rest.is_empty().then_some((*stop == 1, shares))
 }
 
 impl Team {
     /// One process.
     #[must_use]
     pub fn alone() -> Self {
-        Self { collective: Box::new(Alone), control: None, order: Order::Exact, waited: Duration::ZERO }
+        Self::of(Box::new(Alone), None, Order::Exact)
     }
 
     /// Processes that are connected.
     #[must_use]
     pub fn new(collective: Box<dyn Collective>, control: Arc<Control>, order: Order) -> Self {
-        Self { collective, control: Some(control), order, waited: Duration::ZERO }
+        Self::of(collective, Some(control), order)
+    }
+
+    fn of(collective: Box<dyn Collective>, control: Option<Arc<Control>>, order: Order) -> Self {
+        let (rank, world) = (collective.rank(), collective.world());
+        let collective = Arc::new(Mutex::new(collective));
+        let (waited, busy) = (Duration::ZERO, Duration::ZERO);
+        Self { rank, world, collective, control, order, worker: None, waited, busy }
     }
 
     /// This process, from 0.
     #[must_use]
     pub fn rank(&self) -> usize {
-        self.collective.rank()
+        self.rank
     }
 
     /// Number of processes.
     #[must_use]
     pub fn world(&self) -> usize {
-        self.collective.world()
+        self.world
     }
 
     /// Whether this process writes: logs, checkpoints, the terminal.
@@ -106,29 +148,20 @@ impl Team {
         }
     }
 
-    /// Adds the gradients of all processes, which hold aligned blocks of the leaves, in the order of ranks: the root of
-    /// the canonical tree. Also says whether anybody wants to stop. With a partition the gradients that come back are
-    /// this process's pieces.
-    ///
-    /// # Errors
-    /// [`ClusterError`] when a process is lost.
-    pub fn reduce(
-        &mut self,
-        sum: StepGradients,
-        stop: bool,
-        partition: Option<&Partition>,
-    ) -> Result<(StepGradients, bool), ClusterError> {
-        if self.is_alone() {
-            return Ok((sum, stop));
+    /// Starts the sum of a step's gradients.
+    pub fn reduction<'a>(&'a mut self, layout: Layout<'a>) -> Reduction<'a> {
+        Reduction::new(self, layout)
+    }
+
+    /// The thread that adds gradients; started when first asked for.
+    fn worker(&mut self) -> Result<&Worker, ClusterError> {
+        if self.worker.is_none() {
+            self.worker = Some(Worker::start(Arc::clone(&self.collective), self.order)?);
         }
-        let start = Instant::now();
-        let share = self.fold(Share { loss_sum: sum.loss_sum, valid: sum.valid, stop })?;
-        let grads = match partition {
-            Some(partition) => self.reduce_pieces(sum.grads, partition)?,
-            None => self.reduce_gradients(sum.grads)?,
-        };
-        self.waited += start.elapsed();
-        Ok((StepGradients { loss_sum: share.loss_sum, valid: share.valid, grads }, share.stop))
+        self.worker.as_ref().ok_or_else(|| ClusterError::Refused {
+            what: "there is no thread that adds gradients".into(),
+            advice: "this is a defect, please report it".into(),
+        })
     }
 
     /// Whether anybody wants to stop; the same answer everywhere.
@@ -139,7 +172,7 @@ impl Team {
         if self.is_alone() {
             return Ok(stop);
         }
-        Ok(self.fold(Share { loss_sum: 0.0, valid: 0, stop })?.stop)
+        Ok(self.fold_shares(&[], stop, false)?.1)
     }
 
     /// Global L2 norm of the mean gradient, see [`optim::grad_norm`]; the same bits on every process.
@@ -153,39 +186,31 @@ impl Team {
         }
     }
 
-    fn fold(&mut self, share: Share) -> Result<Share, ClusterError> {
+    /// Loss and targets of all micro-batches of all processes, added along the canonical tree; and whether anybody wants
+    /// to stop. Processes hold blocks of micro-batches, or were `dealt` them in turn.
+    fn fold_shares(&mut self, own: &[Share], stop: bool, dealt: bool) -> Result<(Share, bool), ClusterError> {
+        let (mut anyone, mut all) = (false, Vec::with_capacity(self.world));
+        if self.is_alone() {
+            (anyone, all) = (stop, vec![own.to_vec()]);
+        } else {
+            let gathered = lock(&self.collective).all_gather_bytes(&encode(stop, own))?;
+            for (rank, bytes) in gathered.iter().enumerate() {
+                let (stop, shares) = decode(bytes).ok_or_else(|| self.nonsense(rank, "share of a step"))?;
+                anyone |= stop;
+                all.push(shares);
+            }
+        }
+        let turns = all.iter().map(Vec::len).max().unwrap_or(0);
         let mut sum = TreeSum::default();
-        for (rank, bytes) in self.collective.all_gather_bytes(&share.to_bytes())?.iter().enumerate() {
-            sum.push(Share::from_bytes(bytes).ok_or_else(|| self.nonsense(rank, "share of a step"))?, Share::merge);
-        }
-        Ok(sum.finish(Share::merge).unwrap_or(share))
-    }
-
-    fn reduce_gradients(&mut self, grads: Vec<Tensor<1>>) -> Result<Vec<Tensor<1>>, ClusterError> {
-        let mut out: Vec<Option<Tensor<1>>> = Vec::with_capacity(grads.len());
-        let (mut bucket, mut bucketed) = (Vec::new(), Vec::new());
-        for (index, grad) in grads.into_iter().enumerate() {
-            let (device, len) = (grad.device(), grad.dims().iter().product::<usize>());
-            if len < SMALL_ELEMENTS {
-                bucket.extend_from_slice(&to_host(grad)?);
-                bucketed.push((index, len, device));
-                out.push(None);
-            } else {
-                let mut values = to_host(grad)?;
-                self.collective.all_reduce(&mut values, self.order)?;
-                out.push(Some(to_device(values, &device)));
+        if dealt {
+            for turn in 0..turns {
+                all.iter().filter_map(|shares| shares.get(turn)).for_each(|share| sum.push(*share, Share::merge));
             }
+        } else {
+            all.into_iter().flatten().for_each(|share| sum.push(share, Share::merge));
         }
-        self.collective.all_reduce(&mut bucket, self.order)?;
-        let mut rest = bucket.as_slice();
-        for (index, len, device) in bucketed {
-            let (values, tail) = rest.split_at(len.min(rest.len()));
-            rest = tail;
-            if let Some(place) = out.get_mut(index) {
-                *place = Some(to_device(values.to_vec(), &device));
-            }
-        }
-        Ok(out.into_iter().flatten().collect())
+        let nothing = Share { loss_sum: 0.0, valid: 0 };
+        Ok((sum.finish(Share::merge).unwrap_or(nothing), anyone))
     }
 
     /// Gives everybody everybody's bytes, by rank.
@@ -196,7 +221,7 @@ impl Team {
         if self.is_alone() {
             return Ok(vec![bytes]);
         }
-        self.collective.all_gather_bytes(&bytes)
+        lock(&self.collective).all_gather_bytes(&bytes)
     }
 
     /// Gives everybody the bytes of rank 0.
@@ -204,7 +229,7 @@ impl Team {
     /// # Errors
     /// [`ClusterError`] when a process is lost.
     pub fn from_leader(&mut self, mut bytes: Vec<u8>) -> Result<Vec<u8>, ClusterError> {
-        self.collective.broadcast(&mut bytes, 0)?;
+        lock(&self.collective).broadcast(&mut bytes, 0)?;
         Ok(bytes)
     }
 
@@ -223,7 +248,7 @@ impl Team {
 
     fn copy_of_leader(&mut self, tensor: &mut Tensor<1>, device: &Device) -> Result<(), ClusterError> {
         let mut bytes = if self.leads() { floats_to_bytes(&to_host(tensor.clone())?) } else { Vec::new() };
-        self.collective.broadcast(&mut bytes, 0)?;
+        lock(&self.collective).broadcast(&mut bytes, 0)?;
         if !self.leads() {
             let values = floats_of(&bytes);
             if values.len() != tensor.dims().iter().product::<usize>() {
@@ -254,7 +279,7 @@ impl Team {
             return Ok(());
         }
         self.at(step, "comparing replicas");
-        let all = self.collective.all_gather_bytes(digest.as_bytes())?;
+        let all = lock(&self.collective).all_gather_bytes(digest.as_bytes())?;
         let count = |digest: &[u8]| all.iter().filter(|other| other.as_slice() == digest).count();
         let common = all.iter().max_by_key(|digest| (count(digest), std::cmp::Reverse(first(&all, digest))));
         let Some(common) = common else { return Ok(()) };
@@ -279,21 +304,22 @@ impl Team {
     /// # Errors
     /// [`ClusterError`] when a process is lost.
     pub fn barrier(&mut self) -> Result<(), ClusterError> {
-        self.collective.barrier()
+        lock(&self.collective).barrier()
     }
 
-    /// Tells rank 0 how long this process spent on what since the last call, and hears there who held up the others.
-    pub fn report_phases(&mut self, step: u64, data: Duration, total: Duration) -> Vec<Straggler> {
-        let waited = std::mem::take(&mut self.waited);
+    /// Tells rank 0 how long this process spent on what in the last `total`, of which it waited for `data` and, in
+    /// collectives, for `communication`; hears there who held up the others.
+    pub fn report_phases(&self, step: u64, data: Duration, total: Duration, waits: Waits) -> Vec<Straggler> {
         let Some(control) = &self.control else { return Vec::new() };
+        let waited = waits.exposed;
         control.report_phases(step, data, total.saturating_sub(data + waited), waited);
         if self.leads() { control.stragglers() } else { Vec::new() }
     }
 
-    /// Time in collectives since the last [`Team::report_phases`].
-    #[must_use]
-    pub fn waited(&self) -> Duration {
-        self.waited
+    /// Time in collectives since the last call.
+    pub fn take_waits(&mut self) -> Waits {
+        let (exposed, busy) = (std::mem::take(&mut self.waited), std::mem::take(&mut self.busy));
+        Waits { exposed, collectives: busy.max(exposed) }
     }
 
     /// On rank 0, after a process was lost: the newest collectives of every rank.
@@ -312,7 +338,9 @@ impl Team {
     /// Leaves in good order, after the last collective: a team of one remains.
     pub fn leave(&mut self) {
         // The data connections close first, while the others still know this process as one that leaves.
-        self.collective = Box::new(Alone);
+        self.worker = None;
+        *lock(&self.collective) = Box::new(Alone);
+        (self.rank, self.world) = (0, 1);
         if let Some(control) = self.control.take() {
             control.leave();
         }
@@ -352,6 +380,13 @@ fn to_device(values: Vec<f32>, device: &Device) -> Tensor<1> {
     Tensor::from_data(TensorData::new(values, [len]), device)
 }
 
+/// Copies `range` of `from` to `at` in `to`.
+fn place(to: &mut [f32], at: usize, from: &[f32], range: Range<usize>) {
+    if let (Some(to), Some(from)) = (to.get_mut(at..at + range.len()), from.get(range)) {
+        to.copy_from_slice(from);
+    }
+}
+
 fn floats_of(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
@@ -364,24 +399,37 @@ fn floats_to_bytes(values: &[f32]) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
+    use crate::buckets::Buckets;
 
     #[test]
     fn shares_survive_the_wire() {
-        let share = Share { loss_sum: -1.25e-7, valid: u64::MAX, stop: true };
-        assert_eq!(Share::from_bytes(&share.to_bytes()), Some(share));
-        assert_eq!(Share::from_bytes(&share.to_bytes()[..15]), None);
+        let shares = [Share { loss_sum: -1.25e-7, valid: u64::MAX }, Share { loss_sum: f64::INFINITY, valid: 0 }];
+        for stop in [false, true] {
+            assert_eq!(decode(&encode(stop, &shares)), Some((stop, shares.to_vec())));
+        }
+        assert_eq!(decode(&[1]), Some((true, Vec::new())));
+        assert_eq!(decode(&encode(true, &shares)[..20]), None, "cut");
+        assert_eq!(decode(&[]), None);
     }
 
     #[test]
-    fn a_team_of_one_is_the_identity() {
+    fn a_team_of_one_adds_its_own_micro_batches() {
+        let spec = model_zoo::ParamSpec::new("w".into(), vec![2], model_zoo::Init::Ones);
+        let buckets = Buckets::new(&[spec], &[0], 0);
         let mut team = Team::alone();
-        let grad = to_device(vec![1.5, -2.0], &Device::flex());
-        let sum = StepGradients { loss_sum: 3.0, valid: 2, grads: vec![grad] };
-        let (sum, stop) = team.reduce(sum, false, None).unwrap();
-        assert_eq!((sum.loss_sum, sum.valid, stop), (3.0, 2, false));
+        let layout = Layout { buckets: &buckets, partition: None, every_micro_batch: false, micro_batches: 2 };
+        let mut reduction = team.reduction(layout);
+        for (values, loss_sum, valid) in [([1.5, -2.0], 3.0, 2), ([0.25, 1.0], 1.0, 5)] {
+            reduction.take(0, to_device(values.to_vec(), &Device::flex())).unwrap();
+            reduction.end_micro_batch(loss_sum, valid).unwrap();
+        }
+        let (sum, stop) = reduction.finish(true).unwrap();
+        assert_eq!((sum.loss_sum, sum.valid, stop), (4.0, 7, true));
+        assert_eq!(to_host(sum.grads[0].clone()).unwrap(), [1.75, -1.0]);
         assert!(team.any_stop(true).unwrap());
         team.compare_digests(1, "a").unwrap();
         team.barrier().unwrap();
         assert_eq!(team.gather(vec![7]).unwrap(), [[7]]);
+        assert_eq!(team.take_waits().hidden(), 0.0);
     }
 }

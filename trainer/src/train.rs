@@ -11,19 +11,20 @@ use data_pipeline::dataset::{DataError, Dataset};
 use data_pipeline::loader::Loader;
 use model_zoo::Model;
 
+use crate::buckets::Buckets;
 use crate::checkpoint::store::Committed;
 use crate::checkpoint::{CheckpointError, CheckpointStore, TrainState, digest};
 use crate::cluster::ClusterError;
 use crate::config::plan::Plan;
+use crate::config::raw::GradientCheckpointing;
 use crate::device;
 use crate::evaluate;
 use crate::events::{EvalRecord, Event, StepRecord};
-use crate::gradient_sum::GradientSum;
 use crate::guard::{Reason, Verdict};
 use crate::prefetch::Prefetch;
 use crate::signals::StopFlag;
 use crate::step::{self, StepError, StepGradients};
-use crate::team::Team;
+use crate::team::{Layout, Team, Waits};
 
 /// Saves that may fail in a row before the run stops with its older checkpoints intact.
 const MAX_FAILED_SAVES: u32 = 2;
@@ -38,6 +39,8 @@ pub struct Context<'a> {
     pub dataset: Arc<Dataset>,
     /// Rows by index.
     pub loader: Arc<Loader>,
+    /// What travels together between processes.
+    pub buckets: Buckets,
     /// Where states are saved; `None` in a process that does not lead.
     pub checkpoints: Option<&'a CheckpointStore>,
     /// The other processes.
@@ -140,12 +143,10 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
 
     while state.step < plan.max_steps && !stop {
         cx.team.at(state.step, "forward and backward");
-        let local = accumulate(plan, state, cx, &mut data)?;
-        cx.team.at(state.step, "adding gradients");
+        let (sum, anyone_stops) = accumulate(plan, state, cx, &mut data)?;
         // From here on every process holds the same numbers, so all decide alike.
-        let partition = state.optimizer.partition.as_ref();
-        let (sum, anyone_stops) = cx.team.reduce(local, cx.stop.is_set(), partition)?;
         stop = anyone_stops;
+        let partition = state.optimizer.partition.as_ref();
         let grad_norm = cx.team.grad_norm(&sum, partition)?;
         let loss = sum.loss_sum / sum.valid as f64;
         let lr = plan.lr(state.step);
@@ -161,7 +162,7 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
         }
         state.step += 1;
         meter.add(sum.valid);
-        report(plan, state, cx, verdict, |waited| meter.record(loss, lr, grad_norm, &mut data, waited))?;
+        report(plan, state, cx, verdict, |waits| meter.record(loss, lr, grad_norm, &mut data, waits))?;
 
         if plan.compares_replicas_at(state.step) && cx.team.world() > 1 {
             cx.team.compare_digests(state.step, &digest::replica(state))?;
@@ -195,22 +196,48 @@ fn prefetch(plan: &Plan, step: u64, cx: &Context<'_>) -> Result<Prefetch, TrainE
     Prefetch::start(Arc::clone(&cx.loader), ranges).map_err(TrainError::Thread)
 }
 
-/// Loss and gradients of this process's share of an optimizer step, summed along the canonical tree.
+/// Loss and gradients of an optimizer step, summed along the canonical tree over the micro-batches of all processes; and
+/// whether anybody wants to stop.
 fn accumulate(
     plan: &Plan,
     state: &TrainState,
-    cx: &Context<'_>,
+    cx: &mut Context<'_>,
     data: &mut Prefetch,
-) -> Result<StepGradients, TrainError> {
-    let mut sum = GradientSum::default();
-    for _ in plan.micro_batches_of(state.step, cx.team.rank(), cx.team.world()) {
+) -> Result<(StepGradients, bool), TrainError> {
+    let recompute = plan.gradient_checkpointing == GradientCheckpointing::Block;
+    let micro_batches = plan.micro_batches_of(state.step, cx.team.rank(), cx.team.world()).len();
+    let mut reduction = cx.team.reduction(Layout {
+        buckets: &cx.buckets,
+        partition: state.optimizer.partition.as_ref(),
+        every_micro_batch: plan.divides_gradients(),
+        micro_batches,
+    });
+    for _ in 0..micro_batches {
         let batch = data.next_batch().ok_or(TrainError::DataEnded { step: state.step })??;
-        let leaf = step::loss_and_gradients(&cx.model, &state.params, &batch, &cx.device)
-            .map_err(|source| TrainError::Step { step: state.step, source })?;
-        sum.push(leaf);
-        cx.team.check()?;
+        let mut take = |param, gradient| Ok::<_, LeafError>(reduction.take(param, gradient)?);
+        let leaf = step::loss_and_gradients(&cx.model, &state.params, &batch, &cx.device, recompute, &mut take);
+        let (loss_sum, valid) = leaf.map_err(|error| error.at(state.step))?;
+        reduction.end_micro_batch(loss_sum, valid)?;
     }
-    sum.finish().ok_or(TrainError::DataEnded { step: state.step })
+    Ok(reduction.finish(cx.stop.is_set())?)
+}
+
+/// Why a micro-batch has no gradients.
+#[derive(Debug, thiserror::Error)]
+enum LeafError {
+    #[error(transparent)]
+    Step(#[from] StepError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+impl LeafError {
+    fn at(self, step: u64) -> TrainError {
+        match self {
+            Self::Step(source) => TrainError::Step { step, source },
+            Self::Cluster(error) => error.into(),
+        }
+    }
 }
 
 fn report(
@@ -218,7 +245,7 @@ fn report(
     state: &TrainState,
     cx: &mut Context<'_>,
     verdict: Verdict,
-    record: impl FnOnce(Duration) -> Measured,
+    record: impl FnOnce(Waits) -> Measured,
 ) -> Result<(), TrainError> {
     if let Verdict::Skip(reason) | Verdict::Halt(reason) = verdict {
         let rows = plan.rows_of(state.step - 1);
@@ -228,8 +255,8 @@ fn report(
     if !plan.logs_at(state.step) {
         return (cx.observer)(&Event::Tick { step: state.step, loss: state.losses.last.unwrap_or(f64::NAN) });
     }
-    let measured = record(cx.team.waited());
-    for slow in cx.team.report_phases(state.step, measured.data, measured.total) {
+    let measured = record(cx.team.take_waits());
+    for slow in cx.team.report_phases(state.step, measured.data, measured.total, measured.waits) {
         (cx.observer)(&Event::Straggler(slow))?;
     }
     let achieved = measured.tokens_per_second * cx.flops_per_token;
@@ -246,7 +273,8 @@ fn report(
         tokens_per_second: measured.tokens_per_second,
         mfu: achieved / cx.peak_flops,
         data_wait: measured.share(measured.data),
-        communication: measured.share(measured.communication),
+        communication: measured.share(measured.waits.exposed),
+        communication_hidden: measured.waits.hidden(),
         memory_bytes: device::process_memory().peak_resident.unwrap_or(0),
     };
     (cx.observer)(&Event::Step(record))
@@ -355,7 +383,7 @@ struct Measured {
     tokens_per_second: f64,
     data: Duration,
     total: Duration,
-    communication: Duration,
+    waits: Waits,
 }
 
 impl Measured {
@@ -383,11 +411,11 @@ impl Meter {
         *self = Self::new();
     }
 
-    fn record(&mut self, loss: f64, lr: f64, grad_norm: f64, data: &mut Prefetch, communication: Duration) -> Measured {
+    fn record(&mut self, loss: f64, lr: f64, grad_norm: f64, data: &mut Prefetch, waits: Waits) -> Measured {
         let total = self.since.elapsed();
         let tokens_per_second = self.tokens as f64 / total.as_secs_f64().max(1e-9);
         let data = data.take_waited();
         self.restart();
-        Measured { loss, lr, grad_norm, tokens_per_second, data, total, communication }
+        Measured { loss, lr, grad_norm, tokens_per_second, data, total, waits }
     }
 }

@@ -30,24 +30,28 @@ fn one_process_or_eight_train_the_same_bits() {
 }
 
 #[test]
-fn a_divided_optimizer_state_trains_the_same_bits() {
+fn divided_states_and_gradients_train_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let one = dir.path().join("one");
     let settings = [LEAVES, "logging_steps=1", "cluster.digest_steps=5", "save_steps=7", "max_steps=28"];
     train_tiny(&one, &settings);
     let (expected, digest) = (losses(&one), final_digest(&one));
-    let zero = [&settings[..], &["cluster.zero=1"]].concat();
-    for processes in [2, 4] {
-        let run = dir.path().join(format!("run-{processes}"));
-        launch_tiny(processes, &run, &zero);
-        assert_eq!(losses(&run), expected, "{processes} processes");
-        assert_eq!(final_digest(&run), digest, "{processes} processes");
+    // Small buckets, so that several are on their way at a time.
+    let stages = ["cluster.zero=0", "cluster.zero=1", "cluster.zero=2"];
+    let [whole, optimizer, gradients] =
+        stages.map(|zero| [&settings[..], &[zero, "cluster.bucket_cap_mb=0.05"]].concat());
+    for (processes, stage) in [(2, &whole), (2, &optimizer), (4, &optimizer), (2, &gradients), (8, &gradients)] {
+        let run = dir.path().join(format!("run-{processes}-{}", stage[settings.len()]));
+        launch_tiny(processes, &run, stage);
+        assert_eq!(losses(&run), expected, "{processes} processes, {stage:?}");
+        assert_eq!(final_digest(&run), digest, "{processes} processes, {stage:?}");
     }
-    // Its checkpoints are whole: another number of processes, divided or not, goes on from them.
+    // Their checkpoints are whole: another number of processes, divided or not, goes on from them.
     let cut = dir.path().join("cut");
-    start_and_cut(4, &cut, &zero, 7);
+    start_and_cut(4, &cut, &gradients, 7);
     start_and_cut(2, &cut, &settings, 14);
-    launch_tiny(8, &cut, &zero);
+    start_and_cut(8, &cut, &optimizer, 21);
+    launch_tiny(4, &cut, &gradients);
     assert_eq!((losses(&cut), final_digest(&cut)), (expected, digest));
 }
 

@@ -1,6 +1,6 @@
 //! Owns one timed training run on random tokens, printed as one JSON line; never touches data sets or checkpoints.
 //!
-//! It calls the functions that `jazari train` calls (`trainer::step`, `trainer::gradient_sum`, `trainer::optim`) with
+//! It calls the functions that `jazari train` calls (`trainer::step`, `trainer::optim`) with
 //! the allocator of that binary. Options and fields follow the PyTorch peer that `compare_torch.py` runs beside it.
 
 use std::error::Error;
@@ -16,9 +16,8 @@ use model_zoo::size::flops_per_token;
 use model_zoo::{Model, ModelConfig, Params, Precision};
 use serde_json::{Value, json};
 use trainer::device::{self, DeviceChoice, DeviceKind, Opened};
-use trainer::gradient_sum::GradientSum;
 use trainer::optim::{Adamw, AdamwHyper};
-use trainer::step::{StepGradients, loss_and_gradients};
+use trainer::step::{StepGradients, summed_gradients};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -190,11 +189,9 @@ fn train(options: &Options, opened: &Opened, model: &Model, params: &mut Params)
             (start, cpu_start) = (Instant::now(), cpu_seconds());
         }
         let step_start = Instant::now();
-        let mut sum = GradientSum::default();
-        for batch in (0..options.grad_accum.max(1)).filter_map(|micro| batches.get((step + micro) % batches.len())) {
-            sum.push(loss_and_gradients(model, params, batch, &opened.device)?);
-        }
-        let StepGradients { loss_sum, valid, grads } = sum.finish().ok_or("a step needs a micro-batch")?;
+        let micro = |micro: usize| batches.get((step + micro) % batches.len());
+        let own: Vec<_> = (0..options.grad_accum.max(1)).filter_map(micro).collect();
+        let StepGradients { loss_sum, valid, grads } = summed_gradients(model, params, &own, &opened.device)?;
         adamw.step(params, grads, valid, options.lr);
         timing.loss_last = loss_sum / valid.max(1) as f64;
         if opened.kind != DeviceKind::Cpu {

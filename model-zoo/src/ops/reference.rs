@@ -111,6 +111,11 @@ pub(crate) fn add<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
     a + b
 }
 
+/// [`super::pull_back`]: the gradient of `sum(output * gradient)`.
+pub(crate) fn pull_back<const D: usize>(output: Tensor<D>, gradient: Tensor<D>) -> Tensor<1> {
+    (output * gradient.autodiff()).sum()
+}
+
 /// [`super::sum_squares`].
 pub(crate) fn sum_squares(g: Tensor<1>) -> f64 {
     f64::from(single(g).square().sum().into_scalar::<f32>())

@@ -114,7 +114,8 @@ fn farewell(team: &Team, failure: &Failure) {
 }
 
 fn run(session: &mut Session, stop: StopFlag) -> Result<Outcome, Failure> {
-    let Session { plan, opened, model, dataset, loader, output, team, checkpoint_files, state, events } = session;
+    let Session { plan, opened, model, buckets, dataset, loader, output, team, checkpoint_files, state, events } =
+        session;
     let (mut log, checkpoints) = match output {
         Some(Output { run, checkpoints }) => (Some(run), Some(&*checkpoints)),
         None => (None, None),
@@ -146,6 +147,7 @@ fn run(session: &mut Session, stop: StopFlag) -> Result<Outcome, Failure> {
     };
     observer(&started).map_err(Failure::failed)?;
     let mut context = Context {
+        buckets: buckets.clone(),
         device: opened.device.clone(),
         model: model_zoo::Model::new(&plan.model).map_err(Failure::failed)?.with_precision(model.precision()),
         dataset: std::sync::Arc::clone(dataset),

@@ -26,8 +26,8 @@ pub enum Carry {
     Sequences,
     /// `bf16: true` and `bf16: false`.
     Bf16Switch,
-    /// `true` (something is on) is not available, `false` is `none`.
-    OffSwitch,
+    /// `true` is `block`, `false` is `none`.
+    RecomputeSwitch,
 }
 
 const fn same(theirs: &'static str, ours: &'static str) -> Alias {
@@ -63,9 +63,9 @@ pub(crate) const TRAINING: &[Alias] = &[
     same("lr_decay_style", "lr_scheduler"),
     same("lr_warmup_steps", "warmup_steps"),
     Alias { theirs: "bf16", ours: "precision", value: Carry::Bf16Switch },
-    Alias { theirs: "activation_checkpointing", ours: "gradient_checkpointing", value: Carry::OffSwitch },
-    Alias { theirs: "recompute_layer", ours: "gradient_checkpointing", value: Carry::OffSwitch },
-    Alias { theirs: "gradient_checkpointing", ours: "gradient_checkpointing", value: Carry::OffSwitch },
+    Alias { theirs: "activation_checkpointing", ours: "gradient_checkpointing", value: Carry::RecomputeSwitch },
+    Alias { theirs: "recompute_layer", ours: "gradient_checkpointing", value: Carry::RecomputeSwitch },
+    Alias { theirs: "gradient_checkpointing", ours: "gradient_checkpointing", value: Carry::RecomputeSwitch },
     same("checkpoint_interval", "save_steps"),
     same("save_interval", "save_steps"),
     same("eval_interval", "eval_steps"),
@@ -158,12 +158,8 @@ fn carry(alias: &Alias, entry: &mut Entry) -> Result<(), (Place, String, String)
             let message = format!("`{theirs}` takes `true` or `false`, found {}", entry.node.found());
             return Err((entry.node.place.clone(), message, "write `precision: bf16-mixed`".into()));
         }
-        (Carry::OffSwitch, Value::Bool(false)) => entry.node.value = Value::Text("none".into()),
-        (Carry::OffSwitch, Value::Bool(true)) => {
-            let message = format!("`{theirs}: true`: recomputing activations is not part of this version");
-            let hint = "write `gradient_checkpointing: none`, and lower `micro_batch_size` if memory is short";
-            return Err((entry.node.place.clone(), message, hint.into()));
-        }
+        (Carry::RecomputeSwitch, Value::Bool(false)) => entry.node.value = Value::Text("none".into()),
+        (Carry::RecomputeSwitch, Value::Bool(true)) => entry.node.value = Value::Text("block".into()),
         _ => {}
     }
     Ok(())
@@ -219,7 +215,8 @@ mod tests {
         assert!(renamed("lr: 1e-3\nlearning_rate: 1e-3\n").is_ok());
         let error = renamed("seq_len: 64\nsequence_len: 128\n").unwrap_err();
         assert!(error.contains("contradicts `seq_len: 64` on line 1"), "{error}");
-        assert!(renamed("gradient_checkpointing: true\n").unwrap_err().contains("not part of this version"));
+        let (tree, _) = renamed("activation_checkpointing: true\n").unwrap();
+        assert_eq!(tree.entry("gradient_checkpointing").unwrap().node.found(), "the text `block`");
         assert!(renamed("gradient_checkpointing: none\n").unwrap().1.is_empty());
     }
 

@@ -22,6 +22,8 @@ const MAX_EPOCHS: f64 = 10_000.0;
 /// Most CPU threads.
 const MAX_THREADS: usize = 4096;
 /// Longest that processes wait for each other: a week.
+/// A terabyte.
+const MAX_BUCKET_CAP_MB: f64 = 1e6;
 const MAX_TIMEOUT_SECONDS: f64 = 604_800.0;
 /// Most steps that the guard remembers.
 const MAX_GUARD_WINDOW: usize = 1 << 20;
@@ -303,7 +305,9 @@ impl RawConfig {
         rules.count("threads", self.threads.map(|threads| threads as u64), 1..=MAX_THREADS as u64, "CPU threads")?;
         if let Some(cluster) = &self.cluster {
             let zero = cluster.zero.map(u64::from);
-            rules.count("cluster.zero", zero, 0..=1, "the stage; gradients and parameters are not divided")?;
+            rules.count("cluster.zero", zero, 0..=2, "the stage; parameters are not divided")?;
+            let cap = cluster.bucket_cap_mb;
+            rules.above_zero("cluster.bucket_cap_mb", cap, MAX_BUCKET_CAP_MB, "megabytes that leave together")?;
             rules.count("cluster.digest_steps", cluster.digest_steps, 1..=MAX_STEPS, "an interval in steps")?;
             for (path, value) in [
                 ("cluster.peer_timeout", cluster.peer_timeout),

@@ -23,7 +23,7 @@ use crate::optim::AdamwHyper;
 use crate::schedule::Schedule;
 
 /// Changes whenever the same plan would mean other numbers, so that old digests stop matching.
-const DIGEST_VERSION: u32 = 1;
+const DIGEST_VERSION: u32 = 2;
 
 /// A run with every value decided. Made by [`super::resolve::resolve`].
 #[derive(Clone, Debug, Serialize)]
@@ -119,8 +119,10 @@ pub struct MixturePlan {
 /// How processes of a run watch each other; none of it changes a number.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClusterPlan {
-    /// Whether the optimizer state is divided among the processes.
-    pub zero: bool,
+    /// What is divided among the processes (ZeRO): 0 nothing, 1 the optimizer state, 2 gradients too.
+    pub zero: u8,
+    /// Megabytes of gradients that leave together.
+    pub bucket_cap_mb: f64,
     /// Steps between comparisons of the replicas' digests.
     pub digest_steps: u64,
     /// Seconds without a heartbeat after which a process counts as lost.
@@ -184,25 +186,40 @@ impl Plan {
             .collect()
     }
 
-    /// [`Plan::micro_batches`] of which `rank` of `world` processes computes: a contiguous block, so that what it adds
-    /// up is an inner node of the canonical tree wherever [`Plan::check_world`] agrees.
+    /// Those of [`Plan::micro_batches`] that `rank` of `world` processes computes. What is added first must be an inner
+    /// node of the canonical tree wherever [`Plan::check_world`] agrees: a process adds up its own, a contiguous block;
+    /// but where gradients are divided, the processes add up one of each at a time, so they are dealt out in turn.
     pub fn micro_batches_of(&self, step: u64, rank: usize, world: usize) -> Vec<Range<u64>> {
         let all = self.micro_batches(step);
         let world = world.max(1);
+        if self.divides_gradients() {
+            return all.into_iter().skip(rank).step_by(world).collect();
+        }
         let at = |rank: usize| all.len() * rank.min(world) / world;
         all.get(at(rank)..at(rank + 1)).unwrap_or_default().to_vec()
+    }
+
+    /// Whether each process keeps only its pieces of the summed gradients (ZeRO-2).
+    pub fn divides_gradients(&self) -> bool {
+        self.cluster.zero >= 2
     }
 
     /// Whether the micro-batches of a step can be divided among `world` processes.
     ///
     /// # Errors
-    /// With `reduction: exact` every process needs the same number of micro-batches, a power of two, or the sum would
-    /// depend on the number of processes; with `fast`, at least one.
+    /// With `reduction: exact` every process needs the same number of micro-batches, a power of two (where gradients are
+    /// divided, the number of processes must be one), or the sum would depend on the number of processes; with `fast`,
+    /// at least one, and where gradients are divided as many as the others.
     pub fn check_world(&self, world: usize) -> Result<(), ConfigError> {
         let (leaves, world) = (self.micro_batches_per_step(), world as u64);
-        let exact = |world: u64| leaves.is_multiple_of(world) && (leaves / world).is_power_of_two();
-        let fits =
-            |world: u64| world == 1 || if self.reduction == Reduction::Fast { world <= leaves } else { exact(world) };
+        let even = |world: u64| world > 0 && leaves.is_multiple_of(world);
+        let fits = |world: u64| match (self.reduction, self.divides_gradients()) {
+            _ if world == 1 => true,
+            (Reduction::Fast, false) => world <= leaves,
+            (Reduction::Fast, true) => even(world),
+            (Reduction::Exact, false) => even(world) && (leaves / world).is_power_of_two(),
+            (Reduction::Exact, true) => even(world) && world.is_power_of_two(),
+        };
         if fits(world) {
             return Ok(());
         }
@@ -255,7 +272,8 @@ impl Plan {
 
     /// What decides the numbers of the run: the model, the data, how the batch is cut, the optimizer, its schedule,
     /// precision, seed, order of sums and guard. Where the run is written, how often it is evaluated, saved or logged,
-    /// on which device and with how many threads do not enter.
+    /// on which device, with how many threads and whether
+    /// activations are computed twice do not enter.
     pub fn decisive(&self) -> Value {
         json!({
             "digest_version": DIGEST_VERSION,
@@ -272,7 +290,6 @@ impl Plan {
             "adamw": self.adamw,
             "learning_rate": self.schedule,
             "precision": self.precision,
-            "gradient_checkpointing": self.gradient_checkpointing,
             "reduction": self.reduction,
             "guard": self.guard,
         })
@@ -346,7 +363,8 @@ impl Plan {
                 max_consecutive_skips: Some(self.guard.max_consecutive_skips),
             }),
             cluster: Some(RawCluster {
-                zero: Some(u8::from(self.cluster.zero)),
+                zero: Some(self.cluster.zero),
+                bucket_cap_mb: Some(self.cluster.bucket_cap_mb),
                 digest_steps: Some(self.cluster.digest_steps),
                 peer_timeout: Some(self.cluster.peer_timeout),
                 collective_timeout: Some(self.cluster.collective_timeout),

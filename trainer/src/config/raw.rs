@@ -192,11 +192,15 @@ pub struct RawConfig {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawCluster {
-    /// ZeRO stage: 0 keeps the whole optimizer state in every process, 1 divides it among them (two thirds of the bytes
-    /// that training keeps for each parameter). The numbers are the same. Default: 0.
+    /// ZeRO stage: 0 keeps gradients and optimizer state whole in every process, 1 divides the optimizer state among them,
+    /// 2 the summed gradients as well. The numbers are the same. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 1)]
     pub zero: Option<u8>,
+    /// Megabytes of gradients that leave together while the backward pass goes on. Default: 25.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 25.0)]
+    pub bucket_cap_mb: Option<f64>,
     /// Compare the digests of all replicas after every this many steps. Default: 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 100)]
@@ -482,6 +486,8 @@ pub enum GradientCheckpointing {
     /// None: all are kept.
     #[default]
     None,
+    /// Those of every block, from its input: the same bits, one more forward pass, a fraction of the memory.
+    Block,
 }
 
 /// Order in which gradients are added.

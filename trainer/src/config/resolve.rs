@@ -27,6 +27,8 @@ const DEFAULT_WARMUP_RATIO: f64 = 0.01;
 /// Share of all steps that wsd decays over by default.
 const DEFAULT_DECAY_RATIO: f64 = 0.2;
 /// End of cosine and linear decays by default, as a share of the peak.
+/// As PyTorch's DistributedDataParallel.
+const DEFAULT_BUCKET_CAP_MB: f64 = 25.0;
 const DEFAULT_MIN_LR_RATIO: f64 = 0.1;
 /// Exponent on the languages' sizes by default.
 const DEFAULT_TEMPERATURE: f64 = 0.7;
@@ -149,7 +151,8 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
 
 fn resolve_cluster(cluster: RawCluster) -> ClusterPlan {
     ClusterPlan {
-        zero: cluster.zero.unwrap_or(0) > 0,
+        zero: cluster.zero.unwrap_or(0),
+        bucket_cap_mb: cluster.bucket_cap_mb.unwrap_or(DEFAULT_BUCKET_CAP_MB),
         digest_steps: cluster.digest_steps.unwrap_or(100),
         peer_timeout: cluster.peer_timeout.unwrap_or(10.0),
         collective_timeout: cluster.collective_timeout.unwrap_or(600.0),

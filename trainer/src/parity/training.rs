@@ -9,10 +9,9 @@ use model_zoo::{ParamSpec, Params};
 use super::bundle::{Accumulation, Bundle, StoredRows, Tolerances, Training};
 use super::difference::Worst;
 use super::{ParityError, Table};
-use crate::gradient_sum::GradientSum;
 use crate::hub::Imported;
 use crate::optim::{Adamw, AdamwHyper, clip_scale, grad_norm};
-use crate::step::{StepGradients, loss_and_gradients};
+use crate::step::{StepGradients, summed_gradients};
 use crate::tensor_file::TensorFile;
 
 /// Steps after which parameters are compared.
@@ -25,7 +24,7 @@ pub fn compare(bundle: &Bundle, model: &Imported, device: &Device, table: &mut T
     let batches = bundle.tensors("train_batches.safetensors")?;
     decay_groups(training, model, table);
 
-    let first = loss_and_gradients(&model.model, &model.params, &batch(&batches, 0)?, device)?;
+    let first = summed_gradients(&model.model, &model.params, &[&batch(&batches, 0)?], device)?;
     gradients(bundle, training, &first, model, table)?;
     accumulation(&training.grad_accumulation, &batches, model, device, tolerances, table)?;
     let explained = explained_by_gradients(bundle, training, &first, model)?;
@@ -100,11 +99,8 @@ fn accumulation(
     tolerances: &Tolerances,
     table: &mut Table<'_>,
 ) -> Result<(), ParityError> {
-    let mut sum = GradientSum::default();
-    for index in &expected.batches {
-        sum.push(loss_and_gradients(&model.model, &model.params, &batch(batches, *index)?, device)?);
-    }
-    let Some(total) = sum.finish() else { return Ok(()) };
+    let summed = expected.batches.iter().map(|index| batch(batches, *index)).collect::<Result<Vec<_>, _>>()?;
+    let total = summed_gradients(&model.model, &model.params, &summed.iter().collect::<Vec<_>>(), device)?;
     let tokens = total.valid.abs_diff(expected.target_tokens);
     table.add("accumulated targets", tokens as f64, 0.0, format!("{} targets", total.valid));
     let norm = grad_norm(&total.grads, total.valid);
@@ -134,7 +130,7 @@ fn steps(
     let (mut worst_loss, mut worst_norm, mut clipped) = (Worst::default(), Worst::default(), 0);
     let expected = training.loss_per_step.iter().zip(&training.grad_norm_per_step_before_clip);
     for (index, (lr, (loss, norm))) in training.lr_per_step.iter().zip(expected).enumerate() {
-        let step = loss_and_gradients(&model.model, &params, &batch(batches, index)?, device)?;
+        let step = summed_gradients(&model.model, &params, &[&batch(batches, index)?], device)?;
         let mean = step.loss_sum / step.valid as f64;
         let stats = optimizer.step(&mut params, step.grads, step.valid, *lr);
         worst_loss.see((mean - loss).abs(), || index);

@@ -1,45 +1,23 @@
 //! Owns the exchange of gradients, parameters and moments that are cut into pieces; never touches whole gradients.
 
+use std::collections::BTreeMap;
+use std::time::Instant;
+
 use burn::tensor::{Device, Tensor};
 use model_zoo::Params;
-use model_zoo::ops::chunk_squares;
+use model_zoo::ops::{SUM_CHUNK, chunk_squares};
 
-use super::{Team, floats_of, floats_to_bytes, to_device, to_host};
+use super::worker::lock;
+use super::{Team, floats_of, floats_to_bytes, place, to_device, to_host};
 use crate::checkpoint::TrainState;
 use crate::cluster::ClusterError;
 use crate::optim::{Adamw, cut};
 use crate::partition::{Partition, Piece};
 
-/// Bytes of a term of the gradient norm on the wire: the parameter and the value.
-const TERM_BYTES: usize = 16;
+/// Bytes of a term of the gradient norm on the wire: the parameter, the first element and the value.
+const TERM_BYTES: usize = 24;
 
 impl Team {
-    /// Adds the gradients of all processes and keeps this one's pieces of the sum.
-    pub(super) fn reduce_pieces(
-        &mut self,
-        grads: Vec<Tensor<1>>,
-        partition: &Partition,
-    ) -> Result<Vec<Tensor<1>>, ClusterError> {
-        let device = grads.first().map(Tensor::device);
-        let mut flat = vec![0.0_f32; partition.flat_len()];
-        let mut placed = partition.placed().peekable();
-        for (param, grad) in grads.into_iter().enumerate() {
-            let values = to_host(grad)?;
-            while let Some((at, piece)) = placed.next_if(|(_, piece)| piece.param == param) {
-                copy(&mut flat, at, &values, piece.range.start, piece.len());
-            }
-        }
-        self.collective.reduce_scatter(&mut flat, self.order)?;
-        let Some(device) = device else { return Ok(Vec::new()) };
-        let mut at = partition.region_of(self.rank());
-        let own = partition.own().iter().map(|piece| {
-            let values = flat.get(at..at + piece.len()).unwrap_or_default().to_vec();
-            at += piece.len();
-            to_device(values, &device)
-        });
-        Ok(own.collect())
-    }
-
     /// Sum of the squares of the whole gradient, of which this process holds its pieces: the same terms in the same
     /// order as for whole gradients.
     pub(super) fn sum_squares_of_pieces(
@@ -49,23 +27,17 @@ impl Team {
     ) -> Result<f64, ClusterError> {
         let mut mine = Vec::new();
         for (piece, grad) in partition.own().iter().zip(pieces) {
-            for square in chunk_squares(grad) {
+            for (unit, square) in chunk_squares(grad).into_iter().enumerate() {
                 mine.extend((piece.param as u64).to_le_bytes());
+                mine.extend(((piece.range.start + unit * SUM_CHUNK) as u64).to_le_bytes());
                 mine.extend(square.to_le_bytes());
             }
         }
-        let (mut total, mut param_sum, mut current) = (0.0, 0.0, None);
-        for terms in self.collective.all_gather_bytes(&mine)? {
-            for term in terms.as_chunks::<TERM_BYTES>().0 {
-                let (param, square) = term.split_at(TERM_BYTES / 2);
-                if current != Some(param.to_vec()) {
-                    total += std::mem::replace(&mut param_sum, 0.0);
-                    current = Some(param.to_vec());
-                }
-                param_sum += square.first_chunk().map_or(f64::NAN, |bytes| f64::from_le_bytes(*bytes));
-            }
-        }
-        Ok(total + param_sum)
+        let gathered = lock(&self.collective).all_gather_bytes(&mine)?;
+        let mut terms: Vec<_> = gathered.iter().flat_map(|terms| terms.as_chunks().0).map(term).collect();
+        terms.sort_unstable_by_key(|(param, start, _)| (*param, *start));
+        let by_param = terms.chunk_by(|a, b| a.0 == b.0);
+        Ok(by_param.map(|terms| terms.iter().map(|(_, _, square)| square).sum::<f64>()).sum())
     }
 
     /// Gives every process the parameters that the others have updated.
@@ -73,23 +45,29 @@ impl Team {
     /// # Errors
     /// [`ClusterError`] when a process is lost.
     pub fn gather_parameters(&mut self, params: &mut Params, partition: &Partition) -> Result<(), ClusterError> {
-        let mut flat = vec![0.0_f32; partition.flat_len()];
-        let mut at = partition.region_of(self.rank());
-        for piece in partition.own() {
-            if let Some(tensor) = params.tensors().get(piece.param) {
-                copy(&mut flat, at, &to_host(cut(tensor.clone(), piece))?, 0, piece.len());
+        let start = Instant::now();
+        for bucket in 0..partition.buckets() {
+            let mut flat = vec![0.0_f32; partition.flat_len(bucket)];
+            for (at, _, piece) in partition.own_in(bucket) {
+                if let Some(tensor) = params.tensors().get(piece.param) {
+                    place(&mut flat, at, &to_host(cut(tensor.clone(), piece))?, 0..piece.len());
+                }
             }
-            at += piece.len();
-        }
-        self.collective.all_gather(&mut flat)?;
-        let mut placed = partition.placed().peekable();
-        for (param, tensor) in params.tensors_mut().iter_mut().enumerate() {
-            let mut values = vec![0.0_f32; tensor.dims().iter().product()];
-            while let Some((at, piece)) = placed.next_if(|(_, piece)| piece.param == param) {
-                copy(&mut values, piece.range.start, &flat, at, piece.len());
+            lock(&self.collective).all_gather(&mut flat)?;
+            let mut values: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
+            for (at, piece) in partition.placed(bucket) {
+                let part = flat.get(at..at + piece.len()).unwrap_or_default();
+                // Pieces of a parameter follow each other in the order of ranks.
+                values.entry(piece.param).or_default().extend_from_slice(part);
             }
-            *tensor = to_device(values, &tensor.device());
+            for (param, values) in values {
+                if let Some(tensor) = params.tensors_mut().get_mut(param) {
+                    *tensor = to_device(values, &tensor.device());
+                }
+            }
         }
+        self.waited += start.elapsed();
+        self.busy += start.elapsed();
         Ok(())
     }
 
@@ -133,12 +111,12 @@ impl Team {
     ) -> Result<(), ClusterError> {
         if self.leads() {
             let part = values.get(piece.range.clone()).unwrap_or_default();
-            return self.collective.send(rank, &floats_to_bytes(part));
+            return lock(&self.collective).send(rank, &floats_to_bytes(part));
         }
         if self.rank() != rank {
             return Ok(());
         }
-        let part = floats_of(&self.collective.recv(0)?);
+        let part = floats_of(&lock(&self.collective).recv(0)?);
         if part.len() != piece.len() {
             return Err(self.nonsense(0, "piece of a moment"));
         }
@@ -160,7 +138,7 @@ impl Team {
                     let own = moments(optimizer, moment).get(index).cloned();
                     bytes.extend(floats_to_bytes(&own.map_or_else(|| Ok(Vec::new()), to_host)?));
                 } else {
-                    let part = self.collective.recv(rank)?;
+                    let part = lock(&self.collective).recv(rank)?;
                     if part.len() != piece.len() * size_of::<f32>() {
                         return Err(self.nonsense(rank, "piece of a moment"));
                     }
@@ -179,7 +157,7 @@ impl Team {
         for moment in 0..2 {
             for piece in moments(optimizer, moment) {
                 let bytes = floats_to_bytes(&to_host(piece.clone())?);
-                self.collective.send(0, &bytes)?;
+                lock(&self.collective).send(0, &bytes)?;
             }
         }
         Ok(())
@@ -190,8 +168,8 @@ fn moments(optimizer: &Adamw, moment: usize) -> &[Tensor<1>] {
     if moment == 0 { &optimizer.exp_avg } else { &optimizer.exp_avg_sq }
 }
 
-fn copy(to: &mut [f32], to_start: usize, from: &[f32], from_start: usize, len: usize) {
-    if let (Some(to), Some(from)) = (to.get_mut(to_start..to_start + len), from.get(from_start..from_start + len)) {
-        to.copy_from_slice(from);
-    }
+/// Parameter, first element and value of a term of the gradient norm.
+fn term(bytes: &[u8; TERM_BYTES]) -> (u64, u64, f64) {
+    let word = |index: usize| *bytes.as_chunks::<8>().0.get(index).unwrap_or(&[0xff; 8]);
+    (u64::from_le_bytes(word(0)), u64::from_le_bytes(word(1)), f64::from_le_bytes(word(2)))
 }

@@ -1,0 +1,118 @@
+//! Promise: the pass block by block gives the bits of one backward pass through the whole model, in the order it names.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use model_zoo::{Inputs, LlamaConfig, Model, ModelConfig, NoGradient, Params, Precision, RopeConfig, RopeScaling};
+
+const VOCAB: usize = 61;
+const SHAPE: [usize; 2] = [2, 12];
+
+fn model(tied: bool, precision: Precision) -> (Model, Params) {
+    let config = LlamaConfig {
+        vocab_size: VOCAB,
+        hidden_size: 32,
+        intermediate_size: 48,
+        num_hidden_layers: 3,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        max_position_embeddings: 64,
+        rms_norm_eps: 1e-5,
+        rope: RopeConfig { theta: 10_000.0, scaling: RopeScaling::None },
+        tie_word_embeddings: tied,
+        initializer_range: 0.3,
+        bos_token_id: None,
+        eos_token_ids: vec![],
+        pad_token_id: None,
+    };
+    let model = Model::new(&ModelConfig::Llama(config)).unwrap().with_precision(precision);
+    let params = Params::init(model.specs(), 3, &Device::flex());
+    (model, params)
+}
+
+fn ints(value: impl Fn(i32) -> i32) -> Tensor<2, Int> {
+    let values: Vec<i32> = (0..(SHAPE[0] * SHAPE[1]) as i32).map(value).collect();
+    Tensor::from_data(TensorData::new(values, SHAPE), &Device::flex())
+}
+
+fn batch() -> (Inputs, Tensor<2, Int>) {
+    let column = |i: i32| i % SHAPE[1] as i32;
+    let inputs = Inputs {
+        tokens: ints(|i| (i * 31 + i * i) % VOCAB as i32),
+        positions: ints(|i| if column(i) < 5 { column(i) } else { column(i) - 5 }),
+        segments: ints(|i| i32::from(column(i) >= 5)),
+    };
+    (inputs, ints(|i| if i % 7 == 0 { -1 } else { (i * 13 + 5) % VOCAB as i32 }))
+}
+
+fn bits(tensor: Tensor<1>) -> Vec<u32> {
+    tensor.inner().try_into_vec_as::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn gradients_have_the_bits_of_one_pass_and_come_in_order() {
+    for (tied, precision) in
+        [(false, Precision::F32), (true, Precision::F32), (false, Precision::Bf16Mixed), (true, Precision::Bf16Mixed)]
+    {
+        let (model, params) = model(tied, precision);
+        let (inputs, targets) = batch();
+        let tracked = params.tracked();
+        let loss = model.loss_sum(&tracked, &inputs, targets.clone());
+        let expected_loss = f64::from(loss.clone().inner().into_scalar::<f32>());
+        let mut gradients = loss.backward();
+        let expected: Vec<_> =
+            tracked.tensors().iter().map(|tensor| bits(tensor.grad_remove(&mut gradients).unwrap())).collect();
+        for recompute in [false, true] {
+            let (mut found, mut order) = (vec![Vec::new(); expected.len()], Vec::new());
+            let loss = model.loss_and_gradients::<NoGradient>(
+                &params,
+                &inputs,
+                targets.clone(),
+                recompute,
+                &mut |index, gradient| {
+                    order.push(index);
+                    found[index] = bits(gradient);
+                    Ok(())
+                },
+            );
+            let case = format!("tied {tied}, {precision:?}, recompute {recompute}");
+            assert_eq!(loss.unwrap().to_bits(), expected_loss.to_bits(), "{case}");
+            assert_eq!(order, model.gradient_order(), "{case}");
+            for (spec, (found, expected)) in model.specs().iter().zip(found.iter().zip(&expected)) {
+                assert_eq!(found, expected, "{case}: {}", spec.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_order_ends_with_the_embedding_and_names_every_parameter_once() {
+    for tied in [false, true] {
+        let (model, _) = model(tied, Precision::F32);
+        let mut order = model.gradient_order();
+        assert_eq!(order.last(), Some(&0), "the embedding is complete last");
+        assert!(order[..2].iter().all(|index| *index >= 19), "final norm and head come first: {order:?}");
+        order.sort_unstable();
+        assert_eq!(order, (0..model.specs().len()).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_receiver_that_fails_ends_the_pass() {
+    #[derive(Debug, PartialEq)]
+    struct Stop(usize);
+    impl From<NoGradient> for Stop {
+        fn from(_: NoGradient) -> Self {
+            unreachable!("every parameter has a gradient")
+        }
+    }
+    let (model, params) = model(false, Precision::F32);
+    let (inputs, targets) = batch();
+    let mut calls = 0;
+    let result = model.loss_and_gradients(&params, &inputs, targets, false, &mut |index, _| {
+        calls += 1;
+        if calls == 4 { Err(Stop(index)) } else { Ok(()) }
+    });
+    assert_eq!(result, Err(Stop(model.gradient_order()[3])));
+    assert_eq!(calls, 4);
+}

@@ -90,15 +90,13 @@ pub(crate) fn loss_and_gradients<M: Blocks, E: From<NoGradient>>(
     let mut stream = embedded.clone().inner();
     let mut blocks = Vec::with_capacity(model.num_blocks());
     for layer in 0..model.num_blocks() {
-        if recompute {
-            let input = stream.clone();
-            stream = model.block(params, layer, stream, inputs, &shared).inner();
-            blocks.push(Block::Input(input));
-        } else {
-            let segment = open(layer, stream);
-            stream = segment.output.clone().inner();
-            blocks.push(Block::Open(segment));
-        }
+        let input = stream.clone();
+        let segment = (!recompute).then(|| open(layer, input.clone()));
+        stream = match &segment {
+            Some(segment) => segment.output.clone().inner(),
+            None => model.block(params, layer, input.clone(), inputs, &shared).inner(),
+        };
+        blocks.push((input, segment));
     }
 
     let (head, last) = (params.tracked_only(&model.head_params()), leaf(stream));
@@ -115,11 +113,8 @@ pub(crate) fn loss_and_gradients<M: Blocks, E: From<NoGradient>>(
         }
     }
     let mut upstream = gradient_of(&last, &mut gradients);
-    for (layer, block) in blocks.into_iter().enumerate().rev() {
-        let Segment { tracked, leaf, output } = match block {
-            Block::Open(segment) => segment,
-            Block::Input(input) => open(layer, input),
-        };
+    for (layer, (input, segment)) in blocks.into_iter().enumerate().rev() {
+        let Segment { tracked, leaf, output } = segment.unwrap_or_else(|| open(layer, input));
         let mut gradients = ops::pull_back(output, upstream).backward();
         for index in model.block_params(layer) {
             done(index, take(&tracked, index, &mut gradients)?)?;
@@ -135,14 +130,6 @@ pub(crate) fn loss_and_gradients<M: Blocks, E: From<NoGradient>>(
         done(index, gradient)?;
     }
     Ok(f64::from(loss_sum.into_scalar::<f32>()))
-}
-
-/// A block on its way through the pass.
-enum Block {
-    /// With all that its backward pass needs.
-    Open(Segment),
-    /// To be computed again from this stream.
-    Input(Tensor<2>),
 }
 
 /// The graph of one block.

@@ -89,7 +89,8 @@ const FUSED_LOGITS: u64 = 1 << 23;
 /// Copies of the scores (and of the logits) that a decomposed softmax and its gradient keep.
 const DECOMPOSED_COPIES: u64 = 3;
 
-/// Estimates the activations of `rows` rows of `seq` tokens.
+/// Estimates the activations of `rows` rows of `seq` tokens. With `recompute` every block keeps its input, and one at a
+/// time the rest.
 #[must_use]
 pub fn activation_memory(
     config: &ModelConfig,
@@ -97,6 +98,7 @@ pub fn activation_memory(
     seq: usize,
     precision: Precision,
     kernels: Kernels,
+    recompute: bool,
 ) -> ActivationMemory {
     let ModelConfig::Llama(llama) = config;
     let sizes = Sizes::of(llama);
@@ -127,7 +129,8 @@ pub fn activation_memory(
             (count.attention + count.feed_forward + sizes.vocab * sizes.hidden) * narrow
         }
     };
-    ActivationMemory { blocks: sizes.layers * tokens * per_token, head, weight_copies }
+    let blocks = if recompute { sizes.layers * sizes.hidden * wide + per_token } else { sizes.layers * per_token };
+    ActivationMemory { blocks: tokens * blocks, head, weight_copies }
 }
 
 struct Sizes {
@@ -197,12 +200,14 @@ mod tests {
 
     #[test]
     fn memory_grows_with_tokens_and_shrinks_with_fusion_and_bf16() {
-        let of = |rows, precision, kernels| activation_memory(&shape_a(false), rows, 256, precision, kernels);
+        let of = |rows, precision, kernels| activation_memory(&shape_a(false), rows, 256, precision, kernels, false);
         let fused = of(8, Precision::F32, Kernels::Fused);
         assert!(fused.total() < of(8, Precision::F32, Kernels::Decomposed).total() / 3);
         assert_eq!(of(16, Precision::F32, Kernels::Fused).blocks, 2 * fused.blocks);
         let mixed = of(8, Precision::Bf16Mixed, Kernels::Fused);
         assert!(mixed.blocks < fused.blocks * 7 / 10);
         assert!(mixed.weight_copies > 0 && fused.weight_copies == 0);
+        let twice = activation_memory(&shape_a(false), 8, 256, Precision::F32, Kernels::Fused, true);
+        assert!(twice.blocks < fused.blocks / 2 && twice.head == fused.head);
     }
 }

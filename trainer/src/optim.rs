@@ -5,8 +5,8 @@
 //! a parameter, so a checkpoint can count it and a later sharded optimizer can slice it.
 
 use burn::tensor::{Device, Tensor};
-use model_zoo::Params;
 use model_zoo::ops::{self, AdamwStep};
+use model_zoo::{ParamSpec, Params};
 use serde::{Deserialize, Serialize};
 
 use crate::partition::{Partition, Piece};
@@ -52,20 +52,17 @@ pub struct Adamw {
 impl Adamw {
     /// Zero moments for every parameter, on `device`.
     pub fn new(hyper: AdamwHyper, params: &Params, device: &Device) -> Self {
-        let zeros = || -> Vec<Tensor<1>> {
-            params.specs().iter().map(|spec| Tensor::zeros([spec.shape.iter().product::<usize>()], device)).collect()
-        };
-        Self { hyper, updates: 0, exp_avg: zeros(), exp_avg_sq: zeros(), partition: None }
+        Self::divided(hyper, params, None, device)
     }
 
-    /// Keeps only the moments that belong to this process. Gradients must come by its pieces from now on.
-    pub fn keep_own(&mut self, partition: Partition) {
-        for moments in [&mut self.exp_avg, &mut self.exp_avg_sq] {
-            let whole = std::mem::take(moments);
-            let piece = |piece: &Piece| Some(cut(whole.get(piece.param)?.clone(), piece));
-            *moments = partition.own().iter().filter_map(piece).collect();
-        }
-        self.partition = Some(partition);
+    /// Zero moments for the pieces that this process keeps; gradients must come by these pieces.
+    pub fn divided(hyper: AdamwHyper, params: &Params, partition: Option<Partition>, device: &Device) -> Self {
+        let lengths: Vec<usize> = match &partition {
+            None => params.specs().iter().map(ParamSpec::num_elements).collect(),
+            Some(partition) => partition.own().iter().map(Piece::len).collect(),
+        };
+        let zeros = || lengths.iter().map(|len| Tensor::zeros([*len], device)).collect();
+        Self { hyper, updates: 0, exp_avg: zeros(), exp_avg_sq: zeros(), partition }
     }
 
     /// Clips and applies the gradient of a loss *sum* over `valid` target tokens.
@@ -166,7 +163,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
     use burn::tensor::TensorData;
-    use model_zoo::{Init, ParamSpec};
+    use model_zoo::Init;
 
     fn params(values: &[f32], decay: bool) -> Params {
         let spec = ParamSpec { name: "w".into(), shape: vec![values.len()], init: Init::Ones, decay };

@@ -12,6 +12,8 @@ use model_zoo::{Model, Params};
 use serde_json::Value;
 
 use crate::buckets::Buckets;
+use crate::checkpoint::read::Moments;
+use crate::checkpoint::store::Loaded;
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
 use crate::cluster::ClusterError;
 use crate::config::plan::MixturePlan;
@@ -204,14 +206,19 @@ impl Session {
         let loader = Arc::new(Loader::new(Arc::clone(&dataset), order(&plan, &dataset)?, plan.sequence_len));
         let mut events = Vec::new();
         let output = if team.leads() { Some(Output::open(&plan, dataset.id(), resume)?) } else { None };
-        let loaded = match &output {
-            Some(output) => load(&plan, resume, &output.checkpoints, &model, &opened.device, &mut events)?,
-            None => None,
-        };
         let mut team = team;
         let bucket_bytes = (plan.cluster.bucket_cap_mb * 1e6) as u64;
         let buckets = Buckets::new(&model.specs(), &model.gradient_order(), bucket_bytes);
-        let state = share(loaded, &plan, (&model, &buckets), &opened.device, &mut team)?;
+        let is_divided = plan.cluster.zero > 0 && team.world() > 1;
+        let partition = is_divided.then(|| Partition::new(&model.specs(), &buckets, team.rank(), team.world()));
+        let device = &opened.device;
+        let loaded = match &output {
+            Some(output) => {
+                load(&plan, resume, &output.checkpoints, (&model, partition.as_ref(), device), &mut events)?
+            }
+            None => None,
+        };
+        let state = share(loaded, &plan, &model, partition, device, &mut team)?;
         let mut session = Self {
             checkpoint_files: vec![
                 ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
@@ -266,17 +273,18 @@ struct Counters {
 /// Gives every process the state that rank 0 has loaded, or a fresh one: initial weights depend on nothing but the
 /// plan, so everybody makes its own and only the digests are compared.
 fn share(
-    loaded: Option<TrainState>,
+    loaded: Option<Loaded>,
     plan: &Plan,
-    (model, buckets): (&Model, &Buckets),
+    model: &Model,
+    partition: Option<Partition>,
     device: &Device,
     team: &mut Team,
 ) -> Result<TrainState, SessionError> {
     if team.world() == 1 {
-        return loaded.map_or_else(|| fresh(plan, model, device), Ok);
+        return loaded.map_or_else(|| fresh(plan, model, None, device), |loaded| Ok(loaded.state));
     }
-    team.at(loaded.as_ref().map_or(0, |state| state.step), "sharing the state");
-    let counters = loaded.as_ref().map(|state| Counters {
+    team.at(loaded.as_ref().map_or(0, |loaded| loaded.state.step), "sharing the state");
+    let counters = loaded.as_ref().map(|Loaded { state, .. }| Counters {
         step: state.step,
         tokens: state.tokens,
         updates: state.optimizer.updates,
@@ -288,38 +296,40 @@ fn share(
         what: format!("rank 0 sent a state that cannot be read ({error})"),
         advice: "use the same jazari on every host".into(),
     })?;
-    let divided = plan.cluster.zero > 0;
-    let partition = divided.then(|| Partition::new(&model.specs(), buckets, team.rank(), team.world()));
-    let state = match (loaded, counters) {
-        (None, None) => {
-            let mut state = fresh(plan, model, device)?;
-            if let Some(partition) = partition {
-                state.optimizer.keep_own(partition);
-            }
-            state
-        }
-        (loaded, counters) => {
-            let mut state = loaded.map_or_else(|| empty(plan, model, device), Ok)?;
-            if let Some(Counters { step, tokens, updates, guard, losses }) = counters {
-                (state.step, state.tokens, state.guard, state.losses) = (step, tokens, guard, losses);
-                state.optimizer.updates = updates;
-            }
-            match partition {
-                Some(partition) => team.share_pieces(&mut state, partition, device)?,
-                None => team.copy_tensors_of_leader(&mut state, device)?,
-            }
-            state
-        }
+    let from = loaded.as_ref().map(|loaded| loaded.path.clone());
+    let mut state = match (loaded, &counters) {
+        (Some(loaded), _) => loaded.state,
+        (None, None) => fresh(plan, model, partition, device)?,
+        (None, Some(_)) => empty(plan, model, partition, device)?,
     };
+    if let Some(Counters { step, tokens, updates, guard, losses }) = counters {
+        (state.step, state.tokens, state.guard, state.losses) = (step, tokens, guard, losses);
+        state.optimizer.updates = updates;
+        team.copy_of_leaders(state.params.tensors_mut(), device)?;
+        if state.optimizer.partition.is_some() {
+            let moments = from.map(|path| Moments::open(&path, &model.specs())).transpose()?;
+            let read = |moment, param| moments.as_ref().map_or(Ok(Vec::new()), |file| file.read(moment, param));
+            let params = model.specs().len();
+            team.share_pieces(&mut state.optimizer, params, device, |m, p| read(m, p).map_err(SessionError::from))?;
+        } else {
+            team.copy_of_leaders(&mut state.optimizer.exp_avg, device)?;
+            team.copy_of_leaders(&mut state.optimizer.exp_avg_sq, device)?;
+        }
+    }
     team.compare_digests(state.step, &checkpoint::digest::replica(&state))?;
     Ok(state)
 }
 
 /// A state whose tensors are about to be replaced.
-fn empty(plan: &Plan, model: &Model, device: &Device) -> Result<TrainState, SessionError> {
+fn empty(
+    plan: &Plan,
+    model: &Model,
+    partition: Option<Partition>,
+    device: &Device,
+) -> Result<TrainState, SessionError> {
     let specs = model.specs();
     let zeros = specs.iter().map(|spec| burn::tensor::Tensor::zeros([spec.num_elements()], device)).collect();
-    Ok(beginning(plan, Params::from_tensors(specs, zeros).map_err(hub::HubError::from)?, device))
+    Ok(beginning(plan, Params::from_tensors(specs, zeros).map_err(hub::HubError::from)?, partition, device))
 }
 
 /// The order of training rows that a plan describes.
@@ -334,19 +344,18 @@ fn load(
     plan: &Plan,
     resume: &Resume,
     checkpoints: &CheckpointStore,
-    model: &Model,
-    device: &Device,
+    (model, partition, device): (&Model, Option<&Partition>, &Device),
     events: &mut Vec<Event>,
-) -> Result<Option<TrainState>, SessionError> {
+) -> Result<Option<Loaded>, SessionError> {
     let specs = model.specs();
     let loaded = match resume {
-        Resume::From(path) => Some(checkpoints.load(path, &specs, plan.adamw, device)?),
+        Resume::From(path) => Some(checkpoints.load(path, &specs, plan.adamw, partition, device)?),
         Resume::Never => match checkpoints.list()?.into_iter().next() {
             Some((_, path)) => return Err(SessionError::NotFresh { path }),
             None => None,
         },
         Resume::Auto => {
-            let (loaded, aside) = checkpoints.newest_valid(&specs, plan.adamw, device)?;
+            let (loaded, aside) = checkpoints.newest_valid(&specs, plan.adamw, partition, device)?;
             events.extend(aside.into_iter().map(|a| Event::SetAside {
                 checkpoint: a.from,
                 moved_to: a.to,
@@ -356,25 +365,30 @@ fn load(
         }
     };
     Ok(loaded.map(|loaded| {
-        events.push(Event::Resumed { step: loaded.state.step, checkpoint: loaded.path });
-        loaded.state
+        events.push(Event::Resumed { step: loaded.state.step, checkpoint: loaded.path.clone() });
+        loaded
     }))
 }
 
-fn fresh(plan: &Plan, model: &Model, device: &Device) -> Result<TrainState, SessionError> {
+fn fresh(
+    plan: &Plan,
+    model: &Model,
+    partition: Option<Partition>,
+    device: &Device,
+) -> Result<TrainState, SessionError> {
     let params = match &plan.base_model {
         Some(folder) => hub::import(folder, device)?.params,
         None => Params::init(model.specs(), plan.seed, device),
     };
-    Ok(beginning(plan, params, device))
+    Ok(beginning(plan, params, partition, device))
 }
 
 /// The state before the first step.
-fn beginning(plan: &Plan, params: Params, device: &Device) -> TrainState {
+fn beginning(plan: &Plan, params: Params, partition: Option<Partition>, device: &Device) -> TrainState {
     TrainState {
         step: 0,
         tokens: 0,
-        optimizer: Adamw::new(plan.adamw, &params, device),
+        optimizer: Adamw::divided(plan.adamw, &params, partition, device),
         params,
         guard: Guard::default(),
         losses: LossSpan::default(),

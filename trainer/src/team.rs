@@ -16,7 +16,6 @@ use std::time::Duration;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use self::worker::{Shared, Worker, lock};
-use crate::checkpoint::TrainState;
 use crate::cluster::control::{Control, Straggler};
 use crate::cluster::{Alone, Cause, ClusterError, Collective, Order};
 use crate::gradient_sum::TreeSum;
@@ -233,17 +232,15 @@ impl Team {
         Ok(bytes)
     }
 
-    /// Replaces the tensors of `state` by those of rank 0; counters must be equal already.
+    /// Replaces `tensors` by those of rank 0.
     ///
     /// # Errors
     /// [`ClusterError`] when a process is lost.
-    pub fn copy_tensors_of_leader(&mut self, state: &mut TrainState, device: &Device) -> Result<(), ClusterError> {
+    pub fn copy_of_leaders(&mut self, tensors: &mut [Tensor<1>], device: &Device) -> Result<(), ClusterError> {
         if self.is_alone() {
             return Ok(());
         }
-        let optimizer = &mut state.optimizer;
-        let all = [state.params.tensors_mut(), &mut optimizer.exp_avg, &mut optimizer.exp_avg_sq];
-        all.into_iter().flatten().try_for_each(|tensor| self.copy_of_leader(tensor, device))
+        tensors.iter_mut().try_for_each(|tensor| self.copy_of_leader(tensor, device))
     }
 
     fn copy_of_leader(&mut self, tensor: &mut Tensor<1>, device: &Device) -> Result<(), ClusterError> {

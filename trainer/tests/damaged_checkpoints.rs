@@ -47,7 +47,7 @@ fn two() -> (tempfile::TempDir, CheckpointStore) {
 }
 
 fn newest(store: &CheckpointStore) -> (Option<u64>, Vec<String>) {
-    let (loaded, aside) = store.newest_valid(&specs(), HYPER, &Device::flex()).unwrap();
+    let (loaded, aside) = store.newest_valid(&specs(), HYPER, None, &Device::flex()).unwrap();
     (loaded.map(|l| l.state.step), aside.into_iter().map(|a| a.why).collect())
 }
 
@@ -60,7 +60,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn what_is_saved_is_what_is_loaded() {
     let (dir, store) = two();
-    let (loaded, aside) = store.newest_valid(&specs(), HYPER, &Device::flex()).unwrap();
+    let (loaded, aside) = store.newest_valid(&specs(), HYPER, None, &Device::flex()).unwrap();
     let loaded = loaded.unwrap();
     assert!(aside.is_empty());
     assert_eq!(loaded.path, dir.path().join("step-00000002"));
@@ -72,7 +72,7 @@ fn what_is_saved_is_what_is_loaded() {
 fn every_flipped_byte_and_every_cut_is_seen() {
     let (dir, store) = two();
     let checkpoint = dir.path().join("step-00000002");
-    let load = || store.load(&checkpoint, &specs(), HYPER, &Device::flex()).map(|l| digest::state(&l.state));
+    let load = || store.load(&checkpoint, &specs(), HYPER, None, &Device::flex()).map(|l| digest::state(&l.state));
     let good = load().unwrap();
     let mut tried = 0;
     for file in files(&checkpoint) {
@@ -153,7 +153,7 @@ fn another_plan_or_dataset_is_refused_not_set_aside() {
         (Identity { dataset: "other".into(), ..identity() }, "use the same dataset"),
     ] {
         let store = CheckpointStore::open(dir.path(), 2, identity).unwrap();
-        let Err(error) = store.newest_valid(&specs(), HYPER, &Device::flex()) else { panic!("loaded") };
+        let Err(error) = store.newest_valid(&specs(), HYPER, None, &Device::flex()) else { panic!("loaded") };
         assert!(matches!(error, CheckpointError::Mismatch { .. }) && error.to_string().contains(expected), "{error}");
     }
     assert_eq!(files(dir.path()).len(), 2);
@@ -164,7 +164,7 @@ fn surplus_missing_and_misshapen_tensors_are_named() {
     let (dir, store) = two();
     let path = dir.path().join("step-00000002");
     let check = |specs: Vec<ParamSpec>, expected: &str| {
-        let Err(error) = store.load(&path, &specs.into(), HYPER, &Device::flex()) else { panic!("loaded") };
+        let Err(error) = store.load(&path, &specs.into(), HYPER, None, &Device::flex()) else { panic!("loaded") };
         assert!(error.to_string().contains(expected), "{error}");
     };
     let [embed, norm] = [specs()[0].clone(), specs()[1].clone()];
@@ -180,7 +180,7 @@ fn values_that_are_not_finite_are_refused() {
     let mut poisoned = state(3);
     poisoned.params.tensors_mut()[1] = burn::tensor::Tensor::from_floats([1.0, f32::NAN, 1.0, 1.0], &Device::flex());
     let path = store.commit(&poisoned, &[]).unwrap().path;
-    let Err(error) = store.load(&path, &specs(), HYPER, &Device::flex()) else { panic!("loaded") };
+    let Err(error) = store.load(&path, &specs(), HYPER, None, &Device::flex()) else { panic!("loaded") };
     assert!(error.to_string().contains("tensor `model.norm.weight` is not finite at element 1"), "{error}");
 }
 

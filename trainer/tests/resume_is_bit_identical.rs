@@ -65,6 +65,21 @@ fn the_number_of_threads_is_invisible() {
 }
 
 #[test]
+fn activations_computed_twice_are_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kept, twice, switched) = (dir.path().join("kept"), dir.path().join("twice"), dir.path().join("switched"));
+    let block = "gradient_checkpointing=block";
+    train_tiny(&kept, &["logging_steps=1"]);
+    train_tiny(&twice, &["logging_steps=1", block]);
+    kill_after(&switched, 9, &["logging_steps=1", "save_steps=3", block]);
+    train_tiny(&switched, &["logging_steps=1", "save_steps=3"]);
+    for other in [&twice, &switched] {
+        assert_eq!(losses(&kept), losses(other));
+        assert_eq!(final_digest(&kept), final_digest(other));
+    }
+}
+
+#[test]
 fn half_the_micro_batch_is_the_same_loss() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, half) = (dir.path().join("whole"), dir.path().join("half"));

@@ -4,6 +4,7 @@
 //! layout, two states with the same bits may not differ here.
 
 use burn::tensor::Tensor;
+use model_zoo::ParamSpec;
 
 use super::TrainState;
 
@@ -36,24 +37,32 @@ pub fn combine(mut tensors: Vec<(String, String)>, step: u64, tokens: u64, updat
 
 /// Digest of a whole state: parameters, both moments, counters.
 pub fn state(state: &TrainState) -> String {
-    let moments = [("exp_avg", state.optimizer.exp_avg.as_slice()), ("exp_avg_sq", &state.optimizer.exp_avg_sq)];
-    of_parts(state, &[[("parameter", state.params.tensors())].as_slice(), &moments].concat())
+    let (params, optimizer) = (state.params.tensors(), &state.optimizer);
+    let parts = [("parameter", params), ("exp_avg", &optimizer.exp_avg), ("exp_avg_sq", &optimizer.exp_avg_sq)];
+    of_replica(state, &parts)
 }
 
 /// Digest of what every process of a run must hold alike: everything, but no moments where each keeps its own pieces.
 pub fn replica(replica: &TrainState) -> String {
     match replica.optimizer.partition {
         None => state(replica),
-        Some(_) => of_parts(replica, &[("parameter", replica.params.tensors())]),
+        Some(_) => of_replica(replica, &[("parameter", replica.params.tensors())]),
     }
 }
 
-fn of_parts(state: &TrainState, parts: &[(&str, &[Tensor<1>])]) -> String {
-    let mut tensors = Vec::new();
-    for (kind, values) in parts {
-        for (spec, tensor) in state.params.specs().iter().zip(*values) {
-            tensors.push((format!("{kind}/{}", spec.name), bytes_digest(&tensor_bytes(tensor))));
-        }
-    }
-    combine(tensors, state.step, state.tokens, state.optimizer.updates)
+fn of_replica(state: &TrainState, parts: &[(&str, &[Tensor<1>])]) -> String {
+    combine(of_parts(state.params.specs(), parts), state.step, state.tokens, state.optimizer.updates)
+}
+
+/// Keys and digests of tensors, one a spec for each kind.
+pub fn of_parts(specs: &[ParamSpec], parts: &[(&str, &[Tensor<1>])]) -> Vec<(String, String)> {
+    let of_kind = |(kind, tensors): &(&str, &[Tensor<1>])| -> Vec<_> {
+        specs.iter().zip(*tensors).map(|(spec, tensor)| of_tensor(kind, spec, tensor)).collect()
+    };
+    parts.iter().flat_map(of_kind).collect()
+}
+
+/// Key and digest of one tensor.
+pub fn of_tensor(kind: &str, spec: &ParamSpec, tensor: &Tensor<1>) -> (String, String) {
+    (format!("{kind}/{}", spec.name), bytes_digest(&tensor_bytes(tensor)))
 }

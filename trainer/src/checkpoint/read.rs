@@ -7,8 +7,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use model_zoo::{Model, ModelConfig, ParamSpec, Params};
 
 use super::store::{MODEL_FILE, MOMENTS, OPTIMIZER_FILE, list, verify_files};
-use super::{CheckpointError, Manifest};
+use super::{CheckpointError, Manifest, digest};
 use crate::durable;
+use crate::optim::cut;
+use crate::partition::Partition;
 use crate::tensor_file::TensorFile;
 
 /// Largest `config.json` that is read, bytes.
@@ -79,9 +81,17 @@ fn read_parameters(path: &Path, specs: &Arc<[ParamSpec]>, device: &Device) -> Re
     Params::from_host(Arc::clone(specs), values, device).map_err(|error| damaged(error.to_string()))
 }
 
-type Tensors = (Params, Vec<Tensor<1>>, Vec<Tensor<1>>);
+/// What a checkpoint holds, checked.
+pub(super) struct StateTensors {
+    pub(super) params: Params,
+    pub(super) exp_avg: Vec<Tensor<1>>,
+    pub(super) exp_avg_sq: Vec<Tensor<1>>,
+    /// Digest of the whole state.
+    pub(super) digest: String,
+}
 
-/// Parameters and both moments of a checkpoint whose files were verified.
+/// Parameters and both moments of a checkpoint whose files were verified; of the moments only this process's pieces
+/// where there is a partition, so that a state larger than the memory of one host can be loaded.
 ///
 /// # Errors
 /// When a tensor or moment is missing, surplus, misshapen or not finite: nothing is ever filled in silently.
@@ -89,8 +99,9 @@ pub(super) fn read_state_tensors(
     path: &Path,
     manifest: &Manifest,
     specs: &Arc<[ParamSpec]>,
+    partition: Option<&Partition>,
     device: &Device,
-) -> Result<Tensors, CheckpointError> {
+) -> Result<StateTensors, CheckpointError> {
     let damaged = |file: &str, what: String| CheckpointError::Damaged { path: path.join(file), what };
     if manifest.parameters != specs.len() || manifest.moments != specs.len() * MOMENTS.len() {
         let what = format!(
@@ -103,19 +114,58 @@ pub(super) fn read_state_tensors(
         return Err(damaged(super::manifest::FILE_NAME, what));
     }
     let params = read_parameters(path, specs, device)?;
-    let optimizer = TensorFile::open(&path.join(OPTIMIZER_FILE))?;
-    if optimizer.names().len() != manifest.moments {
-        let what = format!("{} tensors instead of {}", optimizer.names().len(), manifest.moments);
+    let mut digests = digest::of_parts(specs, &[("parameter", params.tensors())]);
+    let file = Moments::open(path, specs)?;
+    if file.file.names().len() != manifest.moments {
+        let what = format!("{} tensors instead of {}", file.file.names().len(), manifest.moments);
         return Err(damaged(OPTIMIZER_FILE, what));
     }
-    let mut moments = MOMENTS.into_iter().map(|kind| -> Result<Vec<Tensor<1>>, CheckpointError> {
-        let moment = |s: &ParamSpec| (slice_name(kind, &s.name, 0), vec![s.shape.iter().product()]);
-        let values = exact(&optimizer, specs, moment).map_err(|e| e.in_file(path, OPTIMIZER_FILE))?;
-        Ok(values.into_iter().map(|v| flat(v, device)).collect())
-    });
-    let first = moments.next().transpose()?.unwrap_or_default();
-    let second = moments.next().transpose()?.unwrap_or_default();
-    Ok((params, first, second))
+    let mut moments = [Vec::new(), Vec::new()];
+    for (moment, (kind, kept)) in MOMENTS.into_iter().zip(&mut moments).enumerate() {
+        for (param, spec) in specs.iter().enumerate() {
+            let whole = flat(file.read(moment, param)?, device);
+            digests.push(digest::of_tensor(kind, spec, &whole));
+            match partition {
+                None => kept.push(whole),
+                Some(partition) => {
+                    let own = partition.own().iter().filter(|piece| piece.param == param);
+                    kept.extend(own.map(|piece| cut(whole.clone(), piece)));
+                }
+            }
+        }
+    }
+    let digest = digest::combine(digests, manifest.step, manifest.tokens, manifest.updates);
+    let [exp_avg, exp_avg_sq] = moments;
+    Ok(StateTensors { params, exp_avg, exp_avg_sq, digest })
+}
+
+/// The moments of a checkpoint, one at a time.
+pub struct Moments {
+    folder: PathBuf,
+    file: TensorFile,
+    specs: Arc<[ParamSpec]>,
+}
+
+impl Moments {
+    /// Opens those of a checkpoint that was verified.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn open(checkpoint: &Path, specs: &Arc<[ParamSpec]>) -> Result<Self, CheckpointError> {
+        let file = TensorFile::open(&checkpoint.join(OPTIMIZER_FILE))?;
+        Ok(Self { folder: checkpoint.to_owned(), file, specs: Arc::clone(specs) })
+    }
+
+    /// The values of one moment (0 or 1) of one parameter.
+    ///
+    /// # Errors
+    /// When it is missing, misshapen or not finite.
+    pub fn read(&self, moment: usize, param: usize) -> Result<Vec<f32>, CheckpointError> {
+        let (Some(kind), Some(spec)) = (MOMENTS.get(moment), self.specs.get(param)) else { return Ok(Vec::new()) };
+        let of = |s: &ParamSpec| (slice_name(kind, &s.name, 0), vec![s.num_elements()]);
+        let read = exact(&self.file, std::slice::from_ref(spec), of);
+        Ok(read.map_err(|error| error.in_file(&self.folder, OPTIMIZER_FILE))?.pop().unwrap_or_default())
+    }
 }
 
 fn flat(values: Vec<f32>, device: &Device) -> Tensor<1> {

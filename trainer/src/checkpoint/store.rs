@@ -12,10 +12,11 @@ use burn::tensor::Device;
 use model_zoo::ParamSpec;
 
 use super::manifest::{self, Identity, Manifest};
-use super::read::{read_state_tensors, slice_name};
+use super::read::{StateTensors, read_state_tensors, slice_name};
 use super::{CheckpointError, TrainState, digest};
 use crate::durable::{self, FileError};
 use crate::optim::{Adamw, AdamwHyper};
+use crate::partition::Partition;
 use crate::tensor_file::{self, Entry};
 
 /// Weights, under Hugging Face names.
@@ -275,11 +276,12 @@ impl CheckpointStore {
         &self,
         specs: &std::sync::Arc<[ParamSpec]>,
         hyper: AdamwHyper,
+        partition: Option<&Partition>,
         device: &Device,
     ) -> Result<(Option<Loaded>, Vec<SetAside>), CheckpointError> {
         let mut aside = Vec::new();
         for (_, path) in self.list()? {
-            match self.load(&path, specs, hyper, device) {
+            match self.load(&path, specs, hyper, partition, device) {
                 Ok(loaded) => return Ok((Some(loaded), aside)),
                 Err(CheckpointError::Damaged { path: at, what }) => {
                     aside.push(set_aside(&path, &format!("{}: {what}", at.display()))?);
@@ -290,7 +292,8 @@ impl CheckpointStore {
         Ok((None, aside))
     }
 
-    /// Loads one checkpoint after checking every byte of it.
+    /// Loads one checkpoint after checking every byte of it; of the optimizer only the pieces of this process where there
+    /// is a partition.
     ///
     /// # Errors
     /// When it is damaged or belongs to another plan or dataset.
@@ -299,25 +302,26 @@ impl CheckpointStore {
         path: &Path,
         specs: &std::sync::Arc<[ParamSpec]>,
         hyper: AdamwHyper,
+        partition: Option<&Partition>,
         device: &Device,
     ) -> Result<Loaded, CheckpointError> {
         let manifest = Manifest::read(path)?;
         self.check_identity(path, &manifest)?;
         verify_files(path, &manifest)?;
-        let (params, exp_avg, exp_avg_sq) = read_state_tensors(path, &manifest, specs, device)?;
+        let StateTensors { params, exp_avg, exp_avg_sq, digest } =
+            read_state_tensors(path, &manifest, specs, partition, device)?;
         let state = TrainState {
             step: manifest.step,
             tokens: manifest.tokens,
             params,
-            optimizer: Adamw { hyper, updates: manifest.updates, exp_avg, exp_avg_sq, partition: None },
+            optimizer: Adamw { hyper, updates: manifest.updates, exp_avg, exp_avg_sq, partition: partition.cloned() },
             guard: manifest.guard.clone(),
             losses: manifest.losses.clone(),
         };
-        let found = digest::state(&state);
-        if found != manifest.state_digest {
+        if digest != manifest.state_digest {
             return Err(CheckpointError::Damaged {
                 path: path.to_owned(),
-                what: format!("the state's digest is {found}, the manifest says {}", manifest.state_digest),
+                what: format!("the state's digest is {digest}, the manifest says {}", manifest.state_digest),
             });
         }
         Ok(Loaded { state, path: path.to_owned() })

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::plan::Plan;
+use super::raw::GradientCheckpointing;
 use crate::device::DeviceChoice;
 
 /// Bytes of an fp32 number.
@@ -255,8 +256,10 @@ fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {
         .iter()
         .filter(|(device, _)| is_possible(device))
         .map(|(device, kernels)| {
+            let (precision, recompute) =
+                (plan.precision.into(), plan.gradient_checkpointing == GradientCheckpointing::Block);
             let activations =
-                activation_memory(&plan.model, micro_rows, plan.sequence_len, plan.precision.into(), *kernels);
+                activation_memory(&plan.model, micro_rows, plan.sequence_len, precision, *kernels, recompute);
             let mut memory = MemoryEstimate {
                 device,
                 weights: copy,

@@ -9,10 +9,9 @@ use model_zoo::ops::{SUM_CHUNK, chunk_squares};
 
 use super::worker::lock;
 use super::{Team, floats_of, floats_to_bytes, place, to_device, to_host};
-use crate::checkpoint::TrainState;
 use crate::cluster::ClusterError;
 use crate::optim::{Adamw, cut};
-use crate::partition::{Partition, Piece};
+use crate::partition::Partition;
 
 /// Bytes of a term of the gradient norm on the wire: the parameter, the first element and the value.
 const TERM_BYTES: usize = 24;
@@ -71,56 +70,58 @@ impl Team {
         Ok(())
     }
 
-    /// Replaces parameters and moments by those of rank 0, which holds them whole; afterwards every process, rank 0
-    /// included, keeps its own pieces of the moments.
+    /// Gives every process its pieces of the moments; `read(moment, param)` reads a whole one on rank 0, which has its
+    /// own pieces already. Nobody ever holds more than one moment of one parameter whole.
     ///
     /// # Errors
-    /// [`ClusterError`] when a process is lost.
-    pub fn share_pieces(
+    /// [`ClusterError`] when a process is lost, and what `read` returns.
+    pub fn share_pieces<E: From<ClusterError>>(
         &mut self,
-        state: &mut TrainState,
-        partition: Partition,
+        optimizer: &mut Adamw,
+        params: usize,
         device: &Device,
-    ) -> Result<(), ClusterError> {
-        for tensor in state.params.tensors_mut() {
-            self.copy_of_leader(tensor, device)?;
-        }
-        let Adamw { exp_avg, exp_avg_sq, .. } = &mut state.optimizer;
-        for moments in [exp_avg, exp_avg_sq] {
-            for (param, whole) in moments.iter_mut().enumerate() {
-                let values = if self.leads() { to_host(whole.clone())? } else { Vec::new() };
-                for rank in 1..self.world() {
-                    for piece in partition.of(rank).iter().filter(|piece| piece.param == param) {
-                        self.pass_piece(rank, piece, &values, whole, device)?;
-                    }
+        mut read: impl FnMut(usize, usize) -> Result<Vec<f32>, E>,
+    ) -> Result<(), E> {
+        let Some(partition) = optimizer.partition.clone() else { return Ok(()) };
+        for moment in 0..2 {
+            if self.leads() {
+                for param in 0..params {
+                    self.send_pieces(&partition, param, || read(moment, param))?;
+                }
+                continue;
+            }
+            for (index, piece) in partition.own().iter().enumerate() {
+                let part = floats_of(&lock(&self.collective).recv(0)?);
+                if part.len() != piece.len() {
+                    return Err(self.nonsense(0, "piece of a moment").into());
+                }
+                let moments = if moment == 0 { &mut optimizer.exp_avg } else { &mut optimizer.exp_avg_sq };
+                if let Some(place) = moments.get_mut(index) {
+                    *place = to_device(part, device);
                 }
             }
         }
-        state.optimizer.keep_own(partition);
         Ok(())
     }
 
-    /// Rank 0 sends a piece of `values` to `rank`, which puts it into `whole`.
-    fn pass_piece(
-        &mut self,
-        rank: usize,
-        piece: &Piece,
-        values: &[f32],
-        whole: &mut Tensor<1>,
-        device: &Device,
-    ) -> Result<(), ClusterError> {
-        if self.leads() {
-            let part = values.get(piece.range.clone()).unwrap_or_default();
-            return lock(&self.collective).send(rank, &floats_to_bytes(part));
-        }
-        if self.rank() != rank {
+    /// Rank 0 sends the others their pieces of one parameter; it is read only if there are any.
+    fn send_pieces<E: From<ClusterError>>(
+        &self,
+        partition: &Partition,
+        param: usize,
+        read: impl FnOnce() -> Result<Vec<f32>, E>,
+    ) -> Result<(), E> {
+        let pieces = |rank: usize| partition.of(rank).iter().filter(move |piece| piece.param == param);
+        if (1..self.world()).all(|rank| pieces(rank).next().is_none()) {
             return Ok(());
         }
-        let part = floats_of(&lock(&self.collective).recv(0)?);
-        if part.len() != piece.len() {
-            return Err(self.nonsense(0, "piece of a moment"));
+        let values = read()?;
+        for rank in 1..self.world() {
+            for piece in pieces(rank) {
+                let part = values.get(piece.range.clone()).unwrap_or_default();
+                lock(&self.collective).send(rank, &floats_to_bytes(part))?;
+            }
         }
-        *whole = whole.clone().slice_assign([piece.range.clone()], to_device(part, device));
         Ok(())
     }
 

@@ -364,10 +364,10 @@ fn load(
             loaded
         }
     };
-    Ok(loaded.map(|loaded| {
+    if let Some(loaded) = &loaded {
         events.push(Event::Resumed { step: loaded.state.step, checkpoint: loaded.path.clone() });
-        loaded
-    }))
+    }
+    Ok(loaded)
 }
 
 fn fresh(

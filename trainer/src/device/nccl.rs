@@ -6,16 +6,28 @@
 //! a tensor on the device goes through the host engine that also carried the communicator's id. `engine` is the
 //! arithmetic and bookkeeping, over the `Fabric` that hides CUDA and NCCL: tests put threads in its place.
 
-#[cfg(feature = "cuda")]
+// What a build without CUDA does not use is compiled in all the same, so that it is checked and tested everywhere.
+#[cfg(any(feature = "cuda", test))]
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 mod communicator;
 #[cfg(feature = "cuda")]
 mod cuda_fabric;
+#[cfg(feature = "cuda")]
+mod driver;
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 mod engine;
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 mod fabric;
+#[cfg(feature = "cuda")]
+mod joining;
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 mod library;
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 mod passport;
 #[cfg(any(feature = "cuda", test))]
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 mod symbols;
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 mod watch;
 
 use std::sync::Arc;
@@ -54,11 +66,7 @@ impl From<ClusterError> for Box<Refusal> {
 /// # Errors
 /// [`Refusal`], the same on every rank, when a rank has no CUDA device or no NCCL, when versions differ or ranks
 /// share a GPU that NCCL does not let them share; [`ClusterError::Lost`] in it when a process is lost meanwhile.
-pub fn connect(
-    opened: &Opened,
-    control: Arc<Control>,
-    mut host: Box<dyn Collective>,
-) -> Result<Joined, Box<Refusal>> {
+pub fn connect(opened: &Opened, control: Arc<Control>, mut host: Box<dyn Collective>) -> Result<Joined, Box<Refusal>> {
     let ready = prepare(opened);
     let (rank, name) = (host.rank(), control.host());
     let passport = passport::Passport::of(rank, name, &ready.as_ref().map(Ready::facts).map_err(Clone::clone));
@@ -72,7 +80,7 @@ pub fn connect(
 }
 
 #[cfg(feature = "cuda")]
-use cuda_fabric::Ready;
+use joining::Ready;
 
 #[cfg(feature = "cuda")]
 fn prepare(opened: &Opened) -> Result<Ready, String> {

@@ -68,7 +68,7 @@ impl Places {
         let mut start = 0;
         let mut pieces = Vec::new();
         for &len in self.lengths.iter().filter(|&&len| len > 0) {
-            pieces.push(whole.clone().slice([start..start + len]));
+            pieces.push(whole.clone().narrow(0, start, len));
             start += len;
         }
         self.restore(pieces)
@@ -115,12 +115,7 @@ impl<F: Fabric> Engine<F> {
     }
 
     /// The first half of an exact sum: everybody's values of this rank's cut.
-    fn exchange(
-        &mut self,
-        kind: Kind,
-        tensor: Tensor<1>,
-        cuts: Vec<Range<usize>>,
-    ) -> Result<F::Flight, ClusterError> {
+    fn exchange(&mut self, kind: Kind, tensor: Tensor<1>, cuts: Vec<Range<usize>>) -> Result<F::Flight, ClusterError> {
         let elements = len_of(&tensor);
         self.issue(kind, elements, vec![Call::Exchange { tensor, cuts }])
     }
@@ -132,7 +127,7 @@ impl<F: Fabric> Engine<F> {
         }
         let mut sum = TreeSum::default();
         for rank in 0..self.world() {
-            sum.push(arrived.clone().slice([rank * len..(rank + 1) * len]), model_zoo::ops::add);
+            sum.push(arrived.clone().narrow(0, rank * len, len), model_zoo::ops::add);
         }
         sum.finish(model_zoo::ops::add).unwrap_or(arrived)
     }

@@ -165,7 +165,7 @@ mod tests {
             let path = path.as_os_str().to_owned();
             Places::new(&move |key| (key == LIBRARY_VARIABLE).then(|| path.clone()), &Surroundings::default())
         };
-        assert_eq!(chosen(&file).candidates(), [file.clone()]);
+        assert_eq!(chosen(&file).candidates(), std::slice::from_ref(&file));
         assert_eq!(chosen(file.parent().unwrap()).candidates(), [file]);
         let absent = chosen(Path::new("/nowhere/libnccl.so.2"));
         assert_eq!(absent.candidates(), [PathBuf::from("/nowhere/libnccl.so.2")]);

@@ -174,9 +174,8 @@ impl Api {
             return Ok(());
         }
         // SAFETY: the library returns static strings, for unknown codes as well; the caller vouches for `comm`.
-        let (error, last) = unsafe {
-            (text((self.functions.get_error_string)(code)), text((self.functions.get_last_error)(comm)))
-        };
+        let (error, last) =
+            unsafe { (text((self.functions.get_error_string)(code)), text((self.functions.get_last_error)(comm))) };
         let last = last.trim();
         Err(if last.is_empty() { format!("{call}: {error}") } else { format!("{call}: {error} ({last})") })
     }

@@ -1,5 +1,5 @@
 //! Owns the tests of the engine over a fabric of threads, with real control connections; never touches a GPU.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_range_loop)]
 
 use std::thread;
 use std::time::{Duration, Instant};

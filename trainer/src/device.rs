@@ -8,6 +8,7 @@ mod choice;
 pub mod cuda;
 mod error;
 pub mod host;
+pub mod nccl;
 pub mod peak;
 pub mod toolkit;
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::device_collective::DeviceCollective;
 use super::error::ClusterError;
 
 /// The order in which the contributions of ranks are added.
@@ -74,6 +75,12 @@ pub trait Collective: Send {
     /// As [`Collective::all_reduce`].
     fn barrier(&mut self) -> Result<(), ClusterError> {
         self.all_gather_bytes(&[]).map(|_| ())
+    }
+
+    /// The same processes over tensors that stay on the device, where the engine can; `None` means that gradients go
+    /// through host memory.
+    fn on_device(&mut self) -> Option<&mut dyn DeviceCollective> {
+        None
     }
 }
 

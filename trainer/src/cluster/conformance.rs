@@ -23,7 +23,7 @@ pub struct Check {
     pub detail: String,
 }
 
-type Outcome = Result<Result<(), String>, ClusterError>;
+pub(super) type Outcome = Result<Result<(), String>, ClusterError>;
 
 type Body = fn(&mut dyn Collective) -> Outcome;
 
@@ -44,9 +44,13 @@ pub fn run(collective: &mut dyn Collective) -> Vec<Check> {
         ("send and recv", send_recv),
         ("order of mixed operations", mixed),
     ];
+    report(checks.into_iter().map(|(name, check)| (name, check(collective))))
+}
+
+/// Names what each check found, up to the first that the engine itself ended.
+pub(super) fn report(outcomes: impl Iterator<Item = (&'static str, Outcome)>) -> Vec<Check> {
     let mut report = Vec::new();
-    for (name, check) in checks {
-        let outcome = check(collective);
+    for (name, outcome) in outcomes {
         let (ended, detail) = match outcome {
             Ok(Ok(())) => (false, None),
             Ok(Err(detail)) => (false, Some(detail)),
@@ -61,7 +65,7 @@ pub fn run(collective: &mut dyn Collective) -> Vec<Check> {
 }
 
 /// A value of many magnitudes and both signs, so that sums in another order have other bits.
-fn value(rank: usize, index: usize, salt: u64) -> f32 {
+pub(super) fn value(rank: usize, index: usize, salt: u64) -> f32 {
     let mut x = (rank as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (index as u64) ^ (salt << 48);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -70,7 +74,7 @@ fn value(rank: usize, index: usize, salt: u64) -> f32 {
     mantissa * 10f32.powi((x % 7) as i32 - 3)
 }
 
-fn vector(rank: usize, len: usize, salt: u64) -> Vec<f32> {
+pub(super) fn vector(rank: usize, len: usize, salt: u64) -> Vec<f32> {
     (0..len).map(|index| value(rank, index, salt)).collect()
 }
 
@@ -88,7 +92,7 @@ fn tree(leaves: impl Iterator<Item = f32>) -> f32 {
     nodes.into_iter().rev().fold(last, |right, (_, left)| left + right)
 }
 
-fn expect_exact(got: &[f32], start: usize, world: usize, salt: u64) -> Result<(), String> {
+pub(super) fn expect_exact(got: &[f32], start: usize, world: usize, salt: u64) -> Result<(), String> {
     for (index, &sum) in (start..).zip(got) {
         let expected = tree((0..world).map(|rank| value(rank, index, salt)));
         if sum.to_bits() != expected.to_bits() {
@@ -98,7 +102,7 @@ fn expect_exact(got: &[f32], start: usize, world: usize, salt: u64) -> Result<()
     Ok(())
 }
 
-fn expect_close(got: &[f32], start: usize, world: usize, salt: u64) -> Result<(), String> {
+pub(super) fn expect_close(got: &[f32], start: usize, world: usize, salt: u64) -> Result<(), String> {
     for (index, &sum) in (start..).zip(got) {
         let values = || (0..world).map(|rank| f64::from(value(rank, index, salt)));
         let (expected, magnitude) = (values().sum::<f64>(), values().map(f64::abs).sum::<f64>());
@@ -111,7 +115,7 @@ fn expect_close(got: &[f32], start: usize, world: usize, salt: u64) -> Result<()
 }
 
 /// Whether all ranks hold the same bits.
-fn expect_same_everywhere(collective: &mut dyn Collective, values: &[f32]) -> Outcome {
+pub(super) fn expect_same_everywhere(collective: &mut dyn Collective, values: &[f32]) -> Outcome {
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let digests = collective.all_gather_bytes(blake3::hash(&bytes).as_bytes())?;
     let other = digests.iter().position(|d| Some(d) != digests.first());

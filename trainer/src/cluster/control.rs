@@ -140,6 +140,12 @@ impl Control {
         self.shared.hosts.len()
     }
 
+    /// The host of this process, as the ranks know it.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.shared.hosts.get(self.shared.rank).cloned().unwrap_or_default()
+    }
+
     /// Tells where the main thread is: `step` optimizer steps are done and it begins `phase` of the next one.
     pub fn at(&self, step: u64, phase: &'static str) {
         lock(&self.shared.recorder).at(step, phase);
@@ -154,6 +160,30 @@ impl Control {
     /// The main thread leaves the collective.
     pub fn depart(&self) {
         lock(&self.shared.recorder).depart();
+    }
+
+    /// The main thread hands a collective of `elements` to the device and goes on; returns its number in the run, for
+    /// [`Control::land`]. While the main thread is in no collective itself, the others see this process in the oldest
+    /// one that has not landed, so that the rank that keeps a device waiting is found like any other.
+    pub fn issue(&self, kind: Kind, elements: u64) -> u64 {
+        lock(&self.shared.recorder).issue(kind, elements)
+    }
+
+    /// The device has finished collective number `sequence`.
+    pub fn land(&self, sequence: u64) {
+        lock(&self.shared.recorder).land(sequence);
+    }
+
+    /// When this control plane gives up on whom.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    /// The verdict, for threads other than the main thread: the main thread does not count as told.
+    #[must_use]
+    pub fn verdict(&self) -> Option<ClusterError> {
+        self.shared.verdict().cloned()
     }
 
     /// Bytes of the collective have arrived.
@@ -298,4 +328,4 @@ fn cannot_split(peer: usize, error: &ChannelError) -> ClusterError {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

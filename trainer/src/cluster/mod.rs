@@ -4,6 +4,8 @@ pub mod channel;
 pub mod collective;
 pub mod conformance;
 pub mod control;
+pub mod device_collective;
+pub mod device_conformance;
 pub mod error;
 pub mod place;
 pub mod recorder;
@@ -12,4 +14,5 @@ pub mod tcp;
 pub mod token;
 
 pub use collective::{Alone, Collective, Order};
+pub use device_collective::{DeviceCollective, Ticket};
 pub use error::{Cause, ClusterError, Verdict};

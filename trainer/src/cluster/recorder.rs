@@ -141,16 +141,35 @@ struct Entry {
     took: Option<Duration>,
 }
 
+/// A collective that was handed to the device and has not come back.
+struct InFlight {
+    sequence: u64,
+    kind: Kind,
+    elements: u64,
+    issued: Instant,
+}
+
 /// The position and the newest collectives of this process.
 pub struct Recorder {
     position: Position,
     moved: Instant,
     entries: VecDeque<Entry>,
+    /// Collectives of the device so far; those of the host are numbered on from there.
+    issued: u64,
+    in_flight: VecDeque<InFlight>,
+    landed: Instant,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { position: Position::start(), moved: Instant::now(), entries: VecDeque::with_capacity(KEPT_RECORDS) }
+        Self {
+            position: Position::start(),
+            moved: Instant::now(),
+            entries: VecDeque::with_capacity(KEPT_RECORDS),
+            issued: 0,
+            in_flight: VecDeque::new(),
+            landed: Instant::now(),
+        }
     }
 }
 
@@ -165,18 +184,48 @@ impl Recorder {
         self.moved = Instant::now();
     }
 
-    /// The main thread enters a collective.
+    /// The main thread enters a collective, the `sequence`-th of the host.
     pub fn arrive(&mut self, sequence: u64, kind: Kind, elements: u64) {
         let now = Instant::now();
-        if self.entries.len() == KEPT_RECORDS {
-            self.entries.pop_front();
-        }
-        let step = self.position.step;
-        self.entries.push_back(Entry { sequence, kind, elements, step, started: now, took: None });
+        let sequence = sequence + self.issued;
+        self.keep(sequence, kind, elements, now);
         let position = &mut self.position;
         (position.sequence, position.kind, position.elements) = (sequence, Some(kind), elements);
         (position.inside, position.waits_for) = (true, None);
         self.moved = now;
+    }
+
+    fn keep(&mut self, sequence: u64, kind: Kind, elements: u64, started: Instant) {
+        if self.entries.len() == KEPT_RECORDS {
+            self.entries.pop_front();
+        }
+        let step = self.position.step;
+        self.entries.push_back(Entry { sequence, kind, elements, step, started, took: None });
+    }
+
+    /// The main thread hands a collective to the device and goes on. Returns its number in the run, which counts the
+    /// collectives of host and device together.
+    pub fn issue(&mut self, kind: Kind, elements: u64) -> u64 {
+        let now = Instant::now();
+        self.issued += 1;
+        let sequence = self.position.sequence + 1;
+        self.keep(sequence, kind, elements, now);
+        let position = &mut self.position;
+        (position.sequence, position.kind, position.elements) = (sequence, Some(kind), elements);
+        (position.inside, position.waits_for) = (false, None);
+        self.moved = now;
+        self.in_flight.push_back(InFlight { sequence, kind, elements, issued: now });
+        sequence
+    }
+
+    /// The device has finished the collective `sequence`.
+    pub fn land(&mut self, sequence: u64) {
+        let now = Instant::now();
+        self.in_flight.retain(|flight| flight.sequence != sequence);
+        self.landed = now;
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.sequence == sequence) {
+            entry.took = Some(now.duration_since(entry.started));
+        }
     }
 
     /// The main thread leaves the collective it is in.
@@ -200,10 +249,22 @@ impl Recorder {
         self.position.waits_for = Some(rank);
     }
 
-    /// The position now.
+    /// The position now. While the main thread is in no collective, a process is where its device is: in the oldest
+    /// collective that the device has not finished, since that was issued or the one before it finished.
     #[must_use]
     pub fn position(&self) -> Position {
-        Position { idle_seconds: self.moved.elapsed().as_secs_f64(), ..self.position.clone() }
+        let position = self.position.clone();
+        match self.in_flight.front() {
+            Some(&InFlight { sequence, kind, elements, issued }) if !position.inside => Position {
+                sequence,
+                kind: Some(kind),
+                elements,
+                inside: true,
+                idle_seconds: issued.max(self.landed).elapsed().as_secs_f64(),
+                ..position
+            },
+            _ => Position { idle_seconds: self.moved.elapsed().as_secs_f64(), ..position },
+        }
     }
 
     /// The newest `count` collectives, oldest first.
@@ -244,5 +305,27 @@ mod tests {
         assert_eq!(recorder.position().activity(), "all_reduce #100 (1000 values)");
         recorder.depart();
         assert_eq!(recorder.position().activity(), "compute");
+    }
+
+    #[test]
+    fn collectives_of_the_device_are_numbered_among_those_of_the_host() {
+        let mut recorder = Recorder::default();
+        recorder.at(3, "backward");
+        recorder.arrive(1, Kind::Barrier, 0);
+        recorder.depart();
+        assert_eq!([recorder.issue(Kind::AllReduce, 50), recorder.issue(Kind::AllReduce, 60)], [2, 3]);
+        let position = recorder.position();
+        assert!(position.inside);
+        assert_eq!(position.activity(), "all_reduce #2 (50 values)", "the oldest is what the others may wait in");
+        // The second collective of the host is the fourth of the run.
+        recorder.arrive(2, Kind::AllGatherBytes, 17);
+        assert_eq!(recorder.position().activity(), "all_gather_bytes #4 (17 bytes)");
+        recorder.land(3);
+        recorder.depart();
+        assert_eq!(recorder.position().activity(), "all_reduce #2 (50 values)");
+        recorder.land(2);
+        assert_eq!(recorder.position().activity(), "backward");
+        let records: Vec<_> = recorder.newest(9).iter().map(|r| (r.sequence, r.seconds.is_some())).collect();
+        assert_eq!(records, [(1, true), (2, true), (3, true), (4, true)]);
     }
 }

@@ -43,7 +43,7 @@ impl Surroundings {
     }
 
     /// Folders of a toolkit that pip installed (packages `nvidia-cuda-runtime`, `nvidia-cuda-nvrtc`, ...).
-    fn pip_folders(&self) -> Vec<PathBuf> {
+    pub(super) fn pip_folders(&self) -> Vec<PathBuf> {
         self.site_packages.iter().flat_map(|site| subfolders(&site.join("nvidia"))).collect()
     }
 }

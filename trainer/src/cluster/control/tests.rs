@@ -14,7 +14,7 @@ use crate::cluster::error::Verdict;
 const FOR_EVER: Duration = Duration::from_secs(60);
 
 /// Both ends of an authenticated connection.
-pub(in crate::cluster) fn pair(wire: Wire) -> (Channel, Channel) {
+pub(crate) fn pair(wire: Wire) -> (Channel, Channel) {
     let key = [7; 32];
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -30,7 +30,7 @@ pub(in crate::cluster) fn pair(wire: Wire) -> (Channel, Channel) {
 }
 
 /// The control channels of every rank of a star.
-pub(in crate::cluster) fn star(world: usize, wire: Wire) -> Vec<Vec<Option<Channel>>> {
+pub(crate) fn star(world: usize, wire: Wire) -> Vec<Vec<Option<Channel>>> {
     let mut ends: Vec<Vec<Option<Channel>>> = (0..world).map(|_| (0..world).map(|_| None).collect()).collect();
     for rank in 1..world {
         let (outer, inner) = pair(wire);
@@ -40,7 +40,7 @@ pub(in crate::cluster) fn star(world: usize, wire: Wire) -> Vec<Vec<Option<Chann
     ends
 }
 
-pub(in crate::cluster) fn quick() -> Timing {
+pub(crate) fn quick() -> Timing {
     Timing {
         heartbeat: Duration::from_millis(100),
         peer_timeout: Duration::from_secs(20),
@@ -50,7 +50,7 @@ pub(in crate::cluster) fn quick() -> Timing {
     }
 }
 
-pub(in crate::cluster) fn start(rank: usize, channels: Vec<Option<Channel>>, timing: Timing) -> Arc<Control> {
+pub(crate) fn start(rank: usize, channels: Vec<Option<Channel>>, timing: Timing) -> Arc<Control> {
     let world = channels.len();
     let hosts = (0..world).map(|r| format!("host{r}")).collect();
     let pids = (0..world).map(|r| 100 + r as u32).collect();

@@ -4,10 +4,13 @@ pub mod channel;
 pub mod collective;
 pub mod conformance;
 pub mod control;
+pub mod engine;
 pub mod error;
+mod header;
 pub mod place;
 pub mod recorder;
 pub mod rendezvous;
+mod sums;
 pub mod tcp;
 pub mod token;
 

@@ -76,8 +76,8 @@ impl MpiCollective {
                 what: format!(
                     "this process is rank {rank} of {world} in the run, but rank {mpi_rank} of {mpi_world} for MPI"
                 ),
-                advice: "start the run with the mpirun (or srun --mpi) of the MPI library that jazari was built with, \
-                         and let it number the ranks"
+                advice: "start the run with the mpirun (or srun --mpi=...) of the MPI library that jazari was built \
+                         with, or write `cluster.engine: tcp`"
                     .into(),
             });
         }

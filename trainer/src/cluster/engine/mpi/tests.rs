@@ -1,4 +1,6 @@
+//! Tests of the engine on processes that mpirun starts: this test binary, with a role; never touches training.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, clippy::exit)]
+
 use super::*;
 use crate::cluster::conformance;
 use crate::cluster::control::{Members, Timing};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::checkpoint::store::BURN_VERSION;
 use crate::cluster::control::{Control, Members, Timing};
-use crate::cluster::engine::Engine;
+use crate::cluster::engine::{Engine, Wish};
 use crate::cluster::place::Place;
 use crate::cluster::rendezvous::{JoinOptions, Membership, Wire, join};
 use crate::cluster::token::Token;
@@ -57,14 +57,7 @@ pub fn assemble(
     stop: &StopFlag,
     callbacks: Callbacks<'_>,
 ) -> Result<Team, ClusterError> {
-    let wanted = match plan.cluster.engine {
-        EngineChoice::Auto => None,
-        EngineChoice::Tcp => Some(Engine::Tcp),
-        EngineChoice::Mpi => Some(Engine::Mpi),
-        EngineChoice::Nccl => Some(Engine::Nccl),
-    };
-    let on_cuda = matches!(plan.device, DeviceChoice::Cuda(_));
-    let engine = Engine::choose(wanted, place, on_cuda, &|name| std::env::var(name).ok())?;
+    let engine = Engine::choose(wish(plan), place, &|name| std::env::var(name).ok())?;
     if place.is_alone() {
         return Ok(Team::alone());
     }
@@ -89,6 +82,19 @@ pub fn assemble(
         Reduction::Fast => Order::Fast,
     };
     Ok(Team::new(collective, control, order))
+}
+
+fn wish(plan: &Plan) -> Wish {
+    Wish {
+        engine: match plan.cluster.engine {
+            EngineChoice::Auto => None,
+            EngineChoice::Tcp => Some(Engine::Tcp),
+            EngineChoice::Mpi => Some(Engine::Mpi),
+            EngineChoice::Nccl => Some(Engine::Nccl),
+        },
+        on_cuda: matches!(plan.device, DeviceChoice::Cuda(_)),
+        sealed: plan.cluster.wire == WireChoice::Sealed,
+    }
 }
 
 /// Meets the other processes: rendezvous, control plane, collectives.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 use trainer::cluster::control::{Control, Members, Timing};
-use trainer::cluster::engine::Engine;
+use trainer::cluster::engine::{Engine, Wish};
 use trainer::cluster::place::{Place, PlaceFlags};
 use trainer::cluster::rendezvous::{JoinOptions, Membership, Wire, join};
 use trainer::cluster::token::Token;
@@ -143,7 +143,8 @@ impl Drop for Ranks {
 }
 
 fn run(options: &Options, place: &Place) -> Result<(), Box<dyn Error>> {
-    let engine = Engine::choose(options.engine.map(Engine::from), place, false, &|name| std::env::var(name).ok())?;
+    let wish = Wish { engine: options.engine.map(Engine::from), ..Wish::default() };
+    let engine = Engine::choose(wish, place, &|name| std::env::var(name).ok())?;
     let token = std::env::var_os("JAZARI_TOKEN_FILE").ok_or("JAZARI_TOKEN_FILE names no file")?;
     let token = Token::read(token.as_ref())?;
     let mesh = join(&JoinOptions {

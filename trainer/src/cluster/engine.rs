@@ -27,6 +27,17 @@ pub enum Engine {
     Nccl,
 }
 
+/// What the configuration says about the engine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish {
+    /// The engine it names, if it does.
+    pub engine: Option<Engine>,
+    /// Whether the processes compute on CUDA devices.
+    pub on_cuda: bool,
+    /// Whether data must be encrypted on its way, which only `tcp` does.
+    pub sealed: bool,
+}
+
 /// Rank and number of processes as MPI launchers tell them: Open MPI, MPICH's PMI (Intel MPI, `srun --mpi=pmi2`), and
 /// PMIx, which has no variable for the number.
 const MPI_NUMBERS: [(&str, Option<&str>); 3] =
@@ -44,26 +55,32 @@ impl Engine {
         }
     }
 
-    /// The engine of a run (one process needs none, and may go by any that exists): `wanted`, or without a wish the best one that this binary has and that fits `place`: `nccl`
-    /// between CUDA devices, `mpi` under an MPI launcher, else `tcp`.
+    /// The engine of a run (one process needs none, and may name any that exists): the one that is wished for, or
+    /// without a wish the best one that this binary has and that fits: `nccl` between CUDA devices, `mpi` under an MPI
+    /// launcher, else `tcp`.
     ///
     /// # Errors
-    /// [`ClusterError::Refused`] when this binary does not have what is wanted, or `mpi` is wanted for processes that
-    /// no MPI launcher has started, or that it numbers in another way.
-    pub fn choose(
-        wanted: Option<Self>,
-        place: &Place,
-        on_cuda: bool,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, ClusterError> {
+    /// [`ClusterError::Refused`] when this binary does not have what is wanted, it does not encrypt and must, or `mpi`
+    /// is wanted for processes that no MPI launcher has started, or that it numbers in another way.
+    pub fn choose(wish: Wish, place: &Place, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ClusterError> {
+        let Wish { engine: wanted, on_cuda, sealed } = wish;
         let engine = match wanted {
             Some(engine) => engine,
+            None if sealed => Self::Tcp,
             None if on_cuda && Self::Nccl.is_built() => Self::Nccl,
             None if Self::Mpi.is_built() && fits_mpi(place, env).is_ok() => Self::Mpi,
             None => Self::Tcp,
         };
         if !engine.is_built() {
             return Err(engine.missing());
+        }
+        if sealed && engine != Self::Tcp {
+            return Err(ClusterError::Refused {
+                what: format!(
+                    "`cluster.engine: {engine}` does not encrypt what it sends, but `cluster.wire` is `sealed`"
+                ),
+                advice: "write `cluster.engine: tcp`, or `cluster.wire: auto`".into(),
+            });
         }
         if engine == Self::Mpi && !place.is_alone() {
             fits_mpi(place, env)?;
@@ -152,10 +169,14 @@ mod tests {
     use super::*;
     use crate::cluster::place::Source;
 
-    fn choose(wanted: Option<Engine>, variables: &[(&str, &str)]) -> Result<Engine, String> {
+    fn choose(engine: Option<Engine>, variables: &[(&str, &str)]) -> Result<Engine, String> {
+        choose_sealed(Wish { engine, ..Wish::default() }, variables)
+    }
+
+    fn choose_sealed(wish: Wish, variables: &[(&str, &str)]) -> Result<Engine, String> {
         let place = Place { rank: 1, world: 4, source: Source::OpenMpi, ..Place::single() };
         let env = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
-        Engine::choose(wanted, &place, false, &env).map_err(|error| error.to_string())
+        Engine::choose(wish, &place, &env).map_err(|error| error.to_string())
     }
 
     const MPIRUN: [(&str, &str); 2] = [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "4")];
@@ -170,6 +191,7 @@ mod tests {
         // `mpirun -n 2 jazari launch`: the variables are those of the supervisor.
         assert_eq!(choose(None, &[("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2")]), Ok(Engine::Tcp));
         assert_eq!(choose(Some(Engine::Tcp), &MPIRUN), Ok(Engine::Tcp));
+        assert_eq!(choose_sealed(Wish { sealed: true, ..Wish::default() }, &MPIRUN), Ok(Engine::Tcp));
     }
 
     #[test]
@@ -182,6 +204,9 @@ mod tests {
             return;
         }
         assert_eq!(choose(Some(Engine::Mpi), &MPIRUN), Ok(Engine::Mpi));
+        let sealed = Wish { engine: Some(Engine::Mpi), sealed: true, ..Wish::default() };
+        let error = choose_sealed(sealed, &MPIRUN).unwrap_err();
+        assert!(error.contains("`cluster.engine: mpi` does not encrypt"), "{error}");
         let error = choose(Some(Engine::Mpi), &[]).unwrap_err();
         assert!(error.contains("(none of OMPI_COMM_WORLD_RANK, PMI_RANK, PMIX_RANK is set); start it with"), "{error}");
         let error = choose(Some(Engine::Mpi), &[("PMI_RANK", "1"), ("PMI_SIZE", "8")]).unwrap_err();

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Times all-reduces of float32 vectors between processes of this host in turn (A B A B): Jazari's tcp engine (exact and
-fast), PyTorch's gloo, Open MPI over shared memory (its default) and over TCP; writes the medians over all rounds to
+fast), its mpi engine where the program was built with `--features trainer/mpi`, PyTorch's gloo, Open MPI over shared memory (its default) and over TCP; writes the medians over all rounds to
 benches/results/DATE-collectives.{json,md}. A repetition, everywhere: refill the vector, barrier, then the clock of rank
 0 runs for one all-reduce in place. What is not installed is printed as SKIPPED.
 usage: compare_collectives.py [--python PYTHON_WITH_TORCH] [--bin target/release/bench-collective] [--world 2]"""
-import argparse, datetime, json, os, pathlib, platform, shutil, socket, statistics, subprocess, sys, tempfile
+import argparse, base64, datetime, json, os, pathlib, platform, shutil, socket, statistics, subprocess, sys, tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MIB = 1 << 20
@@ -70,9 +70,13 @@ work = pathlib.Path(tempfile.mkdtemp())
 sizes = [str(size * MIB) for size in args.sizes]
 counts = [str(args.reps), *sizes]
 
-def ours(order):
-    options = ["--world", str(args.world), "--bytes", ",".join(sizes), "--reps", str(args.reps), "--order", order]
-    return lambda: subprocess.run([args.bin, *options], check=True, capture_output=True, text=True).stdout
+mpirun = ["mpirun", "-n", str(args.world), "--oversubscribe", "--allow-run-as-root"]
+
+def ours(engine, order):
+    options = ["--world", str(args.world), "--bytes", ",".join(sizes), "--reps", str(args.reps), "--order", order, "--engine", engine]
+    command = [*(mpirun if engine == "mpi" else []), args.bin, *options]
+    env = {**os.environ, **({"JAZARI_TOKEN_FILE": str(work / "token")} if engine == "mpi" else {})}
+    return lambda: subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
 
 def gloo():
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -85,10 +89,17 @@ def gloo():
     return outputs[0]
 
 def mpi(*options):
-    command = ["mpirun", "-n", str(args.world), "--oversubscribe", "--allow-run-as-root", *options, work / "all_reduce", *counts]
+    command = [*mpirun, *options, work / "all_reduce", *counts]
     return lambda: subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
-contenders = {"Jazari, exact": ours("exact"), "Jazari, fast": ours("fast")}
+contenders = {"Jazari, exact": ours("tcp", "exact"), "Jazari, fast": ours("tcp", "fast")}
+if "mpi" in subprocess.run([args.bin, "--engines"], check=True, capture_output=True, text=True).stdout.split() and shutil.which("mpirun"):
+    with open(os.open(work / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as token:
+        token.write(base64.b64encode(os.urandom(32)))
+    contenders |= {"Jazari over MPI, exact": ours("mpi", "exact"), "Jazari over MPI, fast": ours("mpi", "fast")}
+else:
+    print(f"SKIPPED: {args.bin} was built without the feature `mpi`, or there is no mpirun: our engine over MPI was not timed", file=sys.stderr)
+own = list(contenders)
 versions = {}
 if args.python.exists():
     contenders["PyTorch gloo"] = gloo
@@ -123,7 +134,7 @@ args.out.mkdir(parents=True, exist_ok=True)
 target = args.out / f"{head['date']}-collectives"
 target.with_suffix(".json").write_text(json.dumps({**head, "medians": table, "runs": runs}, indent=1) + "\n")
 rows = [f"| {n} | " + " | ".join(f"{speed[n, s]:.2f}" for s in args.sizes) + " |" for n in contenders]
-rows += [f"| Jazari, exact ÷ {n} | " + " | ".join(f"{speed['Jazari, exact', s] / speed[n, s]:.2f}" for s in args.sizes) + " |" for n in list(contenders)[2:]]
+rows += [f"| {o} ÷ {n} | " + " | ".join(f"{speed[o, s] / speed[n, s]:.2f}" for s in args.sizes) + " |" for o in own if "exact" in o for n in contenders if n not in own]
 text = [f"# All-reduce between processes of one host, {head['date']}", "", ", ".join(f"{k}: {v}" for k, v in head.items()) + ".", "", "Bytes of the vector ÷ median seconds of one all-reduce of float32 in place, GB/s; medians over the rounds, which took turns.", "", "| | " + " | ".join(f"{s} MiB" for s in args.sizes) + " |", "|---" * (len(args.sizes) + 1) + "|", *rows]
 target.with_suffix(".md").write_text("\n".join(text) + "\n")
 print("\n".join(rows))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs all of them: format, lints (with the GPU features), unit and integration tests,
-# an export checked from outside, mpirun, torchrun and four hosts as network namespaces, the quickstart. JAZARI_KILLS sets the number of kill -9 in the crash test (200).
+# an export checked from outside, the engine over MPI, mpirun, torchrun and four hosts as network namespaces, the quickstart. JAZARI_KILLS sets the number of kill -9 in the crash test (200).
 # What cannot run on a machine is printed as SKIPPED with the reason.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -39,6 +39,12 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v mpirun 
   apt-get install -y -qq openmpi-bin iproute2 >/dev/null 2>&1 || echo "Open MPI and iproute2 could not be installed"
 fi
 ./scripts/cluster-check.sh
+
+step "the engine over MPI"
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v mpicc >/dev/null; then
+  apt-get install -y -qq openmpi-bin libopenmpi-dev libclang-dev >/dev/null 2>&1 || echo "libopenmpi-dev could not be installed"
+fi
+./scripts/mpi-check.sh
 
 step "quickstart"
 quickstart="$(mktemp -d)"

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use crate::checkpoint::store::BURN_VERSION;
 use crate::cluster::control::{Control, Members, Timing};
+use crate::cluster::engine::{Engine, Wish};
 use crate::cluster::place::Place;
 use crate::cluster::rendezvous::{JoinOptions, Membership, Wire, join};
-use crate::cluster::tcp::TcpCollective;
 use crate::cluster::token::Token;
 use crate::cluster::{ClusterError, Collective, Order};
 use crate::config::Plan;
-use crate::config::raw::{Reduction, WireChoice};
+use crate::config::raw::{EngineChoice, Reduction, WireChoice};
+use crate::device::DeviceChoice;
 use crate::signals::StopFlag;
 use crate::team::Team;
 
@@ -34,7 +35,9 @@ pub struct Callbacks<'a> {
 pub struct Meeting {
     /// What all must have alike; the run's name and its restarts are taken from the place.
     pub members: Membership,
-    /// How data travels; `None` chooses by where the processes are.
+    /// What carries the data of collectives.
+    pub engine: Engine,
+    /// How data travels, where we carry it ourselves; `None` chooses by where the processes are.
     pub wire: Option<Wire>,
     /// How long to wait for all processes.
     pub join_timeout: Duration,
@@ -45,7 +48,8 @@ pub struct Meeting {
 /// Joins the run that `place` is a part of. A place alone is a team of one, without any socket.
 ///
 /// # Errors
-/// [`ClusterError`] when the secret is missing, the processes disagree, or not all come in time.
+/// [`ClusterError`] when the engine cannot be used, the secret is missing, the processes disagree, or not all come in
+/// time.
 pub fn assemble(
     place: &Place,
     plan: &Plan,
@@ -53,11 +57,13 @@ pub fn assemble(
     stop: &StopFlag,
     callbacks: Callbacks<'_>,
 ) -> Result<Team, ClusterError> {
+    let engine = Engine::choose(wish(plan), place, &|name| std::env::var(name).ok())?;
     if place.is_alone() {
         return Ok(Team::alone());
     }
     let meeting = Meeting {
-        members: agreement(plan, dataset),
+        members: agreement(plan, dataset, engine),
+        engine,
         wire: match plan.cluster.wire {
             WireChoice::Auto => None,
             WireChoice::Sealed => Some(Wire::Sealed),
@@ -76,6 +82,19 @@ pub fn assemble(
         Reduction::Fast => Order::Fast,
     };
     Ok(Team::new(collective, control, order))
+}
+
+fn wish(plan: &Plan) -> Wish {
+    Wish {
+        engine: match plan.cluster.engine {
+            EngineChoice::Auto => None,
+            EngineChoice::Tcp => Some(Engine::Tcp),
+            EngineChoice::Mpi => Some(Engine::Mpi),
+            EngineChoice::Nccl => Some(Engine::Nccl),
+        },
+        on_cuda: matches!(plan.device, DeviceChoice::Cuda(_)),
+        sealed: plan.cluster.wire == WireChoice::Sealed,
+    }
 }
 
 /// Meets the other processes: rendezvous, control plane, collectives.
@@ -119,12 +138,12 @@ pub fn connect(
     })?;
     let who = Members { rank: mesh.rank, hosts: mesh.hosts, pids: mesh.pids };
     let control = Control::start(who, mesh.control, meeting.timing, callbacks.on_fatal)?;
-    let collective = TcpCollective::new(mesh.data, Arc::clone(&control))?;
-    Ok((Box::new(collective), control))
+    let collective = meeting.engine.start(mesh.data, Arc::clone(&control))?;
+    Ok((collective, control))
 }
 
 /// What every process must have alike. The plan and the data decide the numbers; the version decides what they mean.
-fn agreement(plan: &Plan, dataset: &str) -> Membership {
+fn agreement(plan: &Plan, dataset: &str, engine: Engine) -> Membership {
     let facts = [
         ("plan", plan.digest()),
         ("data set", dataset.to_owned()),
@@ -133,6 +152,7 @@ fn agreement(plan: &Plan, dataset: &str) -> Membership {
         ("instruction set of the CPU kernels", instruction_set(plan)),
         ("cluster.zero", plan.cluster.zero.to_string()),
         ("cluster.bucket_cap_mb", plan.cluster.bucket_cap_mb.to_string()),
+        ("engine of collectives", engine.to_string()),
     ];
     let facts: Vec<_> = facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let mut hasher = blake3::Hasher::new();

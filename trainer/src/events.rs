@@ -82,6 +82,8 @@ pub enum Event {
         device: String,
         /// Number of processes.
         processes: u64,
+        /// Engine of collectives between them: `tcp`, `mpi`, `nccl`; `alone` for one process.
+        engine: String,
         /// Peak arithmetic used for MFU, FLOP/s.
         peak_flops: f64,
         /// Digest of the plan.

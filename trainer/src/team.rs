@@ -130,6 +130,12 @@ impl Team {
         self.world
     }
 
+    /// The engine of collectives in use: `tcp`, `mpi`; `alone` for one process.
+    #[must_use]
+    pub fn engine(&self) -> &'static str {
+        lock(&self.collective).name()
+    }
+
     /// Whether this process writes: logs, checkpoints, the terminal.
     #[must_use]
     pub fn leads(&self) -> bool {

@@ -103,6 +103,21 @@ fn another_number_of_processes_at_every_resume() {
 }
 
 #[test]
+fn an_engine_that_cannot_be_used_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    // Without the feature the program does not have the one; with it, no MPI launcher has started the processes. The
+    // other has to be there for one process as well.
+    for (processes, engine) in [(2, "mpi"), (1, "nccl")] {
+        let arguments = launch_arguments(processes, &[], &run, &[LEAVES, &format!("cluster.engine={engine}")]);
+        let output = support::run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains(&format!("error: `cluster.engine: {engine}`: ")), "{}", text(&output));
+        assert!(!run.exists(), "nothing may be written");
+    }
+}
+
+#[test]
 fn a_number_of_processes_that_would_change_the_sum_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");

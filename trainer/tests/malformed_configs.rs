@@ -122,6 +122,7 @@ fn value_cases() -> Vec<(&'static str, Fault)> {
         ("one beta", Line("betas: [0.9, 0.95]", "betas: [0.9]")),
         ("a preset that does not exist", Line("  size: 3m", "  size: 7b")),
         ("a scheduler with a typo", Line("lr_scheduler: cosine", "lr_scheduler: cosin")),
+        ("an engine that does not exist", Line("save_total_limit: 3", "cluster:\n  engine: gloo")),
         ("a batch without a unit", Line("global_batch_size: 32 seq", "global_batch_size: 32")),
         ("a batch with a strange unit", Line("global_batch_size: 32 seq", "global_batch_size: 32 rows")),
         ("a batch of no whole rows", Line("global_batch_size: 32 seq", "global_batch_size: 1000 tok")),

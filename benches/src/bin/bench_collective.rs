@@ -1,4 +1,4 @@
-//! Owns timed all-reduces of the `tcp` engine, printed as JSON lines; never touches models or other engines.
+//! Owns timed all-reduces of the engines of collectives, printed as JSON lines; never touches models or peers.
 //!
 //! Started without a launcher it starts itself once for each rank; under one (JAZARI_RANK and friends, torchrun, mpirun)
 //! it is one of the ranks. A repetition: refill the vector, barrier, then the clock runs on rank 0 for one all-reduce in
@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 use trainer::cluster::control::{Control, Members, Timing};
+use trainer::cluster::engine::{Engine, Wish};
 use trainer::cluster::place::{Place, PlaceFlags};
 use trainer::cluster::rendezvous::{JoinOptions, Membership, Wire, join};
-use trainer::cluster::tcp::TcpCollective;
 use trainer::cluster::token::Token;
 use trainer::cluster::{Collective, Order};
 
@@ -37,7 +37,13 @@ struct Options {
     /// Orders of addition.
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["exact", "fast"])]
     order: Vec<OrderChoice>,
-    /// How data travels; without it: plain on one host.
+    /// What carries the data; without it, `mpi` under mpirun where this program has it, else `tcp`.
+    #[arg(long, value_enum)]
+    engine: Option<EngineChoice>,
+    /// Print the engines that this program has and end.
+    #[arg(long)]
+    engines: bool,
+    /// How data travels with `tcp`; without it: plain on one host.
     #[arg(long, value_enum)]
     wire: Option<WireChoice>,
     /// Timed repetitions of each size.
@@ -58,6 +64,21 @@ enum OrderChoice {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EngineChoice {
+    Tcp,
+    Mpi,
+}
+
+impl From<EngineChoice> for Engine {
+    fn from(choice: EngineChoice) -> Self {
+        match choice {
+            EngineChoice::Tcp => Self::Tcp,
+            EngineChoice::Mpi => Self::Mpi,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum WireChoice {
     Plain,
     Sealed,
@@ -65,6 +86,11 @@ enum WireChoice {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
+    if options.engines {
+        let all = [Engine::Tcp, Engine::Mpi].into_iter().filter(|engine| engine.is_built());
+        let names: Vec<String> = all.map(|engine| engine.to_string()).collect();
+        return Ok(writeln!(std::io::stdout(), "{}", names.join(" "))?);
+    }
     let place = Place::find(&PlaceFlags::default(), &|name| std::env::var(name).ok())?;
     if place.is_alone() && options.world > 1 {
         return start_ranks(options.world);
@@ -117,6 +143,8 @@ impl Drop for Ranks {
 }
 
 fn run(options: &Options, place: &Place) -> Result<(), Box<dyn Error>> {
+    let wish = Wish { engine: options.engine.map(Engine::from), ..Wish::default() };
+    let engine = Engine::choose(wish, place, &|name| std::env::var(name).ok())?;
     let token = std::env::var_os("JAZARI_TOKEN_FILE").ok_or("JAZARI_TOKEN_FILE names no file")?;
     let token = Token::read(token.as_ref())?;
     let mesh = join(&JoinOptions {
@@ -132,30 +160,30 @@ fn run(options: &Options, place: &Place) -> Result<(), Box<dyn Error>> {
         on_refused: &|_| {},
         keep_waiting: &|| Ok(()),
     })?;
-    let wire = mesh.wire.name();
+    let wire = if engine == Engine::Tcp { mesh.wire.name() } else { "none" };
     let members = Members { rank: mesh.rank, hosts: mesh.hosts, pids: mesh.pids };
     let on_fatal = Box::new(|error: &_| {
         let _ = writeln!(std::io::stderr(), "{error}");
         std::process::abort();
     });
     let control = Control::start(members, mesh.control, Timing::default(), on_fatal)?;
-    let mut tcp = TcpCollective::new(mesh.data, Arc::clone(&control))?;
+    let mut collective = engine.start(mesh.data, Arc::clone(&control))?;
     for &order in &options.order {
         for &bytes in &options.bytes {
-            let seconds = time(&mut tcp, options, order, bytes)?;
+            let seconds = time(collective.as_mut(), options, order, bytes)?;
             if place.rank == 0 {
-                report(options, place.world, wire, order, bytes, &seconds)?;
+                report(options, collective.as_ref(), wire, order, bytes, &seconds)?;
             }
         }
     }
-    drop(tcp);
+    drop(collective);
     control.leave();
     Ok(())
 }
 
 /// Seconds of each repetition, sorted.
 fn time(
-    tcp: &mut TcpCollective,
+    collective: &mut dyn Collective,
     options: &Options,
     order: OrderChoice,
     bytes: usize,
@@ -165,15 +193,15 @@ fn time(
     let mut seconds = Vec::with_capacity(options.reps);
     for rep in 0..options.warmup + options.reps.max(1) {
         values.fill(VALUE);
-        tcp.barrier()?;
+        collective.barrier()?;
         let start = Instant::now();
-        tcp.all_reduce(&mut values, order)?;
+        collective.all_reduce(&mut values, order)?;
         if rep >= options.warmup {
             seconds.push(start.elapsed().as_secs_f64());
         }
     }
     // Sums of a power of two are exact in any order.
-    let expected = VALUE * tcp.world() as f32;
+    let expected = VALUE * collective.world() as f32;
     if let Some(wrong) = values.iter().position(|&value| value != expected) {
         return Err(format!("element {wrong} is {:?}, not {expected}", values.get(wrong)).into());
     }
@@ -183,7 +211,7 @@ fn time(
 
 fn report(
     options: &Options,
-    world: usize,
+    collective: &dyn Collective,
     wire: &str,
     order: OrderChoice,
     bytes: usize,
@@ -194,10 +222,10 @@ fn report(
     let line = json!({
         "impl": "jazari",
         "version": env!("CARGO_PKG_VERSION"),
-        "engine": "tcp",
+        "engine": collective.name(),
         "order": if order == OrderChoice::Exact { "exact" } else { "fast" },
         "wire": wire,
-        "world": world,
+        "world": collective.world(),
         "bytes": bytes,
         "reps": seconds.len(),
         "median_s": median,

@@ -35,11 +35,12 @@ impl TrainProgress {
     /// Shows one event.
     pub fn show(&mut self, event: &Event) {
         match event {
-            Event::Started { step, parameters, device, dataset, plan, peak_flops, processes, .. } => self.line(&format!(
-                "training {:.2} M parameters on {}{device} (peak {:.0} GFLOP/s), from step {step}, plan {}, dataset {}",
+            Event::Started { step, parameters, device, dataset, plan, peak_flops, processes, engine, .. } => self.line(&format!(
+                "training {:.2} M parameters on {}{device} (peak {:.0} GFLOP/s){}, from step {step}, plan {}, dataset {}",
                 *parameters as f64 / 1e6,
                 if *processes > 1 { format!("{processes} x ") } else { String::new() },
                 peak_flops / 1e9,
+                if *processes > 1 { format!(" over {engine}") } else { String::new() },
                 short(plan),
                 short(dataset)
             )),

@@ -140,6 +140,7 @@ fn run(session: &mut Session, stop: StopFlag) -> Result<Outcome, Failure> {
         parameters: state.params.num_elements() as u64,
         device: opened.summary(),
         processes: team.world() as u64,
+        engine: team.engine().into(),
         peak_flops: peak_flops * team.world() as f64,
         plan: plan.digest(),
         dataset: dataset.id().to_owned(),

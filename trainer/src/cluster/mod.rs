@@ -6,10 +6,13 @@ pub mod conformance;
 pub mod control;
 pub mod device_collective;
 pub mod device_conformance;
+pub mod engine;
 pub mod error;
+mod header;
 pub mod place;
 pub mod recorder;
 pub mod rendezvous;
+mod sums;
 pub mod tcp;
 pub mod token;
 

@@ -5,21 +5,19 @@
 //! `2 (world - 1) / world` of the vector.
 
 mod exchange;
-mod header;
 mod link;
 mod ring;
-mod sums;
 
 use std::sync::Arc;
 
-use self::header::Header;
 use self::link::{CHUNK_BYTES, Link};
-use self::sums::Tree;
 use super::channel::Channel;
 use super::collective::{Collective, Order};
 use super::control::Control;
 use super::error::{Cause, ClusterError};
+use super::header::Header;
 use super::recorder::Kind;
+use super::sums::{self, Tree};
 
 /// Vectors up to this many values are summed in one exchange instead of two.
 const SHORT_VALUES: usize = 4096;

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::check::{CONFIG_VERSION, bf16_on_cpu};
 use super::error::{ConfigError, Note, Places};
 use super::raw::{
-    Family, GradientCheckpointing, OptimizerName, Precision, RawCluster, RawConfig, RawDataset, RawEval, RawGuard,
-    RawMixture, RawModel, RawRopeScaling, Reduction, RopeScalingKind, SchedulerName, WireChoice,
+    EngineChoice, Family, GradientCheckpointing, OptimizerName, Precision, RawCluster, RawConfig, RawDataset, RawEval,
+    RawGuard, RawMixture, RawModel, RawRopeScaling, Reduction, RopeScalingKind, SchedulerName, WireChoice,
 };
 use super::units::BatchSize;
 use crate::device::DeviceChoice;
@@ -133,6 +133,8 @@ pub struct ClusterPlan {
     pub join_timeout: f64,
     /// How data travels between processes.
     pub wire: WireChoice,
+    /// What carries the data of collectives.
+    pub engine: EngineChoice,
 }
 
 /// What an evaluation looks at.
@@ -370,6 +372,7 @@ impl Plan {
                 collective_timeout: Some(self.cluster.collective_timeout),
                 join_timeout: Some(self.cluster.join_timeout),
                 wire: Some(self.cluster.wire),
+                engine: Some(self.cluster.engine),
             }),
             eval_steps: Some(self.eval_steps),
             eval: Some(RawEval { max_tokens_per_language: Some(self.eval.max_tokens_per_language) }),

@@ -123,6 +123,7 @@ fn the_digest_follows_the_numbers_and_nothing_else() {
         "save_steps=9",
         "save_total_limit=5",
         "logging_steps=1",
+        "cluster.engine=mpi",
         "expect.final_loss_below=3",
         "datasets.0.path=data/moved",
         // Written out, but the default.

@@ -221,6 +221,26 @@ pub struct RawCluster {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"auto")]
     pub wire: Option<WireChoice>,
+    /// What carries the data of collectives. Default: `auto`, the best engine of this binary that fits how the
+    /// processes were started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"auto")]
+    pub engine: Option<EngineChoice>,
+}
+
+/// What carries the data of collectives; the numbers are the same bits with any of them (`reduction: exact`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineChoice {
+    /// `nccl` between CUDA devices, `mpi` under an MPI launcher, else `tcp`; of those that this binary has.
+    #[default]
+    Auto,
+    /// Connections of our own.
+    Tcp,
+    /// The MPI library of the machine; feature `mpi`.
+    Mpi,
+    /// NVIDIA's library, between GPUs; feature `cuda`.
+    Nccl,
 }
 
 /// How data travels between processes; who they are is proven in any case.

@@ -158,6 +158,7 @@ fn resolve_cluster(cluster: RawCluster) -> ClusterPlan {
         collective_timeout: cluster.collective_timeout.unwrap_or(600.0),
         join_timeout: cluster.join_timeout.unwrap_or(300.0),
         wire: cluster.wire.unwrap_or_default(),
+        engine: cluster.engine.unwrap_or_default(),
     }
 }
 

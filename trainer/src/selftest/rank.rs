@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assembly::{self, Callbacks, Meeting};
 use crate::cluster::control::Timing;
+use crate::cluster::engine::Engine;
 use crate::cluster::place::Place;
 use crate::cluster::rendezvous::Membership;
 use crate::cluster::{ClusterError, Collective, Order, conformance};
@@ -51,6 +52,7 @@ pub fn rank(place: &Place, emit: &dyn Fn(&str), callbacks: Callbacks<'_>) -> Res
             facts: vec![fact("version of jazari", env!("CARGO_PKG_VERSION"))],
             ..Membership::default()
         },
+        engine: Engine::Tcp,
         wire: None,
         join_timeout: JOIN_TIMEOUT,
         timing: Timing { collective_timeout: COLLECTIVE_TIMEOUT, ..Timing::default() },

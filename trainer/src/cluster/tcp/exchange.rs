@@ -12,9 +12,9 @@ use crate::cluster::collective::slice_of;
 use crate::cluster::error::ClusterError;
 
 use super::TcpCollective;
-use super::header::Header;
 use super::link::{BUFFERS, CHUNK_BYTES};
-use super::sums::{self, VALUE_BYTES};
+use crate::cluster::header::Header;
+use crate::cluster::sums::{self, VALUE_BYTES};
 
 /// Rounds that sending is ahead of receiving.
 const AHEAD: usize = 2;

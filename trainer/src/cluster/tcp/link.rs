@@ -10,7 +10,7 @@ use crate::cluster::channel::{Channel, ChannelError, Closer, Receiver, Sender};
 use crate::cluster::control::Control;
 use crate::cluster::error::ClusterError;
 
-use super::header::{HEADER_BYTES, Header};
+use crate::cluster::header::{HEADER_BYTES, Header};
 
 /// Bytes handed over at a time. Small enough to stay in the cache between the copy into the buffer, the kernel's copy
 /// and, on the other side, the sum.

@@ -12,8 +12,8 @@ use crate::cluster::error::ClusterError;
 
 use super::TcpCollective;
 use super::exchange::chunk;
-use super::header::Header;
-use super::sums::{self, VALUE_BYTES};
+use crate::cluster::header::Header;
+use crate::cluster::sums::{self, VALUE_BYTES};
 
 impl TcpCollective {
     /// Sums this rank's slice of `values`; the rest is undefined.

@@ -9,7 +9,12 @@ pub(super) const VALUE_BYTES: usize = 4;
 pub(super) fn append(buffer: &mut Vec<u8>, values: &[f32]) {
     let start = buffer.len();
     buffer.resize(start + values.len() * VALUE_BYTES, 0);
-    let (words, _) = buffer.get_mut(start..).unwrap_or_default().as_chunks_mut::<VALUE_BYTES>();
+    write(buffer.get_mut(start..).unwrap_or_default(), values);
+}
+
+/// Writes values into a buffer that holds as many.
+pub(super) fn write(buffer: &mut [u8], values: &[f32]) {
+    let (words, _) = buffer.as_chunks_mut::<VALUE_BYTES>();
     for (word, value) in words.iter_mut().zip(values) {
         *word = value.to_le_bytes();
     }

@@ -51,7 +51,7 @@ def run(world, zero, data, output):
     steps = [record for record in records if "loss" in record and "tokens_per_second" in record]
     manifest = json.loads((output / "checkpoints/step-00000012/MANIFEST.json").read_text())
     late = steps[1:]  # the first window holds the first touch of every buffer
-    mean = lambda key: statistics.mean(record[key] for record in late)
+    mean = lambda key: statistics.mean(record.get(key, 0) for record in late)
     return {"world": world, "zero": zero, "tokens_per_second": mean("tokens_per_second"), "stands_still": mean("communication"),
             "hidden": mean("communication_hidden"), "peak_mib": max(peaks.values(), default=0), "state": manifest["state_digest"]}
 

@@ -32,8 +32,10 @@ pub struct StepRecord {
     pub data_wait: f64,
     /// Share of the time spent exchanging gradients with other processes, waiting for them included, 0 to 1.
     pub communication: f64,
-    /// Share of the time in collectives that ran beside the backward pass and cost nothing, 0 to 1; 0 for one process.
-    pub communication_hidden: f64,
+    /// Share of the time in collectives that ran beside the backward pass and cost nothing, 0 to 1; absent
+    /// where it is not measured: one process, or sums on the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub communication_hidden: Option<f64>,
     /// Peak resident memory of the process, bytes.
     pub memory_bytes: u64,
 }

@@ -120,6 +120,13 @@ impl Partition {
         self.sections.get(bucket).map_or(0, |section| section.region * self.world())
     }
 
+    /// The part of that vector which belongs to this process.
+    #[must_use]
+    pub fn region(&self, bucket: usize) -> Range<usize> {
+        let region = self.sections.get(bucket).map_or(0, |section| section.region);
+        region * self.rank..region * (self.rank + 1)
+    }
+
     /// Every piece of every process in `bucket` with its place in the flat vector.
     pub fn placed(&self, bucket: usize) -> impl Iterator<Item = (usize, &Piece)> {
         self.sections.get(bucket).into_iter().flat_map(|section| section.placed.iter().map(|(at, piece)| (*at, piece)))
@@ -198,7 +205,8 @@ mod tests {
                     end_of_last = at + piece.len();
                 }
                 for (at, index, piece) in partition.own_in(bucket) {
-                    prop_assert!(slice_of(flat_len, world, world - 1).contains(&at));
+                    prop_assert_eq!(slice_of(flat_len, world, world - 1), partition.region(bucket));
+                    prop_assert!(partition.region(bucket).contains(&at));
                     prop_assert_eq!(&partition.own()[index], piece);
                 }
             }

@@ -17,6 +17,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use self::worker::{Shared, Worker, lock};
 use crate::cluster::control::{Control, Straggler};
+use crate::cluster::device_collective::DeviceCollective;
 use crate::cluster::{Alone, Cause, ClusterError, Collective, Order};
 use crate::gradient_sum::TreeSum;
 use crate::optim;
@@ -33,6 +34,8 @@ pub struct Team {
     collective: Shared,
     control: Option<Arc<Control>>,
     order: Order,
+    /// Whether the engine adds tensors where they are.
+    on_device: bool,
     worker: Option<Worker>,
     /// Time that the loop waited for others.
     waited: Duration,
@@ -50,11 +53,12 @@ pub struct Waits {
 }
 
 impl Waits {
-    /// Share of the collectives' time that the backward pass hid, 0 to 1.
+    /// Share of the collectives' time that the backward pass hid, 0 to 1; `None` where nobody measures it: one process,
+    /// or an engine on the device.
     #[must_use]
-    pub fn hidden(&self) -> f64 {
-        let collectives = self.collectives.as_secs_f64();
-        if collectives > 0.0 { 1.0 - self.exposed.as_secs_f64() / collectives } else { 0.0 }
+    pub fn hidden(&self) -> Option<f64> {
+        let (exposed, collectives) = (self.exposed.as_secs_f64(), self.collectives.as_secs_f64());
+        (collectives > 0.0).then(|| (1.0 - exposed / collectives).max(0.0))
     }
 }
 
@@ -111,11 +115,11 @@ impl Team {
         Self::of(collective, Some(control), order)
     }
 
-    fn of(collective: Box<dyn Collective>, control: Option<Arc<Control>>, order: Order) -> Self {
-        let (rank, world) = (collective.rank(), collective.world());
+    fn of(mut collective: Box<dyn Collective>, control: Option<Arc<Control>>, order: Order) -> Self {
+        let (rank, world, on_device) = (collective.rank(), collective.world(), collective.on_device().is_some());
         let collective = Arc::new(Mutex::new(collective));
         let (waited, busy) = (Duration::ZERO, Duration::ZERO);
-        Self { rank, world, collective, control, order, worker: None, waited, busy }
+        Self { rank, world, collective, control, order, on_device, worker: None, waited, busy }
     }
 
     /// This process, from 0.
@@ -167,6 +171,24 @@ impl Team {
             what: "there is no thread that adds gradients".into(),
             advice: "this is a defect, please report it".into(),
         })
+    }
+
+    /// Asks the engine that adds tensors where they are; only where there is one.
+    fn with_device<T>(
+        &self,
+        ask: impl FnOnce(&mut dyn DeviceCollective) -> Result<T, ClusterError>,
+    ) -> Result<T, ClusterError> {
+        let mut collective = lock(&self.collective);
+        let engine = collective.on_device().ok_or_else(|| ClusterError::Refused {
+            what: "the engine of collectives does not add tensors on the device".into(),
+            advice: "this is a defect, please report it".into(),
+        })?;
+        ask(engine)
+    }
+
+    /// Waits until the device has finished all collectives: what it holds is true only then.
+    fn settle(&self) -> Result<(), ClusterError> {
+        if self.on_device { self.with_device(|engine| engine.settle()) } else { Ok(()) }
     }
 
     /// Whether anybody wants to stop; the same answer everywhere.
@@ -250,6 +272,10 @@ impl Team {
     }
 
     fn copy_of_leader(&mut self, tensor: &mut Tensor<1>, device: &Device) -> Result<(), ClusterError> {
+        if self.on_device {
+            *tensor = self.with_device(|engine| engine.broadcast_tensor(tensor.clone(), 0))?;
+            return self.settle();
+        }
         let mut bytes = if self.leads() { floats_to_bytes(&to_host(tensor.clone())?) } else { Vec::new() };
         lock(&self.collective).broadcast(&mut bytes, 0)?;
         if !self.leads() {
@@ -322,7 +348,7 @@ impl Team {
     /// Time in collectives since the last call.
     pub fn take_waits(&mut self) -> Waits {
         let (exposed, busy) = (std::mem::take(&mut self.waited), std::mem::take(&mut self.busy));
-        Waits { exposed, collectives: busy.max(exposed) }
+        Waits { exposed, collectives: busy }
     }
 
     /// On rank 0, after a process was lost: the newest collectives of every rank.
@@ -343,7 +369,7 @@ impl Team {
         // The data connections close first, while the others still know this process as one that leaves.
         self.worker = None;
         *lock(&self.collective) = Box::new(Alone);
-        (self.rank, self.world) = (0, 1);
+        (self.rank, self.world, self.on_device) = (0, 1, false);
         if let Some(control) = self.control.take() {
             control.leave();
         }
@@ -368,6 +394,31 @@ impl Team {
 
 fn first(all: &[Vec<u8>], digest: &[u8]) -> usize {
     all.iter().position(|other| other.as_slice() == digest).unwrap_or(usize::MAX)
+}
+
+fn device_failed(error: impl std::fmt::Display) -> ClusterError {
+    ClusterError::Local {
+        what: "the device failed".into(),
+        cause: error.to_string(),
+        advice: "restart the run; it goes on from the newest checkpoint".into(),
+    }
+}
+
+/// Pieces at their places (ascending) in a vector `[len]`, zeros between them.
+fn laid_out(pieces: impl Iterator<Item = (usize, Tensor<1>)>, len: usize, device: Option<&Device>) -> Tensor<1> {
+    let device = device.cloned().unwrap_or_else(Device::flex);
+    let (mut parts, mut end) = (Vec::new(), 0);
+    for (at, piece) in pieces {
+        if at > end {
+            parts.push(Tensor::zeros([at - end], &device));
+        }
+        end = at + piece.dims().iter().product::<usize>();
+        parts.push(piece);
+    }
+    if len > end {
+        parts.push(Tensor::zeros([len - end], &device));
+    }
+    Tensor::cat(parts, 0)
 }
 
 fn to_host(tensor: Tensor<1>) -> Result<Vec<f32>, ClusterError> {
@@ -433,6 +484,6 @@ mod tests {
         team.compare_digests(1, "a").unwrap();
         team.barrier().unwrap();
         assert_eq!(team.gather(vec![7]).unwrap(), [[7]]);
-        assert_eq!(team.take_waits().hidden(), 0.0);
+        assert_eq!(team.take_waits().hidden(), None);
     }
 }

@@ -7,20 +7,26 @@
 //! of its sum are kept; micro-batches are then dealt out in turn, so that what is added at a time is again an inner node
 //! of the canonical tree. Either way the sum has the bits of one process.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
 
 use super::worker::{Done, Job, Part, Worker};
-use super::{Share, Team, place, to_device, to_host};
+use super::{Share, Team, device_failed, laid_out, place, to_device, to_host};
 use crate::buckets::Buckets;
 use crate::cluster::ClusterError;
+use crate::cluster::device_collective::Ticket;
 use crate::gradient_sum::GradientSum;
+use crate::optim::cut;
 use crate::partition::Partition;
 use crate::step::StepGradients;
 
 /// Gradients with fewer elements than this travel together: a message costs more than they do.
 const SMALL_ELEMENTS: usize = 64 * 1024;
+
+/// Buckets whose micro-batch goes on while they are added on the device, where every micro-batch travels.
+const BUCKETS_ON_DEVICE: usize = 2;
 
 /// How the gradients of a step are added.
 #[derive(Clone, Copy)]
@@ -46,7 +52,10 @@ pub struct Reduction<'a> {
     /// Complete gradients that wait for the rest of their bucket.
     waiting: Vec<Vec<(usize, Tensor<1>)>>,
     shares: Vec<Share>,
+    /// Buckets that the worker has.
     in_flight: usize,
+    /// Buckets that the device has, with their parameters.
+    tickets: VecDeque<(usize, Vec<usize>, Ticket)>,
     device: Option<Device>,
 }
 
@@ -62,6 +71,7 @@ impl<'a> Reduction<'a> {
             layout,
             shares: Vec::new(),
             in_flight: 0,
+            tickets: VecDeque::new(),
             device: None,
         }
     }
@@ -108,7 +118,15 @@ impl<'a> Reduction<'a> {
     /// # Errors
     /// [`ClusterError`] when a process is lost.
     pub fn finish(mut self, stop: bool) -> Result<(StepGradients, bool), ClusterError> {
+        if let Some(device) = self.device.as_ref().filter(|_| !self.tickets.is_empty()) {
+            // So that the clock below sees what is left of the collectives, not of the backward pass.
+            device.sync().map_err(device_failed)?;
+        }
         let start = Instant::now();
+        while let Some((bucket, params, ticket)) = self.tickets.pop_front() {
+            self.redeem(bucket, params, ticket)?;
+        }
+        self.team.settle()?;
         while self.in_flight > 0 {
             let done = self.worker()?.next()?;
             self.receive(done)?;
@@ -128,6 +146,9 @@ impl<'a> Reduction<'a> {
     }
 
     fn send(&mut self, bucket: usize, gradients: Vec<(usize, Tensor<1>)>) -> Result<(), ClusterError> {
+        if self.team.on_device {
+            return self.start(bucket, gradients);
+        }
         let parts = match self.layout.partition {
             Some(partition) => vec![flatten(bucket, gradients, partition)?],
             None => pack(gradients)?,
@@ -139,6 +160,47 @@ impl<'a> Reduction<'a> {
         self.team.waited += start.elapsed();
         while let Some(done) = self.worker()?.ready()? {
             self.receive(done)?;
+        }
+        Ok(())
+    }
+
+    /// Hands a bucket to an engine that adds on the device.
+    fn start(&mut self, bucket: usize, gradients: Vec<(usize, Tensor<1>)>) -> Result<(), ClusterError> {
+        let (params, tensors): (Vec<usize>, Vec<Tensor<1>>) = gradients.into_iter().unzip();
+        let order = self.team.order;
+        let ticket = match self.layout.partition {
+            None => self.team.with_device(|engine| engine.start_all_reduce(tensors, order))?,
+            Some(partition) => {
+                let of = |param: usize| params.iter().position(|p| *p == param).and_then(|i| tensors.get(i));
+                let pieces = partition.placed(bucket);
+                let pieces = pieces.filter_map(|(at, piece)| Some((at, cut(of(piece.param)?.clone(), piece))));
+                let flat = laid_out(pieces, partition.flat_len(bucket), self.device.as_ref());
+                self.team.with_device(|engine| engine.start_reduce_scatter(flat, order))?
+            }
+        };
+        self.tickets.push_back((bucket, params, ticket));
+        // What a bucket holds is free once it is redeemed; to redeem one puts the rest of the pass behind it.
+        if !self.layout.every_micro_batch || self.tickets.len() <= BUCKETS_ON_DEVICE {
+            return Ok(());
+        }
+        match self.tickets.pop_front() {
+            Some((bucket, params, ticket)) => self.redeem(bucket, params, ticket),
+            None => Ok(()),
+        }
+    }
+
+    fn redeem(&mut self, bucket: usize, params: Vec<usize>, ticket: Ticket) -> Result<(), ClusterError> {
+        let sums = self.team.with_device(|engine| engine.wait(ticket))?;
+        let Some(partition) = self.layout.partition else {
+            params.into_iter().zip(sums).for_each(|(param, sum)| self.total.add(param, sum));
+            return Ok(());
+        };
+        let first = partition.region(bucket).start;
+        for region in sums {
+            for (at, index, piece) in partition.own_in(bucket) {
+                let own = at - first..at - first + piece.len();
+                self.total.add(index, region.clone().slice([own]));
+            }
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use model_zoo::Params;
 use model_zoo::ops::{SUM_CHUNK, chunk_squares};
 
 use super::worker::lock;
-use super::{Team, floats_of, floats_to_bytes, place, to_device, to_host};
+use super::{Team, floats_of, floats_to_bytes, laid_out, place, to_device, to_host};
 use crate::cluster::ClusterError;
 use crate::optim::{Adamw, cut};
 use crate::partition::Partition;
@@ -44,6 +44,9 @@ impl Team {
     /// # Errors
     /// [`ClusterError`] when a process is lost.
     pub fn gather_parameters(&mut self, params: &mut Params, partition: &Partition) -> Result<(), ClusterError> {
+        if self.on_device {
+            return self.gather_on_device(params, partition);
+        }
         let start = Instant::now();
         for bucket in 0..partition.buckets() {
             let mut flat = vec![0.0_f32; partition.flat_len(bucket)];
@@ -68,6 +71,35 @@ impl Team {
         self.waited += start.elapsed();
         self.busy += start.elapsed();
         Ok(())
+    }
+
+    /// [`Team::gather_parameters`] without the way over the host.
+    fn gather_on_device(&mut self, params: &mut Params, partition: &Partition) -> Result<(), ClusterError> {
+        let mut tickets = Vec::with_capacity(partition.buckets());
+        for bucket in 0..partition.buckets() {
+            let region = partition.region(bucket);
+            let own = partition.own_in(bucket).filter_map(|(at, _, piece)| {
+                Some((at - region.start, cut(params.tensors().get(piece.param)?.clone(), piece)))
+            });
+            let device = params.tensors().first().map(Tensor::device);
+            let own = laid_out(own, region.len(), device.as_ref());
+            tickets.push(self.with_device(|engine| engine.start_all_gather(own))?);
+        }
+        for (bucket, ticket) in tickets.into_iter().enumerate() {
+            let flat = self.with_device(|engine| engine.wait(ticket))?.pop();
+            let mut pieces: BTreeMap<usize, Vec<Tensor<1>>> = BTreeMap::new();
+            for (at, piece) in partition.placed(bucket) {
+                let range = at..at + piece.len();
+                let part = flat.clone().map(|flat| flat.slice([range]));
+                pieces.entry(piece.param).or_default().extend(part);
+            }
+            for (param, pieces) in pieces {
+                if let Some(tensor) = params.tensors_mut().get_mut(param) {
+                    *tensor = Tensor::cat(pieces, 0);
+                }
+            }
+        }
+        self.settle()
     }
 
     /// Gives every process its pieces of the moments; `read(moment, param)` reads a whole one on rank 0, which has its

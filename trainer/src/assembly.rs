@@ -11,10 +11,10 @@ use crate::cluster::engine::{Engine, Wish};
 use crate::cluster::place::Place;
 use crate::cluster::rendezvous::{JoinOptions, Membership, Wire, join};
 use crate::cluster::token::Token;
-use crate::cluster::{ClusterError, Collective, Order};
+use crate::cluster::{Alone, ClusterError, Collective, Order};
 use crate::config::Plan;
 use crate::config::raw::{EngineChoice, Reduction, WireChoice};
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, DeviceKind, Opened, nccl};
 use crate::signals::StopFlag;
 use crate::team::Team;
 
@@ -81,7 +81,27 @@ pub fn assemble(
         Reduction::Exact => Order::Exact,
         Reduction::Fast => Order::Fast,
     };
-    Ok(Team::new(collective, control, order))
+    let team = Team::new(collective, control, order);
+    Ok(if engine == Engine::Nccl { team.awaiting_device() } else { team })
+}
+
+/// Lets a run over NCCL join it, now that the device is open; other runs stay as they are. Every process calls it at the
+/// same point. Returns what is worth telling the user.
+///
+/// # Errors
+/// [`ClusterError`] when `cluster.engine: nccl` was written and a process cannot use it, or a process is lost.
+pub fn join_device(team: &mut Team, plan: &Plan, opened: &Opened) -> Result<Option<String>, ClusterError> {
+    let named = plan.cluster.engine == EngineChoice::Nccl;
+    team.join_device(|control, host| match nccl::connect(opened, control, host) {
+        Ok(joined) => (joined.collective, Ok(Some(format!("gradients are added by {}", joined.library)))),
+        Err(refusal) => match refusal.host {
+            Some(host) if !named => {
+                let on_gpu = opened.kind == DeviceKind::Cuda;
+                (host, Ok(on_gpu.then(|| format!("gradients go over TCP: {}", refusal.error))))
+            }
+            host => (host.unwrap_or_else(|| Box::new(Alone)), Err(refusal.error)),
+        },
+    })
 }
 
 fn wish(plan: &Plan) -> Wish {
@@ -92,7 +112,7 @@ fn wish(plan: &Plan) -> Wish {
             EngineChoice::Mpi => Some(Engine::Mpi),
             EngineChoice::Nccl => Some(Engine::Nccl),
         },
-        on_cuda: matches!(plan.device, DeviceChoice::Cuda(_)),
+        on_cuda: matches!(plan.device, DeviceChoice::Cuda(_) | DeviceChoice::Auto),
         sealed: plan.cluster.wire == WireChoice::Sealed,
     }
 }

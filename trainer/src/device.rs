@@ -109,12 +109,22 @@ impl Opened {
 /// [`DeviceError`] says what is missing and what to do; nothing falls back silently. `auto` ends at the CPU and
 /// collects in [`Opened::notes`] why.
 pub fn open(choice: DeviceChoice, threads: Option<usize>) -> Result<Opened, DeviceError> {
+    open_for(choice, 0, threads)
+}
+
+/// [`open`] for one of several processes of this host: the `local_rank`-th of them takes the `local_rank`-th device from
+/// the one that `choice` names. With `auto`, processes share GPUs where there are fewer.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for(choice: DeviceChoice, local_rank: usize, threads: Option<usize>) -> Result<Opened, DeviceError> {
+    let choice = choice.of_process(local_rank);
     let threads = host::start_threads(threads)?;
     if let Some(feature) = choice.feature().filter(|_| !choice.is_built()) {
         return Err(DeviceError::NotBuilt { wanted: choice, feature });
     }
     let mut opened = match choice {
-        DeviceChoice::Auto => open_best(),
+        DeviceChoice::Auto => open_best(local_rank),
         DeviceChoice::Cpu => Ok(open_cpu()),
         DeviceChoice::Cuda(_) | DeviceChoice::Rocm(_) | DeviceChoice::Wgpu(_) => open_gpu(choice),
     }?;
@@ -123,13 +133,24 @@ pub fn open(choice: DeviceChoice, threads: Option<usize>) -> Result<Opened, Devi
 }
 
 /// The first GPU that answers, in order of speed, else the CPU.
-fn open_best() -> Result<Opened, DeviceError> {
+fn open_best(local_rank: usize) -> Result<Opened, DeviceError> {
     let mut notes = Vec::new();
-    for candidate in [DeviceChoice::Cuda(0), DeviceChoice::Rocm(0), DeviceChoice::Wgpu(0)] {
+    for first in [DeviceChoice::Cuda(0), DeviceChoice::Rocm(0), DeviceChoice::Wgpu(0)] {
+        let candidate = first.of_process(local_rank);
         if !candidate.is_built() {
             continue;
         }
-        match open_gpu(candidate) {
+        let opened = match open_gpu(candidate) {
+            // Not the CPU beside processes that have a GPU: the slowest would decide the speed of all.
+            Err(DeviceError::NoSuchDevice { found, .. }) if !found.is_empty() => {
+                let shared = first.of_process(local_rank % found.len());
+                let gpus = found.len();
+                notes.push(format!("there is no `{candidate}`, this host has {gpus}: sharing `{shared}`"));
+                open_gpu(shared)
+            }
+            other => other,
+        };
+        match opened {
             Ok(opened) if !opened.software => return Ok(Opened { notes: [notes, opened.notes].concat(), ..opened }),
             Ok(opened) => notes.push(format!("`{candidate}` ({}) computes on the CPU: passed over", opened.name)),
             Err(error) => notes.push(error.to_string()),

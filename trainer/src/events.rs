@@ -102,6 +102,11 @@ pub enum Event {
         /// The checkpoint.
         checkpoint: PathBuf,
     },
+    /// Something worth knowing about how the run goes on.
+    Noted {
+        /// What.
+        text: String,
+    },
     /// A damaged checkpoint was renamed, not deleted.
     SetAside {
         /// Where it was.

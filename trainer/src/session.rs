@@ -11,6 +11,7 @@ use data_pipeline::order::{MixtureSpec, Order, OrderError};
 use model_zoo::{Model, Params};
 use serde_json::Value;
 
+use crate::assembly;
 use crate::buckets::Buckets;
 use crate::checkpoint::read::Moments;
 use crate::checkpoint::store::Loaded;
@@ -191,22 +192,32 @@ pub struct Session {
     pub events: Vec<Event>,
 }
 
+/// A process's part of its host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostShare {
+    /// Threads, where the config says nothing.
+    pub threads: Option<usize>,
+    /// This process among those of its host, from 0.
+    pub local_rank: usize,
+}
+
 impl Session {
     /// Opens everything a run needs. Writes only after config, data, device and earlier checkpoints were found good.
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub fn open(resolved: Resolved, resume: &Resume, threads: Option<usize>, team: Team) -> Result<Self, SessionError> {
+    pub fn open(resolved: Resolved, resume: &Resume, share: HostShare, team: Team) -> Result<Self, SessionError> {
         let Resolved { plan, dataset, .. } = resolved;
-        let opened = device::open(plan.device, plan.threads.or(threads))?;
+        let opened = device::open_for(plan.device, share.local_rank, plan.threads.or(share.threads))?;
         if plan.precision == Precision::Bf16Mixed && !opened.supports_bf16() {
             return Err(SessionError::NoBf16 { device: opened.summary() });
         }
+        let mut team = team;
+        let mut events = Vec::new();
+        events.extend(assembly::join_device(&mut team, &plan, &opened)?.map(|text| Event::Noted { text }));
         let model = Model::new(&plan.model)?.with_precision(plan.precision.into());
         let loader = Arc::new(Loader::new(Arc::clone(&dataset), order(&plan, &dataset)?, plan.sequence_len));
-        let mut events = Vec::new();
         let output = if team.leads() { Some(Output::open(&plan, dataset.id(), resume)?) } else { None };
-        let mut team = team;
         let bucket_bytes = (plan.cluster.bucket_cap_mb * 1e6) as u64;
         let buckets = Buckets::new(&model.specs(), &model.gradient_order(), bucket_bytes);
         let is_divided = plan.cluster.zero > 0 && team.world() > 1;
@@ -218,7 +229,7 @@ impl Session {
             }
             None => None,
         };
-        let state = share(loaded, &plan, &model, partition, device, &mut team)?;
+        let state = shared(loaded, &plan, &model, partition, device, &mut team)?;
         let mut session = Self {
             checkpoint_files: vec![
                 ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
@@ -272,7 +283,7 @@ struct Counters {
 
 /// Gives every process the state that rank 0 has loaded, or a fresh one: initial weights depend on nothing but the
 /// plan, so everybody makes its own and only the digests are compared.
-fn share(
+fn shared(
     loaded: Option<Loaded>,
     plan: &Plan,
     model: &Model,

@@ -36,6 +36,8 @@ pub struct Team {
     order: Order,
     /// Whether the engine adds tensors where they are.
     on_device: bool,
+    /// Whether such an engine is still to be joined.
+    awaits_device: bool,
     worker: Option<Worker>,
     /// Time that the loop waited for others.
     waited: Duration,
@@ -119,7 +121,27 @@ impl Team {
         let (rank, world, on_device) = (collective.rank(), collective.world(), collective.on_device().is_some());
         let collective = Arc::new(Mutex::new(collective));
         let (waited, busy) = (Duration::ZERO, Duration::ZERO);
-        Self { rank, world, collective, control, order, on_device, worker: None, waited, busy }
+        Self { rank, world, collective, control, order, on_device, awaits_device: false, worker: None, waited, busy }
+    }
+
+    /// The same, to be joined on the device by [`Team::join_device`] once that is open.
+    #[must_use]
+    pub fn awaiting_device(self) -> Self {
+        Self { awaits_device: true, ..self }
+    }
+
+    /// Exchanges the engine for one on the device if this team awaits one; `join` returns what takes its place.
+    pub(crate) fn join_device(
+        &mut self,
+        join: impl FnOnce(Arc<Control>, Box<dyn Collective>) -> (Box<dyn Collective>, Result<Option<String>, ClusterError>),
+    ) -> Result<Option<String>, ClusterError> {
+        let Some(control) = self.control.clone().filter(|_| self.awaits_device) else { return Ok(None) };
+        self.awaits_device = false;
+        let mut place = lock(&self.collective);
+        let (mut engine, result) = join(control, std::mem::replace(&mut *place, Box::new(Alone)));
+        self.on_device = engine.on_device().is_some();
+        *place = engine;
+        result
     }
 
     /// This process, from 0.

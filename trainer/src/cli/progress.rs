@@ -47,6 +47,7 @@ impl TrainProgress {
             Event::Resumed { step, checkpoint } => {
                 self.line(&format!("resumed at step {step} from {}", checkpoint.display()));
             }
+            Event::Noted { text } => self.line(text),
             Event::SetAside { checkpoint, moved_to, why } => self.line(&format!(
                 "warning: {} is damaged ({why}); kept as {}",
                 checkpoint.display(),

@@ -16,7 +16,7 @@ use crate::config::Plan;
 use crate::durable;
 use crate::events::Event;
 use crate::launch;
-use crate::session::{self, Output, Resume, Session, SessionError};
+use crate::session::{self, HostShare, Output, Resume, Session, SessionError};
 use crate::signals::StopFlag;
 use crate::team::Team;
 use crate::train::{self, Context, Outcome, TrainError};
@@ -59,8 +59,8 @@ pub(super) fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
     // Before the first write, so that a signal during start-up is not lost.
     let stop = StopFlag::install(!launch::is_supervised(&env)).map_err(Failure::failed)?;
     let team = join(&place, &resolved, &stop)?;
-    let threads = shared_threads(&place);
-    let mut session = Session::open(resolved, &resume, threads, team).map_err(Failure::from)?;
+    let share = HostShare { threads: shared_threads(&place), local_rank: place.local_rank };
+    let mut session = Session::open(resolved, &resume, share, team).map_err(Failure::from)?;
     for line in session.opened.notes.iter().filter(|_| leads) {
         note(&format!("note: {line}"));
     }

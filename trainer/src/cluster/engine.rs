@@ -23,7 +23,8 @@ pub enum Engine {
     Tcp,
     /// The MPI library of the machine; feature `mpi`.
     Mpi,
-    /// NVIDIA's library, between GPUs; feature `cuda`.
+    /// NVIDIA's library, between GPUs; feature `cuda`. Without a CUDA device on every rank the run goes on with `tcp`,
+    /// unless this engine was named.
     Nccl,
 }
 
@@ -32,7 +33,7 @@ pub enum Engine {
 pub struct Wish {
     /// The engine it names, if it does.
     pub engine: Option<Engine>,
-    /// Whether the processes compute on CUDA devices.
+    /// Whether the processes may compute on CUDA devices.
     pub on_cuda: bool,
     /// Whether data must be encrypted on its way, which only `tcp` does.
     pub sealed: bool,
@@ -50,8 +51,7 @@ impl Engine {
         match self {
             Self::Tcp => true,
             Self::Mpi => cfg!(feature = "mpi"),
-            // Once it is written: `cfg!(feature = "cuda")` here, its module beside `mpi`, an arm in `start`.
-            Self::Nccl => false,
+            Self::Nccl => cfg!(feature = "cuda"),
         }
     }
 
@@ -97,8 +97,10 @@ impl Engine {
         match self {
             #[cfg(feature = "mpi")]
             Self::Mpi => Ok(Box::new(mpi::MpiCollective::new(control)?)),
-            Self::Tcp => Ok(Box::new(TcpCollective::new(data, control)?)),
-            _ => Err(self.missing()),
+            // NCCL needs the device, which is opened later (`assembly::join_device`), and connections beside its own.
+            Self::Tcp | Self::Nccl => Ok(Box::new(TcpCollective::new(data, control)?)),
+            #[cfg(not(feature = "mpi"))]
+            Self::Mpi => Err(self.missing()),
         }
     }
 
@@ -107,7 +109,7 @@ impl Engine {
         let (feature, also) = match self {
             Self::Tcp => (None, ""),
             Self::Mpi => (Some("mpi"), " (it takes an MPI library with mpicc, and libclang)"),
-            Self::Nccl => (Some("cuda").filter(|_| !cfg!(feature = "cuda")), ""),
+            Self::Nccl => (Some("cuda"), ""),
         };
         match feature {
             Some(feature) => ClusterError::Refused {

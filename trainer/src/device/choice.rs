@@ -25,6 +25,17 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// The choice of the `local_rank`-th process of a host, where this is the first one's.
+    #[must_use]
+    pub fn of_process(self, local_rank: usize) -> Self {
+        match self {
+            Self::Auto | Self::Cpu => self,
+            Self::Cuda(index) => Self::Cuda(index.saturating_add(local_rank)),
+            Self::Rocm(index) => Self::Rocm(index.saturating_add(local_rank)),
+            Self::Wgpu(index) => Self::Wgpu(index.saturating_add(local_rank)),
+        }
+    }
+
     /// Name of the cargo feature a binary needs for this choice; `None` when every binary has it.
     pub fn feature(self) -> Option<&'static str> {
         match self {
@@ -195,6 +206,14 @@ impl JsonSchema for DeviceChoice {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
+
+    #[test]
+    fn processes_of_a_host_take_devices_in_turn() {
+        assert_eq!(DeviceChoice::Cuda(2).of_process(3), DeviceChoice::Cuda(5));
+        assert_eq!(DeviceChoice::Wgpu(0).of_process(1), DeviceChoice::Wgpu(1));
+        assert_eq!(DeviceChoice::Rocm(0).of_process(0), DeviceChoice::Rocm(0));
+        assert_eq!(DeviceChoice::Cpu.of_process(1), DeviceChoice::Cpu);
+    }
 
     #[test]
     fn every_choice_survives_writing_and_reading() {

@@ -18,6 +18,8 @@ parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--reps", type=int, default=20, help="timed repetitions a size and round")
 parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches/results")
 args = parser.parse_args()
+if not args.bin.exists():
+    parser.error(f"{args.bin} does not exist: cargo build --release --workspace --bins --features trainer/mpi")
 
 GLOO = """
 import datetime, json, os, sys, time, torch, torch.distributed as dist

@@ -1,5 +1,5 @@
 //! Tests of the engine on processes that mpirun starts: this test binary, with a role; never touches training.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, clippy::exit)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::exit)]
 
 use super::*;
 use crate::cluster::conformance;
@@ -8,6 +8,7 @@ use crate::cluster::place::{Place, PlaceFlags};
 use crate::cluster::rendezvous::{JoinOptions, Membership, join};
 use crate::cluster::token::Token;
 use rustix::process::{Signal, getpid, kill_process};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -28,10 +29,14 @@ fn mpirun(n: usize, role: &str) -> Option<Output> {
     match command.stdin(Stdio::null()).output() {
         Ok(output) => Some(output),
         Err(error) => {
-            eprintln!("SKIPPED: mpirun cannot be started ({error}), so this test checked NOTHING");
+            said(format_args!("SKIPPED: mpirun cannot be started ({error}), so this test checked NOTHING"));
             None
         }
     }
+}
+
+fn said(line: std::fmt::Arguments<'_>) {
+    writeln!(std::io::stdout(), "{line}").unwrap();
 }
 
 fn text(output: &Output) -> String {
@@ -72,7 +77,7 @@ fn roles() {
         "conform" => {
             let report = conformance::run(&mut mpi);
             assert!(report.len() == 12 && report.iter().all(|check| check.passed), "rank {rank}: {report:?}");
-            println!("\nrank {rank} conforms");
+            said(format_args!("\nrank {rank} conforms"));
             mpi.barrier().unwrap();
             drop(mpi);
             control.leave();
@@ -89,7 +94,7 @@ fn roles() {
         }
         _ => {
             let error = sum_for_ever(&mut mpi);
-            println!("\nrank {rank} heard: {error}");
+            said(format_args!("\nrank {rank} heard: {error}"));
             drop((mpi, control));
             std::process::exit(75);
         }

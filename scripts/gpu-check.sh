@@ -24,8 +24,7 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 if [ -z "${CUDA_PATH:-}" ] && [ ! -e /usr/local/cuda/include/cuda_fp16.h ]; then
   CUDA_PATH="$(python3 -c 'import glob, site; print(*[p[:-20] for s in site.getsitepackages() for p in glob.glob(s + "/nvidia/*/include/cuda_fp16.h")][:1])')"
   export CUDA_PATH
-fi
-echo "CUDA_PATH=${CUDA_PATH:-/usr/local/cuda}"
+fi; echo "CUDA_PATH=${CUDA_PATH:-/usr/local/cuda}"
 
 train() { # name, key=value...
   local name="$1"; shift
@@ -48,6 +47,7 @@ part "ci-tiny on the GPU" train gpu device=cuda:0
 part "losses, fp32" compare gpu 1e-3
 part "ci-tiny in bf16" train bf16 device=cuda:0 precision=bf16-mixed
 part "losses, bf16" compare bf16 2e-2
+part "NCCL, one and two ranks" scripts/nccl-check.sh "$work/jazari" "$work/data" "$out"
 for bundle in ${FIXTURES:+"$FIXTURES"/llama*}; do part "parity $bundle" "$work/jazari" parity "$bundle" --device cuda:0; done
 
 model=(--layers 12 --d-model 768 --heads 12 --kv-heads 12 --ffn 2048 --vocab 50304 --tie --batch 16 --seq 1024 --steps 20 --warmup 5)

@@ -12,6 +12,7 @@ mod exported;
 mod folder;
 mod gpu;
 mod machine;
+mod nccl;
 mod rank;
 mod table;
 mod training;

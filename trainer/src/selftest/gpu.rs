@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::machine::{GPUS, kernels};
+use super::nccl;
 use super::table::{Finding, Outcome, Table};
 use super::training::{self, Trained};
 use super::{SelftestError, Setup};
@@ -19,6 +20,9 @@ pub(super) fn check(setup: &Setup, cpu: Option<&Trained>, table: &mut Table<'_>)
     }
     for gpu in built {
         table.check(&format!("gpu {gpu}"), || health(setup, gpu, cpu))?;
+        if matches!(gpu, DeviceChoice::Cuda(_)) {
+            table.check(&format!("nccl {gpu}"), || nccl::alone(gpu))?;
+        }
     }
     Ok(())
 }

@@ -1,19 +1,24 @@
 //! Owns what each process of the collectives' check does; never touches how the processes are started.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::assembly::{self, Callbacks, Meeting};
-use crate::cluster::control::Timing;
+use crate::cluster::control::{Control, Timing};
 use crate::cluster::engine::Engine;
 use crate::cluster::place::Place;
 use crate::cluster::rendezvous::Membership;
-use crate::cluster::{ClusterError, Collective, Order, conformance};
+use crate::cluster::{ClusterError, Collective, Order, conformance, device_conformance};
+use crate::device::{self, DeviceChoice, DeviceChoiceError, nccl};
 use crate::signals::StopFlag;
 
 /// The hidden command that runs [`rank`].
 pub const RANK_COMMAND: &str = "selftest-rank";
+
+/// Variable that adds the checks over tensors on GPUs: a device for all processes (`cuda:0`), or `local`, a GPU each.
+pub const DEVICE_VARIABLE: &str = "JAZARI_SELFTEST_DEVICE";
 
 /// Longest wait for the other processes to come.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -67,11 +72,41 @@ pub fn rank(place: &Place, emit: &dyn Fn(&str), callbacks: Callbacks<'_>) -> Res
             tell(&time(collective.as_mut(), sum, mebibytes, repeats)?);
         }
     }
+    if let Ok(device) = std::env::var(DEVICE_VARIABLE) {
+        let (engine, checks) = on_device(&device, place, &control, collective)?;
+        collective = engine;
+        for conformance::Check { name, passed, detail } in checks {
+            tell(&Line::Check { name: name.to_owned(), passed, detail });
+        }
+    }
     collective.barrier()?;
     // The data connections close while the others still know this process as one that leaves.
     drop(collective);
     control.leave();
     Ok(())
+}
+
+/// Puts NCCL in front of the engine and runs the suite over tensors on a GPU.
+fn on_device(
+    device: &str,
+    place: &Place,
+    control: &Arc<Control>,
+    host: Box<dyn Collective>,
+) -> Result<(Box<dyn Collective>, Vec<conformance::Check>), ClusterError> {
+    let refused = |what: String| ClusterError::Refused {
+        what: format!("{DEVICE_VARIABLE}={device}: {what}"),
+        advice: "unset the variable to check the collectives over host memory only".into(),
+    };
+    let choice = match device {
+        "local" => Ok(DeviceChoice::Cuda(place.local_rank)),
+        text => text.parse().map_err(|error: DeviceChoiceError| refused(error.to_string())),
+    };
+    let opened = device::open(choice?, None).map_err(|error| refused(error.to_string()))?;
+    let joined = nccl::connect(&opened, Arc::clone(control), host).map_err(|refusal| refusal.error)?;
+    let mut collective = joined.collective;
+    let engine = collective.on_device().ok_or_else(|| refused("the engine cannot reach the device".into()))?;
+    let checks = device_conformance::run(engine, &opened.device);
+    Ok((collective, checks))
 }
 
 fn time(collective: &mut dyn Collective, sum: Sum, mebibytes: u64, repeats: usize) -> Result<Line, ClusterError> {

@@ -67,14 +67,19 @@ impl Communicator {
         // SAFETY: the communicator is null or was just made.
         unsafe { api.check(comm, "ncclCommInitRankConfig", code) }.map_err(Fault::Broken)?;
         let joined = Self { api, raw: Mutex::new(Some(Raw(comm))) };
-        while joined.is_in_progress()? {
-            if keep_waiting().is_err() {
+        loop {
+            let fault = match joined.is_in_progress() {
+                Ok(false) => return Ok(joined),
+                Ok(true) => keep_waiting().err().map(|_| Fault::Aborted),
+                Err(fault) => Some(fault),
+            };
+            if let Some(fault) = fault {
+                // One that never came about cannot be left in good order.
                 joined.abort();
-                return Err(Fault::Aborted);
+                return Err(fault);
             }
             thread::sleep(LONG_LOOK);
         }
-        Ok(joined)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Raw>> {
@@ -122,7 +127,8 @@ impl Communicator {
 
     /// Ends all its collectives, here and, as far as they wait for this rank, elsewhere. Any thread may do it.
     pub(super) fn abort(&self) {
-        if let Some(Raw(comm)) = self.lock().take() {
+        let taken = self.lock().take();
+        if let Some(Raw(comm)) = taken {
             // SAFETY: nobody else has the communicator any more. An error changes nothing: it is not used again.
             unsafe { (self.api.functions.comm_abort)(comm) };
         }
@@ -148,7 +154,8 @@ impl Communicator {
         if self.is_in_progress() != Ok(false) {
             return self.abort();
         }
-        if let Some(Raw(comm)) = self.lock().take() {
+        let taken = self.lock().take();
+        if let Some(Raw(comm)) = taken {
             // SAFETY: it is finalized, and nobody else has it any more.
             unsafe { (self.api.functions.comm_destroy)(comm) };
         }

@@ -73,6 +73,26 @@ impl Config {
     }
 }
 
+/// The numbers and the structure above are those of the bindings that cudarc generated from nccl.h.
+#[cfg(feature = "cuda")]
+const _: () = {
+    use std::mem::offset_of;
+
+    use cudarc::nccl::sys::{ncclConfig_t, ncclDataType_t, ncclRedOp_t, ncclResult_t, ncclUniqueId};
+
+    assert!(ncclDataType_t::ncclFloat16 as c_int == FLOAT16);
+    assert!(ncclDataType_t::ncclFloat32 as c_int == FLOAT32);
+    assert!(ncclDataType_t::ncclBfloat16 as c_int == BFLOAT16);
+    assert!(ncclRedOp_t::ncclSum as c_int == SUM);
+    assert!(ncclResult_t::ncclSuccess as c_int == SUCCESS && ncclResult_t::ncclInProgress as c_int == IN_PROGRESS);
+    assert!(size_of::<ncclUniqueId>() == size_of::<UniqueId>());
+    assert!(offset_of!(ncclConfig_t, version) == offset_of!(Config, version));
+    assert!(offset_of!(ncclConfig_t, blocking) == offset_of!(Config, blocking));
+    assert!(offset_of!(ncclConfig_t, maxCTAs) == offset_of!(Config, max_ctas));
+    assert!(offset_of!(ncclConfig_t, netName) == offset_of!(Config, net_name));
+    assert!(offset_of!(ncclConfig_t, splitShare) == offset_of!(Config, split_share));
+};
+
 macro_rules! functions {
     ($($(#[$doc:meta])* $field:ident = $symbol:literal ($($argument:ty),*) -> $result:ty;)*) => {
         /// The functions, good for as long as the process lives: the library is never unloaded.

@@ -32,7 +32,7 @@ pub struct Callbacks<'a> {
 
 /// How the processes of a run meet, apart from their places.
 pub struct Meeting {
-    /// What all must have alike; the run's name and its restarts are taken from the place.
+    /// What all must have alike; the run's name is taken from the place.
     pub members: Membership,
     /// How data travels; `None` chooses by where the processes are.
     pub wire: Option<Wire>,
@@ -96,7 +96,7 @@ pub fn connect(
             advice: "write the address of this host's network card, or 0.0.0.0 for all of them".into(),
         })
     });
-    let members = Membership { run_id: place.run_id.clone(), restart: place.restart, ..meeting.members };
+    let members = Membership { run_id: place.run_id.clone(), ..meeting.members };
     let stopped = || match stop.is_set() {
         false => Ok(()),
         true => Err(ClusterError::Refused {

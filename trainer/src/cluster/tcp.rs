@@ -299,4 +299,6 @@ fn no_link(rank: usize) -> ClusterError {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;

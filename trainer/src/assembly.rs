@@ -1,9 +1,10 @@
 //! Owns bringing the processes of a run together before it starts: place, secret, what all must agree on; never
 //! touches training.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::checkpoint::store::BURN_VERSION;
 use crate::cluster::control::{Control, Members, Timing};
@@ -21,6 +22,9 @@ use crate::team::Team;
 pub const TOKEN_VARIABLE: &str = "JAZARI_TOKEN_FILE";
 /// Variable with the address this process listens at.
 pub const BIND_VARIABLE: &str = "JAZARI_BIND";
+
+/// How long a process that was told to stop still waits for the others to come.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is said while the processes come together, and what happens to one that does not end when it must.
 pub struct Callbacks<'a> {
@@ -97,12 +101,15 @@ pub fn connect(
         })
     });
     let members = Membership { run_id: place.run_id.clone(), ..meeting.members };
-    let stopped = || match stop.is_set() {
+    // Once all are connected they agree on the stop and leave together, so a rendezvous that succeeds is not disturbed.
+    let asked = OnceCell::new();
+    let was_stopped = || {
+        let (rank, host) = (place.rank, host_name());
+        ClusterError::Stopped(format!("rank {rank} (host {host}) was told to stop while it waited for the others"))
+    };
+    let stopped = || match stop.is_set() && asked.get_or_init(Instant::now).elapsed() >= STOP_PATIENCE {
         false => Ok(()),
-        true => Err(ClusterError::Refused {
-            what: "stopped while waiting for the other processes".into(),
-            advice: "nothing was started and nothing written".into(),
-        }),
+        true => Err(was_stopped()),
     };
     let mesh = join(&JoinOptions {
         rank: place.rank,
@@ -116,6 +123,11 @@ pub fn connect(
         members: &members,
         on_refused: callbacks.on_refused,
         keep_waiting: &stopped,
+    });
+    let mesh = mesh.map_err(|error| match error {
+        // Another one was told as well and left first.
+        ClusterError::Absent { .. } if stop.is_set() => was_stopped(),
+        other => other,
     })?;
     let who = Members { rank: mesh.rank, hosts: mesh.hosts, pids: mesh.pids };
     let control = Control::start(who, mesh.control, meeting.timing, callbacks.on_fatal)?;

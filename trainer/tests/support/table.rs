@@ -64,7 +64,8 @@ impl Row {
             percentiles(&self.resumed),
             self.same_bits.map_or("–", |same| if same { "yes" } else { "NO" }).to_owned(),
         ];
-        let line = format!("| {} |\n", cells.join(" | "));
+        // The test harness may have begun a line of its own.
+        let line = format!("\n| {} |\n", cells.join(" | "));
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }

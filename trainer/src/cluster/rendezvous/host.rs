@@ -211,7 +211,7 @@ fn missing(
         what = format!("{what}; {clause}");
     }
     let advice = "look at the output of the missing ranks: they say which address they tried and what they met";
-    ClusterError::Refused { what, advice: advice.to_owned() }
+    ClusterError::Absent { what, advice: advice.to_owned() }
 }
 
 /// Sends the roster, connects for data and waits until everybody has.

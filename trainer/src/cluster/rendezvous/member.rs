@@ -80,7 +80,7 @@ fn reach(joining: &Joining<'_>) -> Result<Joined, ClusterError> {
         }
         if Instant::now() >= joining.until {
             let waited = joining.options.deadline;
-            return Err(ClusterError::Refused {
+            return Err(ClusterError::Absent {
                 what: format!(
                     "rank {} did not reach rank 0 at {name} within {waited:.0?}: {met}",
                     joining.options.rank
@@ -212,7 +212,7 @@ fn expect(
             Err(farewell.into_error())
         }
         Err(ChannelError::Interrupted(error)) => Err(*error),
-        Err(ChannelError::Timeout) => Err(ClusterError::Refused {
+        Err(ChannelError::Timeout) => Err(ClusterError::Absent {
             what: format!(
                 "rank {} reached rank 0 at {}, but {overdue} within {:.0?}",
                 joining.options.rank, joining.options.rendezvous, joining.options.deadline

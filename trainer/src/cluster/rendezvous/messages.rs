@@ -87,6 +87,8 @@ pub(super) enum Farewell {
     Refused { what: String, advice: String },
     /// A process is lost.
     Lost(Verdict),
+    /// Somebody did not come in time.
+    Absent { what: String, advice: String },
 }
 
 impl Farewell {
@@ -95,6 +97,12 @@ impl Farewell {
         match error {
             ClusterError::Refused { what, advice } => Self::Refused { what: what.clone(), advice: advice.clone() },
             ClusterError::Lost(verdict) => Self::Lost(verdict.clone()),
+            ClusterError::Absent { what, advice } => Self::Absent { what: what.clone(), advice: advice.clone() },
+            // Its own supervisor knows why; the others must not take their run for finished.
+            ClusterError::Stopped(what) => Self::Absent {
+                what: what.clone(),
+                advice: "start it again unless the run was meant to stop".to_owned(),
+            },
             ClusterError::Local { what, cause, .. } => {
                 let cause = format!("{what}: {cause}");
                 match super::lost(teller.rank, &teller.host, teller.pid, super::Cause::Failed, cause) {
@@ -110,6 +118,7 @@ impl Farewell {
         match self {
             Self::Refused { what, advice } => ClusterError::Refused { what, advice },
             Self::Lost(verdict) => ClusterError::Lost(verdict),
+            Self::Absent { what, advice } => ClusterError::Absent { what, advice },
         }
     }
 }
@@ -268,6 +277,9 @@ mod tests {
     fn farewells_carry_the_same_words_to_everybody() {
         let refused = ClusterError::Refused { what: "w".into(), advice: "a".into() };
         assert_eq!(Farewell::of(&refused, &hello(2)).into_error().to_string(), refused.to_string());
+        let stopped = ClusterError::Stopped("rank 1 was told to stop".into());
+        let told = Farewell::of(&stopped, &hello(2)).into_error();
+        assert!(matches!(&told, ClusterError::Absent { what, .. } if what == "rank 1 was told to stop"), "{told}");
         let local = ClusterError::Local { what: "cannot listen".into(), cause: "no".into(), advice: "a".into() };
         let text = Farewell::of(&local, &hello(2)).into_error().to_string();
         assert!(text.contains("rank 2 (host node2, pid 102) failed") && text.contains("cannot listen: no"), "{text}");

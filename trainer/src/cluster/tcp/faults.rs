@@ -107,30 +107,38 @@ fn checked_sum(tcp: &mut TcpCollective, round: usize) -> Result<(), ClusterError
     Ok(())
 }
 
-/// Does a fault to every rank in turn and writes what the others made of it.
-fn names(what: &str, rounds: usize, timing: Timing, cause: Cause, words: &str, act: &dyn Fn(&Networks)) {
-    let mut row = Row::default();
-    for round in 0..rounds {
-        for odd in 0..WORLD {
-            let wire = if round % 2 == 0 { Wire::Plain } else { Wire::Sealed };
-            let (at, ends) = play(odd, wire, timing, sums_for_ever, act);
+/// A fault, and which verdict on it is right for the rank it was done to.
+struct Trial<'a> {
+    what: &'a str,
+    timing: Timing,
+    act: &'a dyn Fn(&Networks),
+    is_right: &'a dyn Fn(&Verdict, usize) -> bool,
+}
+
+impl Trial<'_> {
+    /// Does the fault to every rank in turn and writes what the others made of it.
+    fn run(&self, wires: &[Wire]) {
+        let mut row = Row::default();
+        for (odd, wire) in (0..repetitions()).flat_map(|n| (0..WORLD).map(move |odd| (odd, wires[n % wires.len()]))) {
+            let (at, ends) = play(odd, wire, self.timing, sums_for_ever, self.act);
             row.count += 1;
             if ends.len() < WORLD {
-                row.hangs.push(format!("{what}, rank {odd}: {} of {WORLD} ended", ends.len()));
+                row.hangs.push(format!("rank {odd}: {} of {WORLD} ended", ends.len()));
             }
             // What the rank itself sees is that the others are gone.
             for end in ends.into_iter().filter(|end| end.rank != odd) {
                 row.named.push((end.at - at).as_secs_f64());
                 match end.result {
-                    Err(ClusterError::Lost(Verdict { rank, cause: seen, detail, .. }))
-                        if rank == odd && seen == cause && detail.contains(words) => {}
-                    other => row.wrong.push(format!("{what}, rank {odd}: rank {} says {other:?}", end.rank)),
+                    Err(ClusterError::Lost(verdict)) if (self.is_right)(&verdict, odd) => {}
+                    other => row.wrong.push(format!("rank {odd}, {wire:?}: rank {} says {other:?}", end.rank)),
                 }
             }
         }
+        row.finish(self.what);
     }
-    row.finish(what);
 }
+
+const BOTH: [Wire; 2] = [Wire::Plain, Wire::Sealed];
 
 /// Repetitions for three ranks each, from the number of main faults.
 fn repetitions() -> usize {
@@ -158,9 +166,10 @@ fn a_late_or_slow_network_changes_no_bit_and_alarms_nobody() {
 
 #[test]
 fn a_rank_whose_connections_end_in_mid_frame_is_named() {
-    for (what, blow) in [("network: all connections of a rank cut", Blow::Cut), ("… reset", Blow::Reset)] {
+    for (what, blow) in [("network: all connections of a rank cut", Blow::Cut), ("network: … reset", Blow::Reset)] {
         let act = |n: &Networks| n.both(|network| network.strike(blow));
-        names(what, repetitions(), quick(), Cause::Died, "", &act);
+        let is_right = |v: &Verdict, odd| v.rank == odd && v.cause == Cause::Died;
+        Trial { what, timing: quick(), act: &act, is_right: &is_right }.run(&BOTH);
     }
 }
 
@@ -168,39 +177,41 @@ fn a_rank_whose_connections_end_in_mid_frame_is_named() {
 fn a_rank_in_a_black_hole_is_named() {
     let timing = Timing { peer_timeout: DEADLINE, ..quick() };
     let act = |n: &Networks| n.both(|network| network.becomes(Weather::BlackHole));
-    names("… black hole (deadline 1 s)", repetitions(), timing, Cause::Silent, "", &act);
+    let is_right = |v: &Verdict, odd| v.rank == odd && v.cause == Cause::Silent;
+    let what = "network: … in a black hole (deadline 1 s)";
+    Trial { what, timing, act: &act, is_right: &is_right }.run(&BOTH);
+}
+
+/// A connection has two ends, and from its data alone nobody can tell which of them is ill: the verdict names one and
+/// mentions the other.
+fn names_the_connection(verdict: &Verdict, odd: usize) -> bool {
+    let cause = verdict.detail.split(" was last seen").next().unwrap_or_default();
+    verdict.rank == odd || format!("{cause} ").replace(';', " ").contains(&format!("rank {odd} "))
 }
 
 #[test]
-fn a_rank_whose_data_alone_vanish_is_named() {
+fn a_connection_whose_data_vanish_is_named() {
     let timing = Timing { collective_timeout: DEADLINE, ..quick() };
     let act = |n: &Networks| n.data.becomes(Weather::BlackHole);
-    names("… black hole for data only (deadline 1 s)", repetitions(), timing, Cause::Stuck, "waits for rank", &act);
+    let is_right = |v: &Verdict, odd| v.cause == Cause::Stuck && names_the_connection(v, odd);
+    let what = "network: … data alone in a black hole (deadline 1 s)";
+    Trial { what, timing, act: &act, is_right: &is_right }.run(&BOTH);
 }
 
 #[test]
 fn an_altered_bit_on_a_sealed_wire_never_reaches_a_sum() {
-    let mut row = Row::default();
-    for odd in (0..WORLD).cycle().take(WORLD * repetitions()) {
-        let act = |n: &Networks| n.data.flip_a_bit_in_pieces_of(1000);
-        let (at, ends) = play(odd, Wire::Sealed, quick(), sums_for_ever, &act);
-        assert_eq!(ends.len(), WORLD, "a hang");
-        row.count += 1;
-        for end in ends.into_iter().filter(|end| end.rank != odd) {
-            row.named.push((end.at - at).as_secs_f64());
-            match end.result {
-                Err(ClusterError::Lost(v)) if v.rank == odd && v.detail.contains("damaged or forged") => {}
-                other => row.wrong.push(format!("rank {odd}: rank {} says {other:?}", end.rank)),
-            }
-        }
-    }
-    row.finish("… one bit altered, sealed");
+    let act = |n: &Networks| n.data.flip_a_bit_in_pieces_of(1000);
+    let is_right = |v: &Verdict, odd| names_the_connection(v, odd) && v.detail.contains("damaged or forged");
+    Trial { what: "network: one bit altered, sealed", timing: quick(), act: &act, is_right: &is_right }
+        .run(&[Wire::Sealed]);
 }
 
 #[test]
 fn an_altered_control_connection_ends_the_run() {
     let act = |n: &Networks| n.control.flip_a_bit_in_pieces_of(1);
-    names("… one bit of the heartbeats altered", repetitions(), quick(), Cause::Died, "damaged or forged", &act);
+    let is_right = |v: &Verdict, odd| v.rank == odd && v.cause == Cause::Died;
+    Trial { what: "network: one bit of the heartbeats altered", timing: quick(), act: &act, is_right: &is_right }
+        .run(&BOTH);
 }
 
 /// Barriers only: what is altered is a header.

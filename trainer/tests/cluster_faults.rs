@@ -28,20 +28,31 @@ use support::{final_digest, jazari, launch_arguments, text, tiny_arguments, trai
 use table::{Row, faults};
 
 const PROCESSES: usize = 4;
-const STEPS: u64 = 240;
-const SETTINGS: [&str; 8] = [
-    "save_steps=4",
-    "logging_steps=1",
-    "eval_steps=12",
-    "eval.max_tokens_per_language=2048",
-    "max_steps=240",
-    "cluster.digest_steps=40",
-    "cluster.peer_timeout=2",
-    "cluster.join_timeout=10",
-];
+
+/// Whether there are so many faults that longer runs save time.
+fn is_long() -> bool {
+    faults() > 40
+}
+
+fn steps() -> u64 {
+    if is_long() { 240 } else { 80 }
+}
+
+fn settings() -> [&'static str; 8] {
+    [
+        if is_long() { "max_steps=240" } else { "max_steps=80" },
+        "save_steps=4",
+        "logging_steps=1",
+        "eval_steps=16",
+        "eval.max_tokens_per_language=1024",
+        "cluster.digest_steps=40",
+        "cluster.peer_timeout=2",
+        "cluster.join_timeout=10",
+    ]
+}
 
 fn arguments(run: &Path) -> Vec<String> {
-    launch_arguments(PROCESSES, &["--max-restarts", "50", "--grace", "3"], run, &SETTINGS)
+    launch_arguments(PROCESSES, &["--max-restarts", "50", "--grace", "3"], run, &settings())
 }
 
 /// When a fault comes.
@@ -76,7 +87,7 @@ impl Campaign {
     fn new(name: &'static str, signal: Signal) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let whole = folder.path().join("whole");
-        train_tiny(&whole, &SETTINGS);
+        train_tiny(&whole, &settings());
         Self {
             name,
             signal,
@@ -269,7 +280,7 @@ fn stopped_ranks_are_named_and_the_run_ends_with_the_same_bits() {
 fn a_stop_is_agreed_on_and_saved() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole");
-    train_tiny(&whole, &SETTINGS);
+    train_tiny(&whole, &settings());
     let expected = final_digest(&whole);
     let (mut random, mut number) = (Random(0x2545_f491_4f6c_dd1d), 0);
     let mut row = Row { lost: Some(Vec::new()), same_bits: Some(true), ..Row::default() };
@@ -304,7 +315,7 @@ fn a_stop_is_agreed_on_and_saved() {
             row.named.push((end - at).as_secs_f64());
         }
         // A run that was stopped goes on; one that was done starts anew.
-        if newest == Some(STEPS) {
+        if newest == Some(steps()) {
             row.same_bits = Some(row.same_bits == Some(true) && final_digest(&run) == expected);
             number += 1;
         }
@@ -314,11 +325,12 @@ fn a_stop_is_agreed_on_and_saved() {
 
 #[test]
 fn a_second_signal_ends_everything_at_once_and_nothing_is_lost() {
+    const SETTINGS: [&str; 4] = ["save_steps=4", "max_steps=40", "eval_steps=40", "cluster.peer_timeout=20"];
     let folder = tempfile::tempdir().unwrap();
     let (whole, run) = (folder.path().join("whole"), folder.path().join("run"));
     train_tiny(&whole, &SETTINGS);
     // Supervised: a rank that is stopped keeps the others from finishing their step, so only the second signal ends them.
-    let mut running = Running::start(&arguments(&run));
+    let mut running = Running::start(&launch_arguments(PROCESSES, &[], &run, &SETTINGS));
     running.until(LIMIT, |line| line.contains("saved ")).unwrap();
     let (before, pids) = (newest_step(&run), running.pids.clone());
     running.signal(1, Signal::STOP);
@@ -390,7 +402,7 @@ impl Hosts {
             ["--max-restarts", "50"],
             ["--grace", "3"],
         ];
-        Running::start(&launch_arguments(1, options.as_flattened(), &self.run, &HOST_SETTINGS))
+        Running::start(&launch_arguments(1, options.as_flattened(), &self.run, &host_settings()))
     }
 
     /// Does a fault to the last host and notes what the others made of it.
@@ -432,20 +444,27 @@ impl Hosts {
     }
 }
 
-const HOST_SETTINGS: [&str; 6] = [
-    "save_steps=4",
-    "logging_steps=1",
-    "max_steps=600",
-    "cluster.digest_steps=40",
-    "cluster.peer_timeout=2",
-    "global_batch_size=6 seq",
-];
+fn host_steps() -> u64 {
+    if is_long() { 600 } else { 160 }
+}
+
+fn host_settings() -> [&'static str; 7] {
+    [
+        if is_long() { "max_steps=600" } else { "max_steps=160" },
+        "save_steps=4",
+        "eval_steps=600",
+        "logging_steps=1",
+        "cluster.digest_steps=40",
+        "cluster.peer_timeout=2",
+        "global_batch_size=6 seq",
+    ]
+}
 
 #[test]
 fn a_host_that_is_cut_off_or_replaced_joins_again_and_the_bits_are_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole");
-    train_tiny(&whole, &HOST_SETTINGS);
+    train_tiny(&whole, &host_settings());
     let mut row = Row { lost: Some(Vec::new()), same_bits: Some(true), ..Row::default() };
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let wanted = faults().div_ceil(8).max(4);
@@ -456,7 +475,7 @@ fn a_host_that_is_cut_off_or_replaced_joins_again_and_the_bits_are_the_same() {
         std::fs::create_dir(&scene).unwrap();
         let mut hosts = Hosts::start(&scene);
         // The newest faults come early enough for the run to see them.
-        while row.count < wanted && newest_step(&hosts.run).unwrap_or(0) < 450 {
+        while row.count < wanted && newest_step(&hosts.run).unwrap_or(0) < host_steps() * 3 / 4 {
             if newest_step(&hosts.run).is_none() {
                 hosts.hosts[0].first_step().unwrap();
             }

@@ -491,6 +491,31 @@ fn a_host_that_is_cut_off_or_replaced_joins_again_and_the_bits_are_the_same() {
     row.finish("host cut off, reset, in a black hole (deadline 2 s) or replaced");
 }
 
+#[test]
+fn a_host_that_waits_alone_stops_when_told_and_asks_for_a_restart_at_the_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    trainer::cluster::token::Token::generate(&token).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let token = token.display().to_string();
+    let options =
+        ["--nnodes", "2", "--node-rank", "0", "--rendezvous", &port, "--token", &token, "--max-restarts", "0"];
+    let run = folder.path().join("run");
+    let alone = |limit: &str| Running::start(&launch_arguments(2, &options, &run, &[limit]));
+    let mut stopped = alone("cluster.join_timeout=80");
+    // From these lines on they listen to signals.
+    for _ in 0..2 {
+        stopped.until(LIMIT, |line| line.contains("] rank ") && line.contains(" of 4, ")).unwrap();
+    }
+    stopped.signal_supervisor(Signal::TERM);
+    assert_eq!(stopped.code(), Some(0), "{}", stopped.said(0));
+    assert!(stopped.said(0).contains("was told to stop while it waited for the others; nothing was started"));
+    let mut waited = alone("cluster.join_timeout=1");
+    assert_eq!(waited.code(), Some(75), "{}", waited.said(0));
+    assert!(waited.said(0).contains("error: ranks 2, 3 of 4 never came to the rendezvous"), "{}", waited.said(0));
+    assert!(!run.exists());
+}
+
 /// Inverts one bit of every copy of `pattern` in the memory of a process; how many there were, or why not.
 fn flip_in_memory(pid: i32, pattern: &[u8]) -> std::io::Result<usize> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;

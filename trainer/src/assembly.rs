@@ -1,9 +1,10 @@
 //! Owns bringing the processes of a run together before it starts: place, secret, what all must agree on; never
 //! touches training.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::checkpoint::store::BURN_VERSION;
 use crate::cluster::control::{Control, Members, Timing};
@@ -23,6 +24,9 @@ pub const TOKEN_VARIABLE: &str = "JAZARI_TOKEN_FILE";
 /// Variable with the address this process listens at.
 pub const BIND_VARIABLE: &str = "JAZARI_BIND";
 
+/// How long a process that was told to stop still waits for the others to come.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What is said while the processes come together, and what happens to one that does not end when it must.
 pub struct Callbacks<'a> {
     /// Hears of connections that were turned away.
@@ -33,7 +37,7 @@ pub struct Callbacks<'a> {
 
 /// How the processes of a run meet, apart from their places.
 pub struct Meeting {
-    /// What all must have alike; the run's name and its restarts are taken from the place.
+    /// What all must have alike; the run's name is taken from the place.
     pub members: Membership,
     /// What carries the data of collectives.
     pub engine: Engine,
@@ -135,13 +139,16 @@ pub fn connect(
             advice: "write the address of this host's network card, or 0.0.0.0 for all of them".into(),
         })
     });
-    let members = Membership { run_id: place.run_id.clone(), restart: place.restart, ..meeting.members };
-    let stopped = || match stop.is_set() {
+    let members = Membership { run_id: place.run_id.clone(), ..meeting.members };
+    // Once all are connected they agree on the stop and leave together, so a rendezvous that succeeds is not disturbed.
+    let asked = OnceCell::new();
+    let was_stopped = || {
+        let (rank, host) = (place.rank, host_name());
+        ClusterError::Stopped(format!("rank {rank} (host {host}) was told to stop while it waited for the others"))
+    };
+    let stopped = || match stop.is_set() && asked.get_or_init(Instant::now).elapsed() >= STOP_PATIENCE {
         false => Ok(()),
-        true => Err(ClusterError::Refused {
-            what: "stopped while waiting for the other processes".into(),
-            advice: "nothing was started and nothing written".into(),
-        }),
+        true => Err(was_stopped()),
     };
     let mesh = join(&JoinOptions {
         rank: place.rank,
@@ -155,6 +162,11 @@ pub fn connect(
         members: &members,
         on_refused: callbacks.on_refused,
         keep_waiting: &stopped,
+    });
+    let mesh = mesh.map_err(|error| match error {
+        // Another one was told as well and left first.
+        ClusterError::Absent { .. } if stop.is_set() => was_stopped(),
+        other => other,
     })?;
     let who = Members { rank: mesh.rank, hosts: mesh.hosts, pids: mesh.pids };
     let control = Control::start(who, mesh.control, meeting.timing, callbacks.on_fatal)?;

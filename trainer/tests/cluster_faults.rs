@@ -1,220 +1,582 @@
-//! Promise: a rank that dies or hangs is named by all others, the run goes on from its newest checkpoint, and ends with
-//! the bits of an undisturbed one; a stop is agreed on by all ranks and saved.
+//! Promise: a rank that dies, hangs, is cut off or holds other bits is named by all others, the run goes on from its
+//! newest checkpoint, and ends with the bits of an undisturbed one; a stop is agreed on by all ranks and saved.
 //!
-//! `JAZARI_CLUSTER_FAULTS=200` sets the number of SIGKILLs (a quarter as many SIGSTOPs, half as many SIGTERMs).
+//! `JAZARI_CLUSTER_FAULTS=200` sets the number of SIGKILLs; a quarter as many SIGSTOPs, half as many SIGTERMs, an eighth
+//! as many cuts. `scripts/faults.sh` makes a table of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/running.rs"]
+mod running;
+#[path = "support/table.rs"]
+mod table;
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-use support::{final_digest, jazari, launch_arguments, train_tiny};
+use proxy::{Blow, Network, Weather};
+use running::{LIMIT, Random, Running, is_saving, newest_step, newest_valid_step};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use support::{final_digest, jazari, launch_arguments, text, tiny_arguments, train_tiny};
+use table::{Row, faults};
 
 const PROCESSES: usize = 4;
-const PEER_TIMEOUT: &str = "cluster.peer_timeout=2";
-const SETTINGS: [&str; 6] =
-    ["save_steps=4", "logging_steps=20", "eval_steps=40", "max_steps=120", "cluster.digest_steps=40", PEER_TIMEOUT];
-/// Nothing in these tests may take longer; a hang ends them.
-const LIMIT: Duration = Duration::from_secs(90);
 
-fn faults() -> usize {
-    std::env::var("JAZARI_CLUSTER_FAULTS").ok().and_then(|n| n.parse().ok()).unwrap_or(8)
+/// Whether there are so many faults that longer runs save time.
+fn is_long() -> bool {
+    faults() > 40
 }
 
-/// A launched run whose output is read line by line, with the time of each line.
-struct Running {
-    child: Child,
-    lines: Receiver<(Instant, String)>,
-    seen: Vec<(Instant, String)>,
-    pids: Vec<i32>,
+fn steps() -> u64 {
+    if is_long() { 240 } else { 80 }
 }
 
-impl Running {
-    fn start(run: &Path) -> Self {
-        let arguments = launch_arguments(PROCESSES, &["--max-restarts", "50", "--grace", "6"], run, &SETTINGS);
-        let mut child = jazari(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (send, lines) = channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                let _ = send.send((Instant::now(), line));
-            }
-        });
-        let mut running = Self { child, lines, seen: Vec::new(), pids: Vec::new() };
-        running.until(LIMIT, |line| line.contains("started ranks"));
-        running
-    }
-
-    /// Reads until a line that `wanted` accepts and returns when it came; `None` at the end of the output or after
-    /// `limit`.
-    fn until(&mut self, limit: Duration, wanted: impl Fn(&str) -> bool) -> Option<Instant> {
-        let end = Instant::now() + limit;
-        loop {
-            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok((at, line)) => {
-                    if let Some((_, pids)) = line.split_once(", pids ") {
-                        self.pids = pids.split(", ").map(|pid| pid.trim().parse().unwrap()).collect();
-                    }
-                    let found = wanted(&line);
-                    self.seen.push((at, line));
-                    if found {
-                        return Some(at);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
-            }
-        }
-    }
-
-    fn signal(&self, rank: usize, signal: Signal) {
-        kill_process(Pid::from_raw(self.pids[rank]).unwrap(), signal).unwrap();
-    }
-
-    /// Everything that was said from line `from` on.
-    fn said(&self, from: usize) -> String {
-        self.seen[from..].iter().map(|(_, line)| format!("{line}\n")).collect()
-    }
-
-    fn is_over(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
-    /// Waits for the end and insists on exit code 0.
-    fn finish(mut self) {
-        self.until(LIMIT, |_| false);
-        assert_eq!(self.child.wait().unwrap().code(), Some(0), "{}", self.said(0));
-    }
+fn settings() -> [&'static str; 8] {
+    [
+        if is_long() { "max_steps=240" } else { "max_steps=80" },
+        "save_steps=4",
+        "logging_steps=1",
+        "eval_steps=16",
+        "eval.max_tokens_per_language=1024",
+        "cluster.digest_steps=40",
+        "cluster.peer_timeout=2",
+        "cluster.join_timeout=10",
+    ]
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn arguments(run: &Path) -> Vec<String> {
+    launch_arguments(PROCESSES, &["--max-restarts", "50", "--grace", "3"], run, &settings())
 }
 
-/// xorshift64: the moments are random but the same in every run of this test.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
+/// When a fault comes.
+#[derive(Clone, Copy, PartialEq)]
+enum Moment {
+    /// While the processes find each other.
+    StartUp,
+    /// While a checkpoint is being written.
+    Saving,
+    /// At any time after the first step.
+    Working,
 }
 
-/// Seconds of each fault until it was named by anybody, and until training went on.
-#[derive(Default)]
-struct Times {
-    named: Vec<f64>,
-    resumed: Vec<f64>,
+/// One kind of fault, again and again over as many runs as it takes.
+struct Campaign {
+    name: &'static str,
+    signal: Signal,
+    folder: tempfile::TempDir,
+    expected: String,
+    number: usize,
+    running: Running,
+    random: Random,
+    /// By what the rank was doing.
+    rows: BTreeMap<&'static str, Row>,
+    /// The newest fault and what its rank was doing, until training goes on.
+    pending: Option<(Instant, &'static str)>,
+    same_bits: bool,
     by_survivors: usize,
 }
 
-impl Times {
-    fn print(&mut self, name: &str, runs: usize) {
-        let faults = self.named.len();
-        let mut line = format!("{name}: {faults} faults over {runs} runs, {} named by survivors", self.by_survivors);
-        for (what, times) in [("named after", &mut self.named), ("training again after", &mut self.resumed)] {
-            times.sort_by(f64::total_cmp);
-            let at =
-                |part: f64| times.get((times.len() as f64 * part) as usize).or(times.last()).copied().unwrap_or(0.0);
-            line += &format!("; {what} {:.2} s (p50), {:.2} s (p99), {:.2} s (max)", at(0.5), at(0.99), at(1.0));
+impl Campaign {
+    fn new(name: &'static str, signal: Signal) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = folder.path().join("whole");
+        train_tiny(&whole, &settings());
+        Self {
+            name,
+            signal,
+            expected: final_digest(&whole),
+            running: Running::start(&arguments(&folder.path().join("0"))),
+            folder,
+            number: 0,
+            random: Random(0x5bd1_e995_9e37_79b9),
+            rows: BTreeMap::new(),
+            pending: None,
+            same_bits: true,
+            by_survivors: 0,
         }
-        eprintln!("{line}; 0 wrong names, 0 hangs, 0 lost checkpoints, same bits");
+    }
+
+    fn run(&self) -> PathBuf {
+        self.folder.path().join(self.number.to_string())
+    }
+
+    fn row(&mut self, phase: &'static str) -> &mut Row {
+        self.rows.entry(phase).or_insert_with(|| Row { lost: Some(Vec::new()), ..Row::default() })
+    }
+
+    fn count(&self) -> usize {
+        self.rows.values().map(|row| row.count).sum()
+    }
+
+    /// Looks at how this run ended and begins another one.
+    fn next_run(&mut self) {
+        self.check_end();
+        self.pending = None;
+        self.number += 1;
+        self.running = Running::start(&arguments(&self.run()));
+    }
+
+    fn check_end(&mut self) {
+        match self.running.code() {
+            None => {
+                let said = self.running.said(0);
+                self.row("hung").hangs.push(said);
+            }
+            Some(code) => assert_eq!(code, 0, "{}", self.running.said(0)),
+        }
+        self.same_bits &= final_digest(&self.run()) == self.expected;
+    }
+
+    /// Waits for the moment; false when the run was over before it came.
+    fn await_moment(&mut self, moment: Moment) -> bool {
+        if !self.running.seen.last().is_some_and(|(_, line)| line.contains("started ranks"))
+            && self.running.until(LIMIT, |line| line.contains("started ranks")).is_none()
+        {
+            return false;
+        }
+        if moment == Moment::StartUp {
+            self.random.sleep(700);
+            self.running.catch_up();
+            return !self.running.is_over();
+        }
+        let Some(went_on) = self.running.first_step() else { return false };
+        if let Some((at, phase)) = self.pending.take() {
+            self.row(phase).resumed.push((went_on - at).as_secs_f64());
+        }
+        self.random.sleep(900);
+        if moment == Moment::Saving {
+            let end = Instant::now() + Duration::from_secs(5);
+            while !is_saving(&self.run()) && !self.running.is_over() && Instant::now() < end {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            self.random.sleep(4);
+        }
+        !self.running.is_over()
+    }
+
+    /// Does the fault to a random rank and looks at what everybody made of it.
+    fn strike(&mut self) {
+        let rank = self.random.rank(PROCESSES);
+        let before = newest_step(&self.run());
+        let is_saving = is_saving(&self.run());
+        self.running.catch_up();
+        let from = self.running.seen.len();
+        // A line of this start that only comes after the processes have met.
+        let has_met = self.running.seen.iter().rev().take_while(|(_, line)| !line.contains("started ranks"));
+        let has_met = has_met.into_iter().any(|(_, line)| line.contains("] training "));
+        let (at, pid) = (Instant::now(), self.running.pids[rank]);
+        self.running.signal(rank, self.signal);
+        let over = self.running.over();
+        let said = self.running.said(from);
+        if self.running.seen.last().is_some_and(|(_, line)| line.contains("all ranks left with code 0")) {
+            // It came when everything was done.
+            return;
+        }
+        let phase = match has_met {
+            false => "start-up",
+            true if is_saving => "save",
+            true => phase_of(&said, rank),
+        };
+        self.pending = Some((at, phase));
+        let now = newest_valid_step(&self.run());
+        let context = format!("{} of rank {rank} (pid {pid}) in {phase}:\n{said}", self.name);
+        let (named, by_survivors, wrong) = names(&self.running.seen[from..], rank, pid);
+        self.by_survivors += usize::from(by_survivors);
+        let row = self.row(phase);
+        row.count += 1;
+        match named {
+            Some(named) => row.named.push((named - at).as_secs_f64()),
+            None => row.wrong.push(format!("nobody named it: {context}")),
+        }
+        row.wrong.extend(wrong.map(|line| format!("{line}\n{context}")));
+        if now < before {
+            row.lost.get_or_insert_default().push(format!("{before:?} was there, {now:?} is valid: {context}"));
+        }
+        if over.is_none() {
+            row.hangs.push(context);
+            self.number += 1;
+            self.running = Running::start(&arguments(&self.run()));
+        }
+    }
+
+    /// Does so many faults, one in `every` at start-up and one during a save.
+    fn go(mut self, count: usize, every: usize) {
+        let mut tried = 0;
+        while self.count() < count {
+            let moment = match tried % every {
+                0 => Moment::StartUp,
+                n if n == every / 2 => Moment::Saving,
+                _ => Moment::Working,
+            };
+            tried += 1;
+            if self.await_moment(moment) { self.strike() } else { self.next_run() }
+        }
+        if let (true, Some((at, phase))) = (self.await_moment(Moment::Working), self.pending) {
+            self.row(phase).resumed.push(at.elapsed().as_secs_f64());
+        }
+        self.check_end();
+        let mut total = Row { same_bits: Some(self.same_bits), lost: Some(Vec::new()), ..Row::default() };
+        for (phase, row) in &self.rows {
+            row.print(&format!("{}: {phase}", self.name));
+            total.add(row);
+        }
+        let (runs, survivors) = (self.number + 1, self.by_survivors);
+        total.finish(&format!("{}: all, in {runs} runs, {survivors} named by other ranks", self.name));
     }
 }
 
-/// Does `fault` to a random rank at a random moment, again and again over as many runs as it takes, and insists that
-/// nobody blames another rank and that every run ends with the bits of an undisturbed one.
-fn disturb(name: &str, count: usize, fault: Signal, blame: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let whole = dir.path().join("whole");
-    train_tiny(&whole, &SETTINGS);
-    let expected = final_digest(&whole);
-    let run = |number: usize| -> PathBuf { dir.path().join(format!("{name}-{number}")) };
-    let (mut random, mut number, mut times) = (Random(0x5bd1_e995_9e37_79b9), 0, Times::default());
-    let mut running = Running::start(&run(0));
-    while times.named.len() < count {
-        std::thread::sleep(Duration::from_micros(100_000 + random.below(3_000_000)));
-        running.until(Duration::ZERO, |_| false);
-        if running.is_over() {
-            running.finish();
-            assert_eq!(final_digest(&run(number)), expected, "after {} faults", times.named.len());
-            number += 1;
-            running = Running::start(&run(number));
-            continue;
-        }
-        let rank = usize::try_from(random.below(PROCESSES as u64)).unwrap();
-        let (from, at) = (running.seen.len(), Instant::now());
-        let pid = format!("pid {}) ", running.pids[rank]);
-        running.signal(rank, fault);
-        let over = running.until(LIMIT, |line| line.contains("launch: start") && line.contains(" over after"));
-        let said = running.said(from);
-        assert!(over.is_some(), "{name} of rank {rank}: no end\n{said}");
-        if running.seen.last().unwrap().1.contains("all ranks left with code 0") {
-            // The fault came when everything was done.
-            continue;
-        }
-        for line in said.lines().filter(|line| line.contains("] error: rank ")) {
-            assert!(line.contains(&pid), "{name} of rank {rank}, {pid}: {line}");
-        }
-        let naming = |line: &str| line.contains(&pid) && (line.contains(blame) || line.contains("was killed by"));
-        let named = running.seen[from..].iter().find(|(_, line)| naming(line)).map(|(at, _)| *at);
-        let named = named.unwrap_or_else(|| panic!("{name} of rank {rank}, {pid}: nobody names it\n{said}"));
-        times.named.push((named - at).as_secs_f64());
-        times.by_survivors += usize::from(said.lines().any(|l| l.contains("] error: rank ") && l.contains(blame)));
-        let resumed = running.until(LIMIT, |line| line.contains("] training ")).expect("it never started again");
-        times.resumed.push((resumed - at).as_secs_f64());
+/// What the rank was doing, as the verdict tells: its own newest heartbeat, or, for rank 0, what the others were doing.
+fn phase_of(said: &str, rank: usize) -> &'static str {
+    let last_seen = said.split_once(&format!("rank {rank} was last seen at step ")).map(|(_, rest)| rest);
+    let last_seen = last_seen.and_then(|rest| rest.split_once(" in ")).map(|(_, place)| place);
+    let during = said.split_once(", during ").map(|(_, place)| place);
+    let place = last_seen.or(during).unwrap_or_default();
+    let is = |words: &[&str]| words.iter().any(|word| place.starts_with(word));
+    match () {
+        () if is(&["adding", "all_reduce", "reduce_scatter", "all_gather"]) => "gradient sum",
+        () if is(&["forward"]) => "forward and backward",
+        () if is(&["evaluation"]) => "evaluation",
+        () if is(&["saving", "broadcast"]) => "save",
+        () if is(&["comparing"]) => "comparison of replicas",
+        () => "start-up",
     }
-    running.finish();
-    assert_eq!(final_digest(&run(number)), expected);
-    times.print(name, number + 1);
+}
+
+/// When the rank was first named, whether another rank did it, and a line that names a wrong one.
+fn names(lines: &[(Instant, String)], rank: usize, pid: i32) -> (Option<Instant>, bool, Option<String>) {
+    let verdict = |line: &str| line.split_once("] error: rank ").filter(|(_, rest)| rest.contains(" (host ")).is_some();
+    let right = |line: &str| {
+        let named =
+            line.contains(&format!("] error: rank {rank} (host ")) && line.contains(" this run ends with code 75");
+        let absent = line.contains(&format!("rank {rank} of {PROCESSES} never came"));
+        let unreachable = line.contains(&format!("error: rank {rank} (host ")) && line.contains("has not connected to");
+        named || absent || unreachable || (rank == 0 && line.contains("did not reach rank 0"))
+    };
+    let survivor = lines.iter().find(|(_, line)| right(line)).map(|(at, _)| *at);
+    let supervisor = format!("launch: rank {rank} (pid {pid}) was killed by ");
+    let supervisor = lines.iter().find(|(_, line)| line.contains(&supervisor)).map(|(at, _)| *at);
+    let wrong = lines.iter().find(|(_, line)| verdict(line) && !right(line)).map(|(_, line)| line.clone());
+    (survivor.or(supervisor), survivor.is_some(), wrong)
 }
 
 #[test]
 fn killed_ranks_are_named_and_the_run_ends_with_the_same_bits() {
-    disturb("SIGKILL", faults(), Signal::KILL, " died ");
+    Campaign::new("SIGKILL", Signal::KILL).go(faults(), 8);
 }
 
 #[test]
 fn stopped_ranks_are_named_and_the_run_ends_with_the_same_bits() {
-    disturb("SIGSTOP", faults().div_ceil(4), Signal::STOP, " sends no heartbeats ");
+    Campaign::new("SIGSTOP (deadline 2 s)", Signal::STOP).go(faults().div_ceil(4), 12);
 }
 
 #[test]
 fn a_stop_is_agreed_on_and_saved() {
-    let dir = tempfile::tempdir().unwrap();
-    let whole = dir.path().join("whole");
-    train_tiny(&whole, &SETTINGS);
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole");
+    train_tiny(&whole, &settings());
     let expected = final_digest(&whole);
-    let (mut random, mut number, mut stops) = (Random(0x2545_f491_4f6c_dd1d), 0, 0);
-    while stops < faults().div_ceil(2) {
-        let run = dir.path().join(format!("run-{number}"));
-        let mut running = Running::start(&run);
-        std::thread::sleep(Duration::from_micros(random.below(1_500_000)));
-        let rank = usize::try_from(random.below(PROCESSES as u64)).unwrap();
+    let (mut random, mut number) = (Random(0x2545_f491_4f6c_dd1d), 0);
+    let mut row = Row { lost: Some(Vec::new()), same_bits: Some(true), ..Row::default() };
+    while row.count < faults().div_ceil(2) {
+        let run = folder.path().join(number.to_string());
+        let mut running = Running::start(&arguments(&run));
+        random.sleep(1500);
+        let (rank, before, at) = (random.rank(PROCESSES), newest_step(&run), Instant::now());
         if !running.is_over() {
             running.signal(rank, Signal::TERM);
-            stops += 1;
+            row.count += 1;
         }
-        running.finish();
+        let Some(end) = running.over() else {
+            row.hangs.push(running.said(0));
+            number += 1;
+            continue;
+        };
+        if running.seen.last().is_some_and(|(_, line)| !line.contains("all ranks left with code 0")) {
+            // It came before the process could listen, which ended it; the supervisor starts all again.
+            running.until(LIMIT, |line| line.contains("started ranks"));
+            running.signal_supervisor(Signal::TERM);
+        }
+        assert_eq!(running.code(), Some(0), "{}", running.said(0));
+        let stopped =
+            running.seen.iter().find_map(|(_, line)| line.split_once("] stopped at step ")?.1.split(' ').next());
+        let stopped: Option<u64> = stopped.map(|step| step.parse().unwrap());
+        let newest = newest_valid_step(&run);
+        if newest < before || stopped.is_some_and(|step| newest != Some(step)) {
+            row.lost.get_or_insert_default().push(format!("{newest:?} is saved:\n{}", running.said(0)));
+        }
+        if stopped.is_some() {
+            row.named.push((end - at).as_secs_f64());
+        }
         // A run that was stopped goes on; one that was done starts anew.
-        let newest = trainer::checkpoint::store::list(&run.join("checkpoints")).ok().and_then(|l| Some(l.first()?.0));
-        if newest == Some(120) {
-            assert_eq!(final_digest(&run), expected, "after {stops} stops");
+        if newest == Some(steps()) {
+            row.same_bits = Some(row.same_bits == Some(true) && final_digest(&run) == expected);
             number += 1;
         }
     }
+    row.finish("SIGTERM to one rank (time until all have saved and left)");
+}
+
+#[test]
+fn a_second_signal_ends_everything_at_once_and_nothing_is_lost() {
+    const SETTINGS: [&str; 4] = ["save_steps=4", "max_steps=40", "eval_steps=40", "cluster.peer_timeout=20"];
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, run) = (folder.path().join("whole"), folder.path().join("run"));
+    train_tiny(&whole, &SETTINGS);
+    // Supervised: a rank that is stopped keeps the others from finishing their step, so only the second signal ends them.
+    let mut running = Running::start(&launch_arguments(PROCESSES, &[], &run, &SETTINGS));
+    running.until(LIMIT, |line| line.contains("saved ")).unwrap();
+    let (before, pids) = (newest_step(&run), running.pids.clone());
+    running.signal(1, Signal::STOP);
+    running.signal_supervisor(Signal::TERM);
+    running.until(LIMIT, |line| line.contains("SIGTERM passed on")).unwrap();
+    let second = Instant::now();
+    running.signal_supervisor(Signal::TERM);
+    assert_eq!(running.code(), Some(1), "{}", running.said(0));
+    eprintln!("all processes ended {:.3} s after the second signal", second.elapsed().as_secs_f64());
+    for pid in pids {
+        assert!(test_kill_process(Pid::from_raw(pid).unwrap()).is_err(), "{pid} lives");
+    }
+    assert!(newest_valid_step(&run) >= before && before.is_some());
+    // Alone: the process ends itself.
+    let alone = tiny_arguments(&run, &SETTINGS);
+    let child = jazari(&alone.iter().map(String::as_str).collect::<Vec<_>>())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let waited = Instant::now();
+    while newest_step(&run) <= before && waited.elapsed() < LIMIT {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for signal in [Signal::INT, Signal::TERM] {
+        kill_process(Pid::from_child(&child), signal).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    train_tiny(&run, &SETTINGS);
+    assert_eq!(final_digest(&run), final_digest(&whole));
+}
+
+/// Three hosts, each with a supervisor of its own; the last one reaches rank 0 through a network of ours.
+struct Hosts {
+    run: PathBuf,
+    token: PathBuf,
+    rendezvous: SocketAddr,
+    network: Network,
+    /// Where the last host finds rank 0.
+    detour: SocketAddr,
+    hosts: Vec<Running>,
+}
+
+const HOSTS: usize = 3;
+const AWAY: usize = 2;
+
+impl Hosts {
+    fn start(folder: &Path) -> Self {
+        let token = folder.join("token");
+        trainer::cluster::token::Token::generate(&token).unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let network = Network::default();
+        let detour = network.lead_to(free);
+        let mut hosts = Self { run: folder.join("run"), token, rendezvous: free, network, detour, hosts: Vec::new() };
+        hosts.hosts = (0..HOSTS).map(|rank| hosts.supervisor(rank)).collect();
+        hosts
+    }
+
+    fn supervisor(&self, rank: usize) -> Running {
+        let (rank, address) = (rank.to_string(), if rank == AWAY { self.detour } else { self.rendezvous }.to_string());
+        let (hosts, token) = (HOSTS.to_string(), self.token.display().to_string());
+        let options = [
+            ["--nnodes", &hosts],
+            ["--node-rank", &rank],
+            ["--rendezvous", &address],
+            ["--token", &token],
+            ["--run-id", "faults"],
+            ["--max-restarts", "50"],
+            ["--grace", "3"],
+        ];
+        Running::start(&launch_arguments(1, options.as_flattened(), &self.run, &host_settings()))
+    }
+
+    /// Does a fault to the last host and notes what the others made of it.
+    fn strike(&mut self, number: usize, row: &mut Row) {
+        self.hosts.iter_mut().for_each(Running::catch_up);
+        let from: Vec<usize> = self.hosts.iter().map(|host| host.seen.len()).collect();
+        let (at, before) = (Instant::now(), newest_step(&self.run));
+        match number % 4 {
+            0 => self.network.strike(Blow::Cut),
+            1 => self.network.strike(Blow::Reset),
+            2 => self.network.becomes(Weather::BlackHole),
+            _ => self.hosts[AWAY].signal_supervisor(Signal::KILL),
+        }
+        row.count += 1;
+        for (rank, (host, from)) in self.hosts.iter_mut().zip(from).enumerate().take(AWAY) {
+            if host.over().is_none() {
+                row.hangs.push(host.said(from));
+            }
+            let (named, _, wrong) = names(&host.seen[from..], AWAY, 0);
+            row.wrong.extend(wrong);
+            match named {
+                Some(named) => row.named.push((named - at).as_secs_f64()),
+                None => row.wrong.push(format!("fault {number}: host {rank} said:\n{}", host.said(from))),
+            }
+        }
+        if newest_valid_step(&self.run) < before {
+            row.lost.get_or_insert_default().push(format!("fault {number}: {before:?}"));
+        }
+        self.network.becomes(Weather::Fair);
+        if number % 4 == 3 {
+            // A new machine: its supervisor counts restarts from zero.
+            self.hosts[AWAY] = self.supervisor(AWAY);
+        }
+        match self.hosts[0].first_step() {
+            Some(resumed) => row.resumed.push((resumed - at).as_secs_f64()),
+            None => row.hangs.push(format!("fault {number}: it never went on:\n{}", self.hosts[0].said(from[0]))),
+        }
+    }
+}
+
+fn host_steps() -> u64 {
+    if is_long() { 600 } else { 160 }
+}
+
+fn host_settings() -> [&'static str; 7] {
+    [
+        if is_long() { "max_steps=600" } else { "max_steps=160" },
+        "save_steps=4",
+        "eval_steps=600",
+        "logging_steps=1",
+        "cluster.digest_steps=40",
+        "cluster.peer_timeout=2",
+        "global_batch_size=6 seq",
+    ]
+}
+
+#[test]
+fn a_host_that_is_cut_off_or_replaced_joins_again_and_the_bits_are_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole");
+    train_tiny(&whole, &host_settings());
+    let mut row = Row { lost: Some(Vec::new()), same_bits: Some(true), ..Row::default() };
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let wanted = faults().div_ceil(8).max(4);
+    let mut runs = 0;
+    while row.count < wanted {
+        runs += 1;
+        let scene = folder.path().join(runs.to_string());
+        std::fs::create_dir(&scene).unwrap();
+        let mut hosts = Hosts::start(&scene);
+        // The newest faults come early enough for the run to see them.
+        while row.count < wanted && newest_step(&hosts.run).unwrap_or(0) < host_steps() * 3 / 4 {
+            if newest_step(&hosts.run).is_none() {
+                hosts.hosts[0].first_step().unwrap();
+            }
+            random.sleep(600);
+            hosts.strike(row.count, &mut row);
+        }
+        hosts.network.becomes(Weather::Late(Duration::from_millis(200)));
+        for host in &mut hosts.hosts {
+            assert_eq!(host.code(), Some(0), "{}", host.said(0));
+        }
+        row.same_bits = Some(row.same_bits == Some(true) && final_digest(&hosts.run) == final_digest(&whole));
+    }
+    row.finish("host cut off, reset, in a black hole (deadline 2 s) or replaced");
+}
+
+#[test]
+fn a_host_that_waits_alone_stops_when_told_and_asks_for_a_restart_at_the_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    trainer::cluster::token::Token::generate(&token).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let token = token.display().to_string();
+    let options =
+        ["--nnodes", "2", "--node-rank", "0", "--rendezvous", &port, "--token", &token, "--max-restarts", "0"];
+    let run = folder.path().join("run");
+    let alone = |limit: &str| Running::start(&launch_arguments(2, &options, &run, &[limit]));
+    let mut stopped = alone("cluster.join_timeout=80");
+    // From these lines on they listen to signals.
+    for _ in 0..2 {
+        stopped.until(LIMIT, |line| line.contains("] rank ") && line.contains(" of 4, ")).unwrap();
+    }
+    stopped.signal_supervisor(Signal::TERM);
+    assert_eq!(stopped.code(), Some(0), "{}", stopped.said(0));
+    assert!(stopped.said(0).contains("was told to stop while it waited for the others; nothing was started"));
+    let mut waited = alone("cluster.join_timeout=1");
+    assert_eq!(waited.code(), Some(75), "{}", waited.said(0));
+    assert!(waited.said(0).contains("error: ranks 2, 3 of 4 never came to the rendezvous"), "{}", waited.said(0));
+    assert!(!run.exists());
+}
+
+/// Inverts one bit of every copy of `pattern` in the memory of a process; how many there were, or why not.
+fn flip_in_memory(pid: i32, pattern: &[u8]) -> std::io::Result<usize> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let memory = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+    let mut found = 0;
+    for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
+        let (start, end) = line.split(' ').next().and_then(|range| range.split_once('-')).unwrap();
+        let (start, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        if memory.read_exact_at(&mut bytes, start).is_err() {
+            continue;
+        }
+        for at in (0..bytes.len().saturating_sub(pattern.len())).step_by(4) {
+            if bytes[at..].starts_with(pattern) {
+                // The highest bit of the fraction of the first value.
+                memory.write_all_at(&[bytes[at + 2] ^ 0x40], start + at as u64 + 2)?;
+                found += 1;
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn one_bit_of_one_rank_that_flips_in_memory_is_found_and_the_rank_named() {
+    const SETTINGS: [&str; 4] = ["save_steps=4", "max_steps=60", "cluster.digest_steps=4", "cluster.peer_timeout=20"];
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, run) = (folder.path().join("whole"), folder.path().join("run"));
+    train_tiny(&whole, &SETTINGS);
+    let mut running = Running::start(&launch_arguments(PROCESSES, &[], &run, &SETTINGS));
+    running.until(LIMIT, |line| line.contains("saved ")).unwrap();
+    // While rank 0 saves, the others hold exactly what is saved.
+    let waited = Instant::now();
+    while !is_saving(&run) {
+        assert!(waited.elapsed() < LIMIT, "no save");
+    }
+    let (rank, before) = (2, newest_step(&run));
+    running.signal(rank, Signal::STOP);
+    while newest_step(&run) <= before && waited.elapsed() < LIMIT {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let step = newest_step(&run).unwrap();
+    let weights = run.join(format!("checkpoints/step-{step:08}/model.safetensors"));
+    let file = File::open(&weights).unwrap();
+    let mut pattern = [0; 64];
+    file.read_exact_at(&mut pattern, file.metadata().unwrap().len() - 4096).unwrap();
+    match flip_in_memory(running.pids[rank], &pattern) {
+        Ok(found) => assert!(found > 0, "the parameters of step {step} are not in the memory of rank {rank}"),
+        Err(error) => return eprintln!("SKIPPED: no access to the memory of a process here: {error}"),
+    }
+    let from = running.seen.len();
+    running.signal(rank, Signal::CONT);
+    running.over().unwrap();
+    let said = running.said(from);
+    let verdicts: Vec<&str> = said.lines().filter(|line| line.contains("] error: rank ")).collect();
+    assert_eq!(verdicts.len(), PROCESSES, "{said}");
+    for line in verdicts {
+        let words = format!("rank {rank} (host ");
+        assert!(line.contains(&words) && line.contains("disagrees with the others at step"), "{line}");
+        assert!(line.contains("3 of 4 processes hold"), "{line}");
+    }
+    assert!(said.contains("left with code 75"), "{said}");
+    assert_eq!(running.code(), Some(0), "{}", running.said(from));
+    assert_eq!(final_digest(&run), final_digest(&whole));
 }

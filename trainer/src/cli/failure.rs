@@ -46,7 +46,8 @@ impl From<&ClusterError> for Exit {
         match error {
             // A rank that failed by itself would fail again: only the others were lost by surprise.
             ClusterError::Lost(Verdict { cause: Cause::Failed, .. }) | ClusterError::Local { .. } => Self::Failed,
-            ClusterError::Lost(_) => Self::PeerLost,
+            ClusterError::Lost(_) | ClusterError::Absent { .. } => Self::PeerLost,
+            ClusterError::Stopped(_) => Self::Done,
             ClusterError::Refused { .. } => Self::Usage,
         }
     }
@@ -82,7 +83,8 @@ impl Failure {
 
     /// Prints the error with its causes, once, and returns the exit code.
     pub fn report(&self) -> Exit {
-        let mut text = format!("error: {}", self.error);
+        let kind = if self.exit == Exit::Done { "note" } else { "error" };
+        let mut text = format!("{kind}: {}", self.error);
         let mut source = self.error.source();
         while let Some(cause) = source {
             // Transparent wrappers show their cause themselves; saying it twice helps nobody.

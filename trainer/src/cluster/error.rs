@@ -16,6 +16,17 @@ pub enum ClusterError {
         /// What to do.
         advice: String,
     },
+    /// Others did not come or could not be reached in time: exit code 75, as they may be there at the next attempt.
+    #[error("{what}; {advice}")]
+    Absent {
+        /// Who, where and for how long.
+        what: String,
+        /// What to do.
+        advice: String,
+    },
+    /// A process was told to stop before all had come: exit code 0, nothing was started and nothing written.
+    #[error("{0}; nothing was started and nothing written: run the same command again to go on")]
+    Stopped(String),
     /// This process itself failed (a socket, a thread, a file).
     #[error("{what}: {cause}; {advice}")]
     Local {

@@ -47,8 +47,6 @@ pub struct Membership {
     pub fingerprint: String,
     /// The parts of it that a user can understand, as key and value, compared one by one.
     pub facts: Vec<(String, String)>,
-    /// How often the run was restarted: a leftover process of an earlier attempt is turned away.
-    pub restart: u32,
 }
 
 /// How to join a run.
@@ -143,7 +141,6 @@ impl Joining<'_> {
         facts.push(("fingerprint".to_owned(), members.fingerprint.clone()));
         Hello {
             run_id: members.run_id.clone(),
-            restart: members.restart,
             rank: *rank,
             world: *world,
             host: host.clone(),

@@ -297,4 +297,6 @@ fn no_link(rank: usize) -> ClusterError {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;

@@ -70,22 +70,29 @@ pub(super) fn find_stuck(peers: &[Peer], limit: Duration) -> Option<Stuck> {
     Some(Stuck { rank, during: first.position.activity(), detail })
 }
 
-/// Everybody has arrived and yet nothing moves: follows the chain of who waits for whom to its end.
+/// Everybody has arrived and yet nothing moves: follows the chain of who waits for whom to its end. In a circle nobody
+/// is last, so the one that most wait for is blamed: with its connections cut, a rank waits for the others as well.
 fn blame_the_awaited(peers: &[Peer], rank: usize, peer: &Peer, limit: Duration) -> Stuck {
-    let mut seen = vec![rank];
+    // They have not all begun to wait in the same moment.
+    let awaits = |peer: &Peer| peer.position.waits_for.filter(|_| peer.waits_longer_than(limit / 2));
+    let mut chain = vec![rank];
     let mut last = rank;
-    while let Some(next) = peers.get(last).filter(|p| p.waits_longer_than(limit)).and_then(|p| p.position.waits_for) {
-        if next >= peers.len() || seen.contains(&next) {
+    while let Some(next) = peers.get(last).and_then(awaits).filter(|next| *next < peers.len()) {
+        let circle = chain.iter().position(|rank| *rank == next);
+        chain.push(next);
+        last = next;
+        if let Some(start) = circle {
+            let votes = |rank: &usize| peers.iter().filter(|p| awaits(p) == Some(*rank)).count();
+            let circle = chain.get(start..chain.len() - 1).unwrap_or_default();
+            last = circle.iter().copied().max_by_key(votes).unwrap_or(next);
             break;
         }
-        seen.push(next);
-        last = next;
     }
-    let chain: Vec<String> = seen.iter().map(ToString::to_string).collect();
-    let detail = if seen.len() == 1 {
+    let names: Vec<String> = chain.iter().map(ToString::to_string).collect();
+    let detail = if names.len() == 1 {
         "all ranks have arrived but nothing moves, and nobody says for whom it waits; look at the network".to_owned()
     } else {
-        format!("nothing has moved for {:.1} s; rank {}", peer.position.idle_seconds, chain.join(" waits for rank "))
+        format!("nothing has moved for {:.1} s; rank {}", peer.position.idle_seconds, names.join(" waits for rank "))
     };
     Stuck { rank: last, during: peer.position.activity(), detail }
 }
@@ -187,6 +194,10 @@ mod tests {
         assert_eq!(find_stuck(&peers, LIMIT).unwrap().rank, 2);
         let ring = [peer(7, true, 11.0, Some(1)), peer(7, true, 12.0, Some(0))];
         assert_eq!(find_stuck(&ring, LIMIT).unwrap().rank, 1);
+        // The connections of rank 0 pass nothing on: it waits itself, but all others wait for it.
+        let cut_off = [peer(7, true, 11.0, Some(1)), peer(7, true, 9.0, Some(0)), peer(7, true, 9.5, Some(0))];
+        let stuck = find_stuck(&cut_off, LIMIT).unwrap();
+        assert_eq!((stuck.rank, stuck.detail.ends_with("rank 0 waits for rank 1 waits for rank 0")), (0, true));
         let progress = [peer(7, true, 1.0, Some(1)), peer(7, true, 2.0, Some(0))];
         assert_eq!(find_stuck(&progress, LIMIT), None);
     }

@@ -1,7 +1,7 @@
 //! Owns the tests of the control plane over real sockets, a thread a rank.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_range_loop)]
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
@@ -15,9 +15,14 @@ const FOR_EVER: Duration = Duration::from_secs(60);
 
 /// Both ends of an authenticated connection.
 pub(crate) fn pair(wire: Wire) -> (Channel, Channel) {
+    pair_through(wire, &|address| address)
+}
+
+/// Both ends of an authenticated connection; `lead` turns the address of one into the one that the other dials.
+pub(in crate::cluster) fn pair_through(wire: Wire, lead: &dyn Fn(SocketAddr) -> SocketAddr) -> (Channel, Channel) {
     let key = [7; 32];
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let address = lead(listener.local_addr().unwrap());
     let dialling = thread::spawn(move || {
         let stream = TcpStream::connect(address).unwrap();
         dial(stream, &key, b"test", Instant::now() + FOR_EVER, &mut || Ok(())).unwrap()

@@ -8,7 +8,9 @@ use super::super::channel::{Channel, ChannelError, Wire};
 use super::super::error::{Cause, ClusterError};
 use super::super::token::fill_random;
 use super::gate::{Arrival, Gate};
-use super::messages::{self, Entry, FAREWELL, Farewell, GO, HELLO, Hello, Judgement, READY, ROSTER, Roster, WELCOME};
+use super::messages::{
+    self, Entry, FAREWELL, Farewell, GO, HELLO, HERE, Hello, Judgement, PROBE, READY, ROSTER, Roster, WELCOME,
+};
 use super::{FAREWELL_TIMEOUT, Joining, LINKS_TIMEOUT, Mesh, TICK, is_loopback, links, listen_for_data, lost};
 
 /// How long a port that is in use is tried again: an earlier attempt of the same run may still be ending.
@@ -130,8 +132,16 @@ fn seat(own: &Hello, seats: &mut [Option<Seat>], arrival: Arrival) -> Result<Opt
         Ok(hello) => hello,
         Err(error) => return Ok(Some(format!("a member at {} was turned away: {error}", from.ip()))),
     };
-    let seated = seats.get(hello.rank).and_then(Option::as_ref).map(|seat| &seat.hello);
-    match messages::judge(own, &hello, seated) {
+    let seated = |seats: &[Option<Seat>]| seats.get(hello.rank).and_then(Option::as_ref).map(|seat| seat.hello.clone());
+    let mut judgement = messages::judge(own, &hello, seated(seats).as_ref());
+    if let (Judgement::Taken { .. }, Some(place)) = (&judgement, seats.get_mut(hello.rank))
+        && !place.as_mut().is_some_and(is_there)
+    {
+        // Its host is gone without a word: the newcomer is its replacement.
+        *place = None;
+        judgement = messages::judge(own, &hello, None);
+    }
+    match judgement {
         Judgement::Welcome => {
             let sent = channel.sender().set_write_timeout(Some(FAREWELL_TIMEOUT));
             if sent.and_then(|()| channel.sender().send(WELCOME, &[])).is_ok()
@@ -142,11 +152,7 @@ fn seat(own: &Hello, seats: &mut [Option<Seat>], arrival: Arrival) -> Result<Opt
             // Otherwise it left at once: as if it had not come.
             Ok(None)
         }
-        Judgement::Later(why) => {
-            dismiss(&mut channel, &Farewell::Later { why: why.clone() });
-            Ok(Some(why))
-        }
-        Judgement::Refuse { what, advice } => {
+        Judgement::Taken { what, advice } | Judgement::Refuse { what, advice } => {
             dismiss(&mut channel, &Farewell::Refused { what: what.clone(), advice });
             Ok(Some(what))
         }
@@ -155,6 +161,13 @@ fn seat(own: &Hello, seats: &mut [Option<Seat>], arrival: Arrival) -> Result<Opt
             Err(ClusterError::Refused { what, advice })
         }
     }
+}
+
+/// Asks a seated member for a sign of life.
+fn is_there(seat: &mut Seat) -> bool {
+    let asked = seat.channel.sender().set_write_timeout(Some(FAREWELL_TIMEOUT));
+    asked.and_then(|()| seat.channel.sender().send(PROBE, &[])).is_ok()
+        && matches!(seat.channel.receiver().try_recv(MESSAGE_TIMEOUT), Ok(Some((HERE, _))))
 }
 
 /// Reads what seated members say: that they are ready, that they failed, or nothing any more. `indices` count the seats
@@ -198,7 +211,7 @@ fn missing(
         what = format!("{what}; {clause}");
     }
     let advice = "look at the output of the missing ranks: they say which address they tried and what they met";
-    ClusterError::Refused { what, advice: advice.to_owned() }
+    ClusterError::Absent { what, advice: advice.to_owned() }
 }
 
 /// Sends the roster, connects for data and waits until everybody has.

@@ -160,7 +160,7 @@ impl Waiting<'_, '_> {
             Some(missing) => format!("{} has not connected to {} for data in time", name(missing), name(rank)),
             None => format!("{} has not reached all lower ranks in time", name(rank)),
         };
-        ClusterError::Refused { what, advice: OPEN_PORTS.to_owned() }
+        ClusterError::Absent { what, advice: OPEN_PORTS.to_owned() }
     }
 }
 
@@ -240,7 +240,7 @@ impl Dialler<'_> {
         if self.cancelled.load(Ordering::Relaxed) {
             return lost(lower, host, *pid, Cause::Failed, "the rendezvous was given up");
         }
-        ClusterError::Refused {
+        ClusterError::Absent {
             what: format!(
                 "rank {} cannot reach rank {lower} (host {host}, pid {pid}) at {address} for data: {error}",
                 self.rank

@@ -7,7 +7,7 @@ use super::super::channel::handshake::{self, HandshakeError, UNPROVEN_FRAME_BYTE
 use super::super::channel::{Channel, ChannelError};
 use super::super::error::{Cause, ClusterError};
 use super::host::dismiss;
-use super::messages::{self, FAREWELL, Farewell, GO, HELLO, Hello, READY, ROSTER, Roster, WELCOME};
+use super::messages::{self, FAREWELL, Farewell, GO, HELLO, HERE, Hello, PROBE, READY, ROSTER, Roster, WELCOME};
 use super::{Joining, LINKS_TIMEOUT, Mesh, PROOF_TIMEOUT, TICK, links, listen_for_data, lost};
 
 /// Pauses between attempts grow from the first to the last value.
@@ -80,7 +80,7 @@ fn reach(joining: &Joining<'_>) -> Result<Joined, ClusterError> {
         }
         if Instant::now() >= joining.until {
             let waited = joining.options.deadline;
-            return Err(ClusterError::Refused {
+            return Err(ClusterError::Absent {
                 what: format!(
                     "rank {} did not reach rank 0 at {name} within {waited:.0?}: {met}",
                     joining.options.rank
@@ -164,10 +164,8 @@ fn introduce(joining: &Joining<'_>, stream: TcpStream, address: SocketAddr) -> R
     if frame.0 == WELCOME {
         return Ok(Joined { control, own, listener });
     }
-    match messages::parse(FAREWELL, &frame).map_err(again)? {
-        Farewell::Later { why } => Err(Attempt::Again(why)),
-        farewell => Err(Attempt::Over(farewell.into_error())),
-    }
+    let farewell: Farewell = messages::parse(FAREWELL, &frame).map_err(again)?;
+    Err(Attempt::Over(farewell.into_error()))
 }
 
 /// Waits for the roster, connects for data, waits for the start.
@@ -201,7 +199,12 @@ fn expect(
         (joining.options.keep_waiting)().map_err(|e| ChannelError::Interrupted(Box::new(e)))?;
         if Instant::now() >= until { Err(ChannelError::Timeout) } else { Ok(()) }
     };
-    match control.receiver().recv_idle(&mut idle) {
+    let mut received = control.receiver().recv_idle(&mut idle);
+    while matches!(received, Ok((PROBE, _))) {
+        control.sender().send(HERE, &[]).map_err(|e| rank_0(joining, Cause::Died, &e))?;
+        received = control.receiver().recv_idle(&mut idle);
+    }
+    match received {
         Ok(frame) if frame.0 == kind => Ok(frame),
         Ok(frame) => {
             let farewell: Farewell =
@@ -209,7 +212,7 @@ fn expect(
             Err(farewell.into_error())
         }
         Err(ChannelError::Interrupted(error)) => Err(*error),
-        Err(ChannelError::Timeout) => Err(ClusterError::Refused {
+        Err(ChannelError::Timeout) => Err(ClusterError::Absent {
             what: format!(
                 "rank {} reached rank 0 at {}, but {overdue} within {:.0?}",
                 joining.options.rank, joining.options.rendezvous, joining.options.deadline

@@ -25,6 +25,10 @@ pub(super) const READY: u8 = 5;
 pub(super) const GO: u8 = 6;
 /// Why it ends here, in either direction.
 pub(super) const FAREWELL: u8 = 7;
+/// Rank 0 to a member that waits: somebody else wants your seat, are you there?
+pub(super) const PROBE: u8 = 8;
+/// The answer: yes.
+pub(super) const HERE: u8 = 9;
 
 /// Differing facts named in one message, at most.
 const MAX_DIFFERENCES: usize = 4;
@@ -33,7 +37,6 @@ const MAX_DIFFERENCES: usize = 4;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Hello {
     pub run_id: String,
-    pub restart: u32,
     pub rank: usize,
     pub world: usize,
     pub host: String,
@@ -84,8 +87,8 @@ pub(super) enum Farewell {
     Refused { what: String, advice: String },
     /// A process is lost.
     Lost(Verdict),
-    /// Nothing is wrong with you, but come back later.
-    Later { why: String },
+    /// Somebody did not come in time.
+    Absent { what: String, advice: String },
 }
 
 impl Farewell {
@@ -94,11 +97,17 @@ impl Farewell {
         match error {
             ClusterError::Refused { what, advice } => Self::Refused { what: what.clone(), advice: advice.clone() },
             ClusterError::Lost(verdict) => Self::Lost(verdict.clone()),
+            ClusterError::Absent { what, advice } => Self::Absent { what: what.clone(), advice: advice.clone() },
+            // Its own supervisor knows why; the others must not take their run for finished.
+            ClusterError::Stopped(what) => Self::Absent {
+                what: what.clone(),
+                advice: "start it again unless the run was meant to stop".to_owned(),
+            },
             ClusterError::Local { what, cause, .. } => {
                 let cause = format!("{what}: {cause}");
                 match super::lost(teller.rank, &teller.host, teller.pid, super::Cause::Failed, cause) {
                     ClusterError::Lost(verdict) => Self::Lost(verdict),
-                    other => Self::Later { why: other.to_string() },
+                    other => Self::Refused { what: other.to_string(), advice: "try again".to_owned() },
                 }
             }
         }
@@ -109,7 +118,7 @@ impl Farewell {
         match self {
             Self::Refused { what, advice } => ClusterError::Refused { what, advice },
             Self::Lost(verdict) => ClusterError::Lost(verdict),
-            Self::Later { why } => ClusterError::Refused { what: why, advice: "try again".to_owned() },
+            Self::Absent { what, advice } => ClusterError::Absent { what, advice },
         }
     }
 }
@@ -135,31 +144,23 @@ pub(super) fn parse<T: DeserializeOwned>(expected: u8, frame: &(u8, Vec<u8>)) ->
 pub(super) enum Judgement {
     /// It belongs here.
     Welcome,
-    /// It does not belong here now, but perhaps to the next attempt at this address.
-    Later(String),
+    /// Another process has its rank: `what` names both. If that one is still there, this one is refused.
+    Taken { what: String, advice: String },
     /// It does not belong here; the others need not care.
     Refuse { what: String, advice: String },
     /// It belongs here and is wrong: the run cannot start.
     Abort { what: String, advice: String },
 }
 
-/// Compares a member's hello with rank 0's; `seated` is who has its rank already.
+/// Compares a member's hello with rank 0's; `seated` is who has its rank already. How often anybody was restarted does
+/// not count: the supervisor of a host that was replaced begins at zero. Nobody of an earlier attempt can be mistaken
+/// for one of this: what it was connected to is gone, and whoever still waits here has no state yet.
 pub(super) fn judge(own: &Hello, hello: &Hello, seated: Option<&Hello>) -> Judgement {
     let (member, host) = (hello.name(), own.name());
     if hello.run_id != own.run_id {
         return Judgement::Refuse {
             what: format!("{member} belongs to run '{}', {host} to run '{}'", hello.run_id, own.run_id),
             advice: "give every process the same run id, and every run its own rendezvous port".to_owned(),
-        };
-    }
-    if hello.restart > own.restart {
-        let what = format!("{host} is of restart {} still, {member} of restart {}", own.restart, hello.restart);
-        return Judgement::Later(what);
-    }
-    if hello.restart < own.restart {
-        return Judgement::Refuse {
-            what: format!("{member} is a leftover of restart {}, {host} is at restart {}", hello.restart, own.restart),
-            advice: "end the old process, or give every process the same restart count".to_owned(),
         };
     }
     if hello.world != own.world {
@@ -179,7 +180,7 @@ pub(super) fn judge(own: &Hello, hello: &Hello, seated: Option<&Hello>) -> Judge
         };
     }
     if let Some(first) = seated {
-        return Judgement::Refuse {
+        return Judgement::Taken {
             what: format!("rank {} came twice: first {}, then {member}", hello.rank, first.name()),
             advice: "start every rank once; check how the launcher numbers processes".to_owned(),
         };
@@ -225,7 +226,6 @@ mod tests {
         let facts = [("plan", "ab12"), ("dataset", "cd34"), ("fingerprint", "ee")];
         Hello {
             run_id: "run".into(),
-            restart: 3,
             rank,
             world: 4,
             host: format!("node{rank}"),
@@ -248,12 +248,10 @@ mod tests {
         assert_eq!(judge(&hello(0), &hello(1), None), Judgement::Welcome);
         for (text, parts) in [
             (words(|h| h.run_id = "x".into(), None), ["Refuse", "'x'", "'run'"]),
-            (words(|h| h.restart = 2, None), ["Refuse", "restart 2", "restart 3"]),
-            (words(|h| h.restart = 4, None), ["Later", "restart 4", "restart 3"]),
             (words(|h| h.world = 5, None), ["Abort", "expects 5", "expects 4"]),
             (words(|h| h.rank = 4, None), ["Abort", "rank 4", "1 to 3"]),
             (words(|h| h.rank = 0, None), ["Abort", "rank 0", "1 to 3"]),
-            (words(|h| h.pid = 7, Some(&hello(1))), ["Refuse", "node1, pid 101", "node1, pid 7"]),
+            (words(|h| h.pid = 7, Some(&hello(1))), ["Taken", "node1, pid 101", "node1, pid 7"]),
             (words(|h| h.facts[0].1 = "zz".into(), None), ["Abort", "plan is 'zz' on rank 1", "'ab12' on rank 0"]),
             (words(|h| h.facts[2].1 = "ff".into(), None), ["Abort", "fingerprint is 'ff'", "'ee'"]),
             (words(|h| drop(h.facts.remove(1)), None), ["Abort", "dataset is absent on rank 1", "'cd34'"]),
@@ -279,6 +277,9 @@ mod tests {
     fn farewells_carry_the_same_words_to_everybody() {
         let refused = ClusterError::Refused { what: "w".into(), advice: "a".into() };
         assert_eq!(Farewell::of(&refused, &hello(2)).into_error().to_string(), refused.to_string());
+        let stopped = ClusterError::Stopped("rank 1 was told to stop".into());
+        let told = Farewell::of(&stopped, &hello(2)).into_error();
+        assert!(matches!(&told, ClusterError::Absent { what, .. } if what == "rank 1 was told to stop"), "{told}");
         let local = ClusterError::Local { what: "cannot listen".into(), cause: "no".into(), advice: "a".into() };
         let text = Farewell::of(&local, &hello(2)).into_error().to_string();
         assert!(text.contains("rank 2 (host node2, pid 102) failed") && text.contains("cannot listen: no"), "{text}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cluster::channel::{Channel, ChannelError, Closer, Receiver, Sender};
 use crate::cluster::control::Control;
-use crate::cluster::error::ClusterError;
+use crate::cluster::error::{Cause, ClusterError};
 
 use crate::cluster::header::{HEADER_BYTES, Header};
 
@@ -151,6 +151,11 @@ impl Link {
                 Ok(())
             }
             Err(ChannelError::Interrupted(error)) => Err(*error),
+            // It lives, but what comes from it is useless.
+            Err(error @ (ChannelError::Tampered(_) | ChannelError::Protocol(_))) => {
+                let detail = format!("rank {} cannot use what comes from it: {error}", control.rank());
+                Err(control.accuse(peer, Cause::Disagrees, &detail))
+            }
             Err(error) => Err(control.lost(peer, &format!("receiving data failed: {error}"))),
         }
     }

@@ -104,7 +104,8 @@ impl TcpCollective {
     /// Receives the header of a peer that may pass another number of bytes; returns that number.
     fn expect_length(&mut self, peer: usize, header: Header) -> Result<usize, ClusterError> {
         let (link, control) = self.link(peer)?;
-        let length = link.expect(header, false, control)?;
+        // A barrier carries nothing: any length is a mistake, and to wait for so many bytes would be one more.
+        let length = link.expect(header, header.kind == Kind::Barrier, control)?;
         self.set_greeted(peer);
         if length > MAX_MESSAGE_BYTES {
             let detail = format!("it announces a message of {length} bytes, the limit is {MAX_MESSAGE_BYTES}");

@@ -101,13 +101,15 @@ macro_rules! functions {
         }
 
         impl Functions {
-            fn of(library: &'static Library) -> Result<Self, libloading::Error> {
+            fn of(library: &'static Library) -> Result<Self, String> {
                 Ok(Self {
                     $(
                         // SAFETY: the type is the one that nccl.h declares for this symbol, and the library outlives
                         // every use because it is never unloaded.
                         $field: unsafe {
-                            *library.get::<unsafe extern "C" fn($($argument),*) -> $result>($symbol)?
+                            *library
+                                .get::<unsafe extern "C" fn($($argument),*) -> $result>($symbol)
+                                .map_err(|error| format!("no {}: {}", $symbol, words(&error)))?
                         },
                     )*
                 })
@@ -156,7 +158,7 @@ impl Api {
             // as such are loaded; NCCL's initialisers have no preconditions.
             match unsafe { Library::new(&path) } {
                 Ok(library) => return Self::of(library, path),
-                Err(error) => tried.push(error.to_string()),
+                Err(error) => tried.push(words(&error)),
             }
         }
         Err(places.missing(tried))
@@ -166,7 +168,7 @@ impl Api {
         // Loaded for good: CUDA's teardown at the end of the process may still call into it.
         let library: &'static Library = Box::leak(Box::new(library));
         let strange = |reason: String| NcclMissing::Strange { path: path.clone(), reason };
-        let functions = Functions::of(library).map_err(|error| strange(error.to_string()))?;
+        let functions = Functions::of(library).map_err(strange)?;
         let mut version = 0;
         // SAFETY: `version` is a valid place for one int.
         let code = unsafe { (functions.get_version)(&raw mut version) };
@@ -199,6 +201,11 @@ impl Api {
         let last = last.trim();
         Err(if last.is_empty() { format!("{call}: {error}") } else { format!("{call}: {error} ({last})") })
     }
+}
+
+/// What the loader said: `libloading` itself only names the call.
+fn words(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// A string of the library.
@@ -249,13 +256,14 @@ mod tests {
         assert_eq!(unsafe { api.check(ptr::null_mut(), "ncclSend", IN_PROGRESS) }, Ok(()));
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_file_that_is_no_library_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("libnccl.so.2");
         std::fs::write(&file, "no ELF").unwrap();
-        let error = Api::load(&Places::chosen(file.clone())).map(|api| api.version).unwrap_err();
-        assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+        let error = Api::load(&Places::chosen(file.clone())).map(|api| api.version).unwrap_err().to_string();
+        assert!(error.contains(&file.display().to_string()) && error.contains("ELF header"), "{error}");
     }
 
     #[cfg(target_os = "linux")]

@@ -424,7 +424,7 @@ impl Hosts {
             _ => self.hosts[AWAY].signal_supervisor(Signal::KILL),
         }
         row.count += 1;
-        for (rank, (host, from)) in self.hosts.iter_mut().zip(from).enumerate().take(AWAY) {
+        for (rank, (host, &from)) in self.hosts.iter_mut().zip(&from).enumerate().take(AWAY) {
             if host.over().is_none() {
                 row.hangs.push(host.said(from));
             }

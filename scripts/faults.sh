@@ -18,7 +18,7 @@ faults --test cluster_faults
 faults --test cluster_numbers
 cat << 'END'
 
-| fault | number | hangs | lost checkpoints | wrong rank named | named after, s (p50 / p99 / max) | next step after, s (p50 / p99 / max) | same bits |
+| fault | number | hangs | lost checkpoints | wrong rank named | named after, s (p50 / p99 / max) | restart to first step, s (p50 / p99 / max) | same bits |
 |---|---|---|---|---|---|---|---|
 END
 grep "^| " "$log"

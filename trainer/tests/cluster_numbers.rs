@@ -1,19 +1,26 @@
 //! Promise: what one rank computes wrongly is applied by none. A NaN makes all skip the same step; a bit that differs
 //! is found at the next comparison of replicas, and its rank is named.
 //!
-//! The ranks are threads of this process that run the real loop over the real engine; a wrapper around the engine, or
-//! this test between two calls of the loop, does the damage.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Most ranks here are threads of this process that run the real loop over the real engine; a wrapper around the engine,
+//! or the test between two calls of the loop, does the damage. One test alters the memory of a launched process.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod support;
 
+#[path = "support/running.rs"]
+mod running;
+
+use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use burn::tensor::TensorData;
-use support::{final_digest, root, set, tiny_dataset, train_tiny};
+use running::{LIMIT, Running, is_saving, newest_step};
+use rustix::process::Signal;
+use support::{final_digest, launch_arguments, root, set, tiny_dataset, train_tiny};
 use trainer::checkpoint::digest;
 use trainer::cluster::control::{Control, Members, Timing};
 use trainer::cluster::device_collective::Staged;
@@ -302,4 +309,70 @@ fn threads_end_with_the_state_of_one_process_whether_tensors_are_added_here_or_o
             assert_eq!(final_digest(&found), final_digest(&expected), "on the device: {on_device}, stage {zero}");
         }
     }
+}
+
+/// Inverts one bit of every copy of `pattern` in the memory of a process; how many there were, or why not.
+fn flip_in_memory(pid: i32, pattern: &[u8]) -> std::io::Result<usize> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let memory = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+    let mut found = 0;
+    for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
+        let (start, end) = line.split(' ').next().and_then(|range| range.split_once('-')).unwrap();
+        let (start, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        if memory.read_exact_at(&mut bytes, start).is_err() {
+            continue;
+        }
+        for at in (0..bytes.len().saturating_sub(pattern.len())).step_by(4) {
+            if bytes[at..].starts_with(pattern) {
+                // The highest bit of the fraction of the first value.
+                memory.write_all_at(&[bytes[at + 2] ^ 0x40], start + at as u64 + 2)?;
+                found += 1;
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn one_bit_of_one_rank_that_flips_in_memory_is_found_and_the_rank_named() {
+    const SETTINGS: [&str; 4] = ["save_steps=4", "max_steps=60", "cluster.digest_steps=4", "cluster.peer_timeout=20"];
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, run) = (folder.path().join("whole"), folder.path().join("run"));
+    train_tiny(&whole, &SETTINGS);
+    let mut running = Running::start(&launch_arguments(WORLD, &[], &run, &SETTINGS));
+    running.until(LIMIT, |line| line.contains("saved ")).unwrap();
+    // While rank 0 saves, the others hold exactly what is saved.
+    let waited = Instant::now();
+    while !is_saving(&run) {
+        assert!(waited.elapsed() < LIMIT, "no save");
+    }
+    let (rank, before) = (2, newest_step(&run));
+    running.signal(rank, Signal::STOP);
+    while newest_step(&run) <= before && waited.elapsed() < LIMIT {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let step = newest_step(&run).unwrap();
+    let weights = run.join(format!("checkpoints/step-{step:08}/model.safetensors"));
+    let file = File::open(&weights).unwrap();
+    let mut pattern = [0; 64];
+    file.read_exact_at(&mut pattern, file.metadata().unwrap().len() - 4096).unwrap();
+    match flip_in_memory(running.pids[rank], &pattern) {
+        Ok(found) => assert!(found > 0, "the parameters of step {step} are not in the memory of rank {rank}"),
+        Err(error) => return eprintln!("SKIPPED: no access to the memory of a process here: {error}"),
+    }
+    let from = running.seen.len();
+    running.signal(rank, Signal::CONT);
+    running.over().unwrap();
+    let said = running.said(from);
+    let verdicts: Vec<&str> = said.lines().filter(|line| line.contains("] error: rank ")).collect();
+    assert_eq!(verdicts.len(), WORLD, "{said}");
+    for line in verdicts {
+        let words = format!("rank {rank} (host ");
+        assert!(line.contains(&words) && line.contains("disagrees with the others at step"), "{line}");
+        assert!(line.contains("3 of 4 processes hold"), "{line}");
+    }
+    assert!(said.contains("left with code 75"), "{said}");
+    assert_eq!(running.code(), Some(0), "{}", running.said(from));
+    assert_eq!(final_digest(&run), final_digest(&whole));
 }

@@ -60,7 +60,8 @@ impl Default for Timing {
             heartbeat: Duration::from_secs(1),
             peer_timeout: Duration::from_secs(10),
             collective_timeout: Duration::from_secs(600),
-            check_grace: Duration::from_secs(5),
+            // A long kernel must not keep the name of a dead rank for itself for two seconds.
+            check_grace: Duration::from_millis(1500),
             exit_grace: Duration::from_secs(30),
         }
     }

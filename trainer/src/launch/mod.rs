@@ -77,7 +77,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            // A hung peer is named after 10 s without heartbeats, and a stuck survivor leaves 5 s after that.
+            // A hung peer is named after 10 s without heartbeats, and a stuck survivor leaves 2 s after that.
             grace: Duration::from_secs(20),
             last_one: Duration::from_secs(1),
             terminate: Duration::from_secs(5),

@@ -21,7 +21,7 @@ pub struct Row {
     pub wrong: Vec<String>,
     /// Seconds from the fault until the survivors named the rank.
     pub named: Vec<f64>,
-    /// Seconds from the fault until the first new step was done.
+    /// Seconds from the start of the processes after the fault until the first step was done.
     pub resumed: Vec<f64>,
     /// Whether the bits at the end are those of an undisturbed run, where there is an end.
     pub same_bits: Option<bool>,

@@ -9,6 +9,7 @@ use cubecl::cuda::compiler::CudaBackend;
 use libloading::{Library, Symbol};
 
 use super::CudaMissing;
+use super::nccl::words;
 use super::toolkit::{Headers, Surroundings, find_headers, nvrtc_libraries};
 
 /// One GPU as the driver describes it.
@@ -85,7 +86,7 @@ const NAME_BYTES: usize = 256;
 impl Driver {
     fn open() -> Result<Self, CudaMissing> {
         let library = load("libcuda.so.1").or_else(|_| load("libcuda.so"));
-        let driver = Self(library.map_err(|error| CudaMissing::Driver { reason: error.to_string() })?);
+        let driver = Self(library.map_err(|error| CudaMissing::Driver { reason: words(&error) })?);
         let init: Symbol<'_, Init> = driver.symbol("cuInit")?;
         // SAFETY: `cuInit` takes a flags word that must be zero and may be called any number of times.
         driver.check("cuInit", unsafe { init(0) })?;
@@ -96,7 +97,7 @@ impl Driver {
     fn symbol<T>(&self, name: &str) -> Result<Symbol<'_, T>, CudaMissing> {
         // SAFETY: every caller of this private function passes the signature that cuda.h gives for `name`.
         let symbol = unsafe { self.0.get::<T>(name) };
-        symbol.map_err(|error| CudaMissing::Driver { reason: error.to_string() })
+        symbol.map_err(|error| CudaMissing::Driver { reason: words(&error) })
     }
 
     fn check(&self, call: &'static str, code: c_int) -> Result<(), CudaMissing> {
@@ -180,8 +181,8 @@ fn load_nvrtc(around: &Surroundings) -> Result<(i32, i32), CudaMissing> {
     let (mut major, mut minor) = (0, 0);
     {
         // SAFETY: nvrtc.h declares `nvrtcResult nvrtcVersion(int *major, int *minor)`.
-        let version: Symbol<'_, NvrtcVersion> = unsafe { library.get("nvrtcVersion") }
-            .map_err(|error| CudaMissing::Driver { reason: error.to_string() })?;
+        let version: Symbol<'_, NvrtcVersion> =
+            unsafe { library.get("nvrtcVersion") }.map_err(|error| CudaMissing::Driver { reason: words(&error) })?;
         // SAFETY: both pointers are valid places for one int each.
         let code = unsafe { version(&raw mut major, &raw mut minor) };
         if code != 0 {

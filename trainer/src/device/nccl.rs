@@ -81,6 +81,8 @@ pub fn connect(opened: &Opened, control: Arc<Control>, mut host: Box<dyn Collect
 
 #[cfg(feature = "cuda")]
 use joining::Ready;
+#[cfg(feature = "cuda")]
+pub(super) use symbols::words;
 
 #[cfg(feature = "cuda")]
 fn prepare(opened: &Opened) -> Result<Ready, String> {

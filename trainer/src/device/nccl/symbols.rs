@@ -204,7 +204,7 @@ impl Api {
 }
 
 /// What the loader said: `libloading` itself only names the call.
-fn words(error: &libloading::Error) -> String {
+pub(in crate::device) fn words(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 

@@ -261,7 +261,7 @@ mod tests {
     fn a_file_that_is_no_library_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("libnccl.so.2");
-        std::fs::write(&file, "no ELF").unwrap();
+        std::fs::write(&file, "no ELF".repeat(1000)).unwrap();
         let error = Api::load(&Places::chosen(file.clone())).map(|api| api.version).unwrap_err().to_string();
         assert!(error.contains(&file.display().to_string()) && error.contains("ELF header"), "{error}");
     }

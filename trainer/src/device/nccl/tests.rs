@@ -12,6 +12,7 @@ use super::*;
 use crate::cluster::channel::{Channel, Wire};
 use crate::cluster::control::Timing;
 use crate::cluster::control::tests::{pair, quick, star, start};
+use crate::cluster::device_collective::Staged;
 use crate::cluster::tcp::TcpCollective;
 use crate::cluster::{Alone, Cause, DeviceCollective, Order, Verdict, conformance, device_conformance};
 use crate::device::{DeviceChoice, open};
@@ -33,6 +34,21 @@ fn as_ranks<T: Send + 'static>(
     timing: Timing,
     body: impl Fn(Rank) -> T + Send + Clone + 'static,
 ) -> Vec<T> {
+    let world = World::new(ranks);
+    over_tcp(ranks, timing, move |control, host| {
+        let fabric = FakeFabric::new(Arc::clone(&world), Arc::clone(&control)).unwrap();
+        let engine = Engine::new("fake", fabric, Arc::clone(&control), host);
+        let rank = control.rank();
+        body(Rank { engine, control, world: Arc::clone(&world), rank })
+    })
+}
+
+/// Connects ranks over TCP and runs `body` as each of them.
+fn over_tcp<T: Send + 'static>(
+    ranks: usize,
+    timing: Timing,
+    body: impl Fn(Arc<Control>, Box<dyn Collective>) -> T + Send + Clone + 'static,
+) -> Vec<T> {
     let mut data: Vec<Vec<Option<Channel>>> = (0..ranks).map(|_| (0..ranks).map(|_| None).collect()).collect();
     for high in 1..ranks {
         for low in 0..high {
@@ -41,19 +57,16 @@ fn as_ranks<T: Send + 'static>(
             data[low][high] = Some(answered);
         }
     }
-    let world = World::new(ranks);
     let threads: Vec<_> = star(ranks, Wire::Plain)
         .into_iter()
         .zip(data)
         .enumerate()
         .map(|(rank, (channels, data))| {
-            let (body, world) = (body.clone(), Arc::clone(&world));
+            let body = body.clone();
             thread::spawn(move || {
                 let control = start(rank, channels, timing);
                 let host = Box::new(TcpCollective::new(data, Arc::clone(&control)).unwrap());
-                let fabric = FakeFabric::new(Arc::clone(&world), Arc::clone(&control)).unwrap();
-                let engine = Engine::new("fake", fabric, Arc::clone(&control), host);
-                body(Rank { engine, control, world, rank })
+                body(control, host)
             })
         })
         .collect();
@@ -91,6 +104,18 @@ fn conforms_with_1_to_4_and_7_ranks() {
             assert!(report.iter().all(|c| c.passed), "rank {rank} of {ranks}: {report:?}");
         }
     }
+}
+
+#[test]
+fn tensors_through_host_memory_conform() {
+    let reports = over_tcp(3, quick(), |control, host| {
+        let mut staged = Staged::new(host);
+        let report = device_conformance::run(&mut staged, &Device::flex());
+        drop(staged);
+        control.leave();
+        report
+    });
+    assert!(reports.iter().all(|report| report.len() == 12 && report.iter().all(|c| c.passed)), "{reports:?}");
 }
 
 #[test]

@@ -371,6 +371,7 @@ fn beginning(plan: &Plan, params: Params, device: &Device) -> TrainState {
         params,
         guard: Guard::default(),
         losses: LossSpan::default(),
+        outer: None,
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use model_zoo::Params;
 
 use crate::checkpoint::TrainState;
 use crate::cluster::control::{Control, Straggler};
@@ -219,6 +220,17 @@ impl Team {
         let optimizer = &mut state.optimizer;
         let all = [state.params.tensors_mut(), &mut optimizer.exp_avg, &mut optimizer.exp_avg_sq];
         all.into_iter().flatten().try_for_each(|tensor| self.copy_of_leader(tensor, device))
+    }
+
+    /// Replaces parameters by those of rank 0.
+    ///
+    /// # Errors
+    /// [`ClusterError`] when a process is lost.
+    pub fn copy_parameters_of_leader(&mut self, params: &mut Params, device: &Device) -> Result<(), ClusterError> {
+        if self.is_alone() {
+            return Ok(());
+        }
+        params.tensors_mut().iter_mut().try_for_each(|tensor| self.copy_of_leader(tensor, device))
     }
 
     fn copy_of_leader(&mut self, tensor: &mut Tensor<1>, device: &Device) -> Result<(), ClusterError> {

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use super::check::{CONFIG_VERSION, bf16_on_cpu};
 use super::error::{ConfigError, Note, Places};
 use super::raw::{
-    Family, GradientCheckpointing, OptimizerName, Precision, RawCluster, RawConfig, RawDataset, RawEval, RawGuard,
-    RawMixture, RawModel, RawRopeScaling, Reduction, RopeScalingKind, SchedulerName, WireChoice,
+    Family, GradientCheckpointing, OptimizerName, OuterCompress, OuterOptimizer, Precision, RawCluster, RawConfig,
+    RawDataset, RawEval, RawGuard, RawMixture, RawModel, RawOuter, RawRopeScaling, Reduction, RopeScalingKind,
+    SchedulerName, WireChoice,
 };
 use super::units::BatchSize;
 use crate::device::DeviceChoice;
@@ -70,6 +71,9 @@ pub struct Plan {
     pub threads: Option<usize>,
     /// How processes of a run watch each other.
     pub cluster: ClusterPlan,
+    /// This run's place among sites that are joined by slow links.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outer: Option<OuterPlan>,
     /// Steps between evaluations.
     pub eval_steps: u64,
     /// What an evaluation looks at.
@@ -133,6 +137,54 @@ pub struct ClusterPlan {
     pub wire: WireChoice,
 }
 
+/// A run's place among sites that are joined by slow links.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OuterPlan {
+    /// `HOST:PORT` of the coordinator.
+    pub coordinator: String,
+    /// Name of this site.
+    pub site: String,
+    /// Steps between two rounds.
+    pub sync_every: u64,
+    /// What the coordinator makes of the sites' changes.
+    pub optimizer: OuterOptimizer,
+    /// Its learning rate.
+    pub learning_rate: f64,
+    /// Its momentum.
+    pub momentum: f64,
+    /// How parameters travel.
+    pub compress: OuterCompress,
+    /// Seconds without the coordinator after which the run saves and ends.
+    pub give_up_after: f64,
+}
+
+impl OuterPlan {
+    /// What decides the numbers: neither where the coordinator is, nor what this site is called.
+    fn decisive(&self) -> Value {
+        let Self { sync_every, optimizer, learning_rate, momentum, compress, .. } = self;
+        json!({
+            "sync_every": sync_every,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "compress": compress,
+        })
+    }
+
+    fn to_raw(&self) -> RawOuter {
+        RawOuter {
+            coordinator: self.coordinator.clone(),
+            site: self.site.clone(),
+            sync_every: self.sync_every,
+            optimizer: Some(self.optimizer),
+            learning_rate: Some(self.learning_rate),
+            momentum: Some(self.momentum),
+            compress: Some(self.compress),
+            give_up_after: Some(self.give_up_after),
+        }
+    }
+}
+
 /// What an evaluation looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvalPlan {
@@ -155,6 +207,11 @@ impl Plan {
     /// Whether to save when `step` steps are done.
     pub fn saves_at(&self, step: u64) -> bool {
         self.is_due(step, self.save_steps)
+    }
+
+    /// Whether a round of the outer run ends when `step` steps are done: every `outer.sync_every` steps, and at the end.
+    pub fn syncs_at(&self, step: u64) -> bool {
+        self.outer.as_ref().is_some_and(|outer| self.is_due(step, outer.sync_every))
     }
 
     /// Whether to write metrics when `step` steps are done; the first step is always written.
@@ -257,7 +314,7 @@ impl Plan {
     /// precision, seed, order of sums and guard. Where the run is written, how often it is evaluated, saved or logged,
     /// on which device and with how many threads do not enter.
     pub fn decisive(&self) -> Value {
-        json!({
+        let mut decisive = json!({
             "digest_version": DIGEST_VERSION,
             "seed": self.seed,
             "starts_from": self.base_weights.as_deref().unwrap_or("fresh"),
@@ -275,7 +332,12 @@ impl Plan {
             "gradient_checkpointing": self.gradient_checkpointing,
             "reduction": self.reduction,
             "guard": self.guard,
-        })
+        });
+        // Absent where there is none, so that plans without it keep their digests.
+        if let (Some(outer), Some(entries)) = (&self.outer, decisive.as_object_mut()) {
+            entries.insert("outer".into(), outer.decisive());
+        }
+        decisive
     }
 
     /// BLAKE3 of [`Plan::decisive`] in canonical form, in hex.
@@ -353,6 +415,7 @@ impl Plan {
                 join_timeout: Some(self.cluster.join_timeout),
                 wire: Some(self.cluster.wire),
             }),
+            outer: self.outer.as_ref().map(OuterPlan::to_raw),
             eval_steps: Some(self.eval_steps),
             eval: Some(RawEval { max_tokens_per_language: Some(self.eval.max_tokens_per_language) }),
             save_steps: Some(self.save_steps),

@@ -176,7 +176,12 @@ impl Decoder<'_> {
 /// error, and no division by a subnormal scale can exceed 127.
 fn scale(values: &[f32]) -> f32 {
     let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    if largest == 0.0 { 0.0 } else { (largest / MAX_QUANTUM).max(f32::MIN_POSITIVE) }
+    if largest == 0.0 {
+        return 0.0;
+    }
+    let scale = (largest / MAX_QUANTUM).max(f32::MIN_POSITIVE);
+    // At the very top of the range the quotient may be rounded up, and its product beyond what a float can hold.
+    if (scale * MAX_QUANTUM).is_finite() { scale } else { scale.next_down() }
 }
 
 fn quantum(value: f32, scale: f32) -> i8 {

@@ -170,6 +170,54 @@ pub enum Event {
         /// Steps done.
         step: u64,
     },
+    /// This site has taken over the parameters of an outer run.
+    OuterJoined {
+        /// Steps done.
+        step: u64,
+        /// The round that is open.
+        round: u64,
+        /// This site.
+        site: String,
+        /// Bytes sent.
+        sent_bytes: u64,
+        /// Bytes received.
+        received_bytes: u64,
+    },
+    /// The coordinator waits for other sites.
+    OuterWaiting {
+        /// Steps done.
+        step: u64,
+        /// Sites that have delivered.
+        delivered: Vec<String>,
+        /// How many are expected.
+        expected: usize,
+    },
+    /// The coordinator could not be reached and is tried again.
+    OuterRetrying {
+        /// Steps done.
+        step: u64,
+        /// What the attempt met.
+        why: String,
+    },
+    /// A round of the outer run is over for this site.
+    OuterRound {
+        /// Steps done.
+        step: u64,
+        /// The round.
+        round: u64,
+        /// Whether this site's delta is part of it; one that comes too late is dropped.
+        included: bool,
+        /// The sites of the round.
+        sites: Vec<String>,
+        /// Target tokens behind this site's delta.
+        tokens: u64,
+        /// Bytes sent.
+        sent_bytes: u64,
+        /// Bytes received.
+        received_bytes: u64,
+        /// Seconds from the end of the last step until the new parameters were here.
+        seconds: f64,
+    },
     /// The run is over.
     Finished {
         /// Steps done.

@@ -1,7 +1,7 @@
 //! The trainer library behind the `jazari` binary: configuration, the training loop, checkpoints and exports.
 //!
 //! It is the only crate of the workspace with a disk, a clock and a network. Suggested reading order:
-//! `config`, `train`, `step`, `optim`, `guard`, `checkpoint`, `team`, `cluster`, `launch`, `hub`.
+//! `config`, `train`, `step`, `optim`, `guard`, `checkpoint`, `team`, `cluster`, `launch`, `outer`, `hub`.
 
 pub mod allocator;
 pub mod assembly;
@@ -20,6 +20,7 @@ pub mod guard;
 pub mod hub;
 pub mod launch;
 pub mod optim;
+pub mod outer;
 pub mod parity;
 pub mod partition;
 pub mod prefetch;

@@ -403,6 +403,7 @@ fn beginning(plan: &Plan, params: Params, partition: Option<Partition>, device: 
         params,
         guard: Guard::default(),
         losses: LossSpan::default(),
+        outer: None,
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use model_zoo::Params;
 
 use self::worker::{Shared, Worker, lock};
 use crate::cluster::control::{Control, Straggler};
@@ -291,6 +292,17 @@ impl Team {
             return Ok(());
         }
         tensors.iter_mut().try_for_each(|tensor| self.copy_of_leader(tensor, device))
+    }
+
+    /// Replaces parameters by those of rank 0.
+    ///
+    /// # Errors
+    /// [`ClusterError`] when a process is lost.
+    pub fn copy_parameters_of_leader(&mut self, params: &mut Params, device: &Device) -> Result<(), ClusterError> {
+        if self.is_alone() {
+            return Ok(());
+        }
+        params.tensors_mut().iter_mut().try_for_each(|tensor| self.copy_of_leader(tensor, device))
     }
 
     fn copy_of_leader(&mut self, tensor: &mut Tensor<1>, device: &Device) -> Result<(), ClusterError> {

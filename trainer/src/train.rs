@@ -21,6 +21,9 @@ use crate::device;
 use crate::evaluate;
 use crate::events::{EvalRecord, Event, StepRecord};
 use crate::guard::{Reason, Verdict};
+use crate::outer::OuterError;
+use crate::outer::site::Site;
+use crate::outer::sync::{self, Ended};
 use crate::prefetch::Prefetch;
 use crate::signals::StopFlag;
 use crate::step::{self, StepError, StepGradients};
@@ -53,6 +56,8 @@ pub struct Context<'a> {
     pub flops_per_token: f64,
     /// Told everything, able to change nothing.
     pub observer: &'a mut dyn FnMut(&Event) -> Result<(), TrainError>,
+    /// Speaks for this site in an outer run; `None` in a process that does not lead.
+    pub outer: Option<&'a Site>,
     /// Set by signals.
     pub stop: StopFlag,
 }
@@ -123,6 +128,9 @@ pub enum TrainError {
     /// The processes of the run cannot go on together.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    /// The other sites of an outer run cannot be reached, or refuse this one.
+    #[error(transparent)]
+    Outer(#[from] OuterError),
     /// A log could not be written.
     #[error(transparent)]
     Log(#[from] crate::run_dir::RunDirError),
@@ -137,11 +145,12 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
     let mut meter = Meter::new();
     let mut saves = Saves { last: state.step, failures: 0 };
     let mut stop = cx.team.any_stop(cx.stop.is_set())?;
+    let mut pending = join_sites(plan, state, cx, &mut saves)?;
     // A fresh run is scored before its first step: progress needs a beginning.
     let due = state.step == 0 || plan.evaluates_at(state.step);
     let mut eval = if due { Some(evaluate(plan, state, cx)?) } else { None };
 
-    while state.step < plan.max_steps && !stop {
+    while state.step < plan.max_steps && !stop && !pending {
         cx.team.at(state.step, "forward and backward");
         let (sum, anyone_stops) = accumulate(plan, state, cx, &mut data)?;
         // From here on every process holds the same numbers, so all decide alike.
@@ -171,22 +180,70 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
             saves.commit(state, cx, true)?;
             return Err(halted(plan, state.step - 1, reason));
         }
-        if plan.evaluates_at(state.step) {
+        if plan.syncs_at(state.step) {
+            pending = sync_sites(plan, state, cx, &mut saves)?;
+            meter.restart();
+        }
+        if plan.evaluates_at(state.step) && !pending {
             eval = Some(evaluate(plan, state, cx)?);
             meter.restart();
         }
-        if plan.saves_at(state.step) {
+        if plan.saves_at(state.step) && !pending {
             saves.commit(state, cx, false)?;
             meter.restart();
         }
     }
-    if state.step < plan.max_steps {
+    if state.step < plan.max_steps || pending {
         (cx.observer)(&Event::Stopping { step: state.step })?;
         saves.commit(state, cx, true)?;
         return Ok(Outcome::Stopped);
     }
     saves.commit(state, cx, true)?;
     Ok(Outcome::Finished { eval })
+}
+
+/// Takes this site's place in an outer run, if there is one; whether a stop was asked for before it had it.
+fn join_sites(
+    plan: &Plan,
+    state: &mut TrainState,
+    cx: &mut Context<'_>,
+    saves: &mut Saves,
+) -> Result<bool, TrainError> {
+    match sync::start(plan, state, cx)? {
+        Ended::Nothing => Ok(false),
+        Ended::Adopted => {
+            if state.step == plan.max_steps {
+                // What is saved is the state before its last round.
+                saves.last = u64::MAX;
+            }
+            Ok(false)
+        }
+        Ended::Stopped => Ok(true),
+        // Whatever was trained is saved already.
+        Ended::GaveUp(error) => Err(error.into()),
+    }
+}
+
+/// Ends a round of the outer run; whether a stop was asked for before it was over.
+fn sync_sites(
+    plan: &Plan,
+    state: &mut TrainState,
+    cx: &mut Context<'_>,
+    saves: &mut Saves,
+) -> Result<bool, TrainError> {
+    // What was trained is safe before anybody waits for slow links, and a site that is killed meanwhile offers the same
+    // delta again. The last step is saved with the parameters that all sites end with.
+    if state.step < plan.max_steps {
+        saves.commit(state, cx, false)?;
+    }
+    match sync::deliver(plan, state, cx)? {
+        Ended::Nothing | Ended::Adopted => Ok(false),
+        Ended::Stopped => Ok(true),
+        Ended::GaveUp(error) => {
+            saves.commit(state, cx, true)?;
+            Err(error.into())
+        }
+    }
 }
 
 /// Starts reading the micro-batches of all steps from `step` on.

@@ -188,6 +188,7 @@ fn go(
         device: opened.device.clone(),
         model: model_zoo::Model::new(&plan.model).unwrap(),
         buckets: buckets.clone(),
+        outer: None,
         dataset: Arc::clone(dataset),
         loader: Arc::clone(loader),
         checkpoints: output.as_ref().map(|Output { checkpoints, .. }| checkpoints),

@@ -33,7 +33,15 @@ fn state(step: u64) -> TrainState {
     let device = Device::flex();
     let params = Params::init(specs(), step, &device);
     let optimizer = Adamw::new(HYPER, &params, &device);
-    TrainState { step, tokens: step * 10, params, optimizer, guard: Guard::default(), losses: LossSpan::default() }
+    TrainState {
+        step,
+        tokens: step * 10,
+        params,
+        optimizer,
+        guard: Guard::default(),
+        losses: LossSpan::default(),
+        outer: None,
+    }
 }
 
 /// A folder with checkpoints of steps 1 and 2.

@@ -165,6 +165,14 @@ fn combination_cases() -> Vec<(&'static str, Fault)> {
             "an expectation on no held-out text",
             Line("  val_bpb_below: {ary_Arab: 3.0}", "  val_bpb_below: {shi_Latn: 3.0}"),
         ),
+        ("a coordinator without a port", Line("seed: 1", "outer: {coordinator: host, site: rabat, sync_every: 10}")),
+        ("a site without a name", Line("seed: 1", "outer: {coordinator: \"h:1\", site: \"a b\", sync_every: 10}")),
+        ("a site that never syncs", Line("seed: 1", "outer: {coordinator: \"h:1\", site: a, sync_every: 0}")),
+        ("a round beyond the run", Line("seed: 1", "outer: {coordinator: \"h:1\", site: a, sync_every: 101}")),
+        (
+            "a compression that does not exist",
+            Set(&["outer={coordinator: \"h:1\", site: a, sync_every: 9, compress: int4}"]),
+        ),
         ("more passes than allowed", Line("max_steps: 100", "max_steps: 100000")),
     ]
 }

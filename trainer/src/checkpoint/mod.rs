@@ -18,6 +18,7 @@ use crate::cluster::ClusterError;
 use crate::durable::FileError;
 use crate::guard::Guard;
 use crate::optim::Adamw;
+use crate::outer::held::Held;
 use crate::tensor_file::TensorFileError;
 
 pub use manifest::{Identity, Manifest};
@@ -37,6 +38,8 @@ pub struct TrainState {
     pub guard: Guard,
     /// First and last loss, for the expectations of the config.
     pub losses: LossSpan,
+    /// What a site of an outer run holds; only in the process that leads.
+    pub outer: Option<Held>,
 }
 
 /// Where a run began and where it is: first and last training loss, nats a token, and the first evaluation.

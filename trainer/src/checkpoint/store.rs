@@ -16,6 +16,7 @@ use super::read::{StateTensors, read_state_tensors, slice_name};
 use super::{CheckpointError, TrainState, digest};
 use crate::durable::{self, FileError};
 use crate::optim::{Adamw, AdamwHyper};
+use crate::outer::held::Held;
 use crate::partition::Partition;
 use crate::tensor_file::{self, Entry};
 
@@ -168,7 +169,8 @@ impl CheckpointStore {
 
     fn check_space(&self, state: &TrainState) -> Result<(), CheckpointError> {
         let numbers: u64 = state.params.specs().iter().map(|s| s.shape.iter().product::<usize>() as u64).sum();
-        let needed_bytes = numbers * 4 * 3 + SPARE_BYTES;
+        let outer = state.outer.as_ref().map_or(0, Held::bytes);
+        let needed_bytes = numbers * 4 * 3 + outer + SPARE_BYTES;
         match durable::free_bytes(&self.folder) {
             Some(free_bytes) if free_bytes < needed_bytes => {
                 Err(CheckpointError::NoSpace { path: self.folder.clone(), needed_bytes, free_bytes })
@@ -206,6 +208,9 @@ impl CheckpointStore {
             }
         }
         files.push(tensor_file::write::<CheckpointError>(&folder.join(OPTIMIZER_FILE), moments)?);
+        if let Some(outer) = &state.outer {
+            files.extend(outer.write(folder, specs)?);
+        }
         for (name, bytes) in extra {
             let path = folder.join(name);
             durable::write_atomic(&path, bytes)?;
@@ -317,6 +322,7 @@ impl CheckpointStore {
             optimizer: Adamw { hyper, updates: manifest.updates, exp_avg, exp_avg_sq, partition: partition.cloned() },
             guard: manifest.guard.clone(),
             losses: manifest.losses.clone(),
+            outer: Held::read(path, specs)?,
         };
         if digest != manifest.state_digest {
             return Err(CheckpointError::Damaged {

@@ -7,6 +7,7 @@ mod export;
 mod failure;
 mod generate;
 mod launch;
+mod outer;
 mod plan;
 mod progress;
 mod selftest;
@@ -46,6 +47,9 @@ enum Command {
     Train(train::TrainArguments),
     /// Train on several processes: start, watch and restart them
     Launch(launch::LaunchArguments),
+    /// Train at several sites that are joined by slow links
+    #[command(subcommand)]
+    Outer(outer::Command),
     /// Turn a checkpoint into a Hugging Face directory, reopen it and compare
     Export(export::ExportArguments),
     /// Generate text from an exported model
@@ -101,6 +105,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Schema(arguments) => plan::schema(&arguments),
         Command::Train(arguments) => train::train(&arguments),
         Command::Launch(arguments) => launch::launch(arguments),
+        Command::Outer(command) => outer::run(command),
         Command::Export(arguments) => export::export(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Verify(arguments) => export::verify(&arguments),

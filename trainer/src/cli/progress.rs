@@ -78,6 +78,23 @@ impl TrainProgress {
                 slow.phase.name(),
                 slow.median
             )),
+            Event::OuterJoined { round, site, .. } => {
+                self.line(&format!("site {site} is in round {round} of the outer run"));
+            }
+            Event::OuterWaiting { delivered, expected, .. } => {
+                self.line(&format!("delivered: {} of {expected} sites ({})", delivered.len(), delivered.join(", ")));
+            }
+            Event::OuterRetrying { why, .. } => self.line(&format!("trying the coordinator again: {why}")),
+            Event::OuterRound { round, included, sites, sent_bytes, received_bytes, seconds, .. } => {
+                self.line(&format!(
+                    "outer round {round}: {} ({}), sent {}, received {}, {seconds:.1} s{}",
+                    if sites.len() == 1 { "1 site".to_owned() } else { format!("{} sites", sites.len()) },
+                    sites.join(", "),
+                    HumanBytes(*sent_bytes),
+                    HumanBytes(*received_bytes),
+                    if *included { "" } else { "; this site came too late, its part was dropped" }
+                ));
+            }
             Event::Finished { .. } => {
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();

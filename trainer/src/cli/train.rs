@@ -16,6 +16,8 @@ use crate::config::Plan;
 use crate::durable;
 use crate::events::Event;
 use crate::launch;
+use crate::outer::site::Site;
+use crate::outer::sync;
 use crate::session::{self, HostShare, Output, Resume, Session, SessionError};
 use crate::signals::StopFlag;
 use crate::team::Team;
@@ -58,7 +60,12 @@ pub(super) fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
     }
     // Before the first write, so that a signal during start-up is not lost.
     let stop = StopFlag::install(!launch::is_supervised(&env)).map_err(Failure::failed)?;
-    let team = join(&place, &resolved, &stop)?;
+    let mut team = join(&place, &resolved, &stop)?;
+    // Whether this site fits is found out before anything is written.
+    let tokenizer = &resolved.dataset.manifest().tokenizer.sha256;
+    let site = sync::meet(&resolved.plan, tokenizer, &mut team, &stop, &note)
+        .map_err(Failure::from)
+        .inspect_err(|failure| farewell(&team, failure))?;
     let share = HostShare { threads: shared_threads(&place), local_rank: place.local_rank };
     let mut session = Session::open(resolved, &resume, share, team).map_err(Failure::from)?;
     for line in session.opened.notes.iter().filter(|_| leads) {
@@ -67,7 +74,7 @@ pub(super) fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
     if leads && session.state.step >= session.plan.max_steps {
         note("note: this run is already finished; it is evaluated again and its expectations are checked");
     }
-    let outcome = run(&mut session, stop).inspect_err(|failure| farewell(&session.team, failure))?;
+    let outcome = run(&mut session, site.as_ref(), stop).inspect_err(|failure| farewell(&session.team, failure))?;
     let exit = report(&mut session, &outcome, started);
     // Nobody leaves before the leader has written everything: its failure would have no witness.
     session.team.barrier().map_err(Failure::from)?;
@@ -113,7 +120,7 @@ fn farewell(team: &Team, failure: &Failure) {
     }
 }
 
-fn run(session: &mut Session, stop: StopFlag) -> Result<Outcome, Failure> {
+fn run(session: &mut Session, outer: Option<&Site>, stop: StopFlag) -> Result<Outcome, Failure> {
     let Session { plan, opened, model, buckets, dataset, loader, output, team, checkpoint_files, state, events } =
         session;
     let (mut log, checkpoints) = match output {
@@ -159,6 +166,7 @@ fn run(session: &mut Session, stop: StopFlag) -> Result<Outcome, Failure> {
         team,
         flops_per_token: model_zoo::size::flops_per_token(&plan.model, plan.sequence_len),
         observer: &mut observer,
+        outer,
         stop,
     };
     train::train(plan, state, &mut context).map_err(Failure::from)
@@ -259,6 +267,7 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Cluster(error) => Self::from(error),
+            TrainError::Outer(error) => Self::from(error),
             other => Self::failed(other),
         }
     }

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 pub use super::channel::{Channel, Wire};
 use super::error::{Cause, ClusterError, Verdict};
 use super::token::Token;
+pub(crate) use gate::{Arrival, Gate};
 use messages::Hello;
 
 /// Pending connections that have not proven to hold the token, at most.

@@ -6,6 +6,7 @@ use super::raw::{Precision, RawConfig, RawModel, SchedulerName};
 use super::units::BatchSize;
 use crate::device::DeviceChoice;
 use crate::expect::Expect;
+use crate::outer::MAX_SITE_NAME;
 
 /// The format version that this binary reads.
 pub const CONFIG_VERSION: u32 = 1;
@@ -25,6 +26,8 @@ const MAX_THREADS: usize = 4096;
 /// A terabyte.
 const MAX_BUCKET_CAP_MB: f64 = 1e6;
 const MAX_TIMEOUT_SECONDS: f64 = 604_800.0;
+/// Longest that a site waits for its coordinator: a month.
+const MAX_GIVE_UP_SECONDS: f64 = 2_592_000.0;
 /// Most steps that the guard remembers.
 const MAX_GUARD_WINDOW: usize = 1 << 20;
 
@@ -48,6 +51,7 @@ impl RawConfig {
         self.check_optimizer(&rules)?;
         self.check_schedule(&rules)?;
         self.check_execution(&rules)?;
+        self.check_outer(&rules)?;
         self.check_intervals(&rules)?;
         self.expect.as_ref().map_or(Ok(()), |expect| check_expect(expect, &rules))
     }
@@ -333,6 +337,30 @@ impl RawConfig {
             1..=u64::from(u32::MAX),
             "the run stops at this many in a row",
         )
+    }
+
+    fn check_outer(&self, rules: &Rules<'_>) -> Result<(), ConfigError> {
+        let Some(outer) = &self.outer else { return Ok(()) };
+        let has_port = |at: &str| {
+            at.rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse().is_ok_and(|port: u16| port > 0))
+        };
+        if !has_port(&outer.coordinator) {
+            let message =
+                format!("`outer.coordinator` is '{}', not HOST:PORT", super::error::shown(&outer.coordinator));
+            let hint = "write the address that `jazari outer serve` listens at, for example train.example.ma:29600";
+            return Err(rules.places.invalid("outer.coordinator", message, hint));
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if outer.site.is_empty() || outer.site.len() > MAX_SITE_NAME || !outer.site.chars().all(is_name) {
+            let message = format!("`outer.site` is '{}', no name of a site", super::error::shown(&outer.site));
+            let hint = format!("write 1 to {MAX_SITE_NAME} of the characters a-z, A-Z, 0-9, '-', '_' and '.'");
+            return Err(rules.places.invalid("outer.site", message, hint));
+        }
+        rules.count("outer.sync_every", Some(outer.sync_every), 1..=MAX_STEPS, "an interval in steps")?;
+        rules.above_zero("outer.learning_rate", outer.learning_rate, 2.0, "it scales the average of the changes")?;
+        rules.number("outer.momentum", outer.momentum, 0.0..=0.999, "the share of the last round that is kept")?;
+        rules.above_zero("outer.give_up_after", outer.give_up_after, MAX_GIVE_UP_SECONDS, "a time in seconds")
     }
 
     fn check_intervals(&self, rules: &Rules<'_>) -> Result<(), ConfigError> {

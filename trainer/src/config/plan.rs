@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use super::check::{CONFIG_VERSION, bf16_on_cpu};
 use super::error::{ConfigError, Note, Places};
 use super::raw::{
-    EngineChoice, Family, GradientCheckpointing, OptimizerName, Precision, RawCluster, RawConfig, RawDataset, RawEval,
-    RawGuard, RawMixture, RawModel, RawRopeScaling, Reduction, RopeScalingKind, SchedulerName, WireChoice,
+    EngineChoice, Family, GradientCheckpointing, OptimizerName, OuterCompress, OuterOptimizer, Precision, RawCluster,
+    RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawModel, RawOuter, RawRopeScaling, Reduction,
+    RopeScalingKind, SchedulerName, WireChoice,
 };
 use super::units::BatchSize;
 use crate::device::DeviceChoice;
@@ -70,6 +71,9 @@ pub struct Plan {
     pub threads: Option<usize>,
     /// How processes of a run watch each other.
     pub cluster: ClusterPlan,
+    /// This run's place among sites that are joined by slow links.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outer: Option<OuterPlan>,
     /// Steps between evaluations.
     pub eval_steps: u64,
     /// What an evaluation looks at.
@@ -137,6 +141,54 @@ pub struct ClusterPlan {
     pub engine: EngineChoice,
 }
 
+/// A run's place among sites that are joined by slow links.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OuterPlan {
+    /// `HOST:PORT` of the coordinator.
+    pub coordinator: String,
+    /// Name of this site.
+    pub site: String,
+    /// Steps between two rounds.
+    pub sync_every: u64,
+    /// What the coordinator makes of the sites' changes.
+    pub optimizer: OuterOptimizer,
+    /// Its learning rate.
+    pub learning_rate: f64,
+    /// Its momentum.
+    pub momentum: f64,
+    /// How parameters travel.
+    pub compress: OuterCompress,
+    /// Seconds without the coordinator after which the run saves and ends.
+    pub give_up_after: f64,
+}
+
+impl OuterPlan {
+    /// What decides the numbers: neither where the coordinator is, nor what this site is called.
+    fn decisive(&self) -> Value {
+        let Self { sync_every, optimizer, learning_rate, momentum, compress, .. } = self;
+        json!({
+            "sync_every": sync_every,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "compress": compress,
+        })
+    }
+
+    fn to_raw(&self) -> RawOuter {
+        RawOuter {
+            coordinator: self.coordinator.clone(),
+            site: self.site.clone(),
+            sync_every: self.sync_every,
+            optimizer: Some(self.optimizer),
+            learning_rate: Some(self.learning_rate),
+            momentum: Some(self.momentum),
+            compress: Some(self.compress),
+            give_up_after: Some(self.give_up_after),
+        }
+    }
+}
+
 /// What an evaluation looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvalPlan {
@@ -159,6 +211,11 @@ impl Plan {
     /// Whether to save when `step` steps are done.
     pub fn saves_at(&self, step: u64) -> bool {
         self.is_due(step, self.save_steps)
+    }
+
+    /// Whether a round of the outer run ends when `step` steps are done: every `outer.sync_every` steps, and at the end.
+    pub fn syncs_at(&self, step: u64) -> bool {
+        self.outer.as_ref().is_some_and(|outer| self.is_due(step, outer.sync_every))
     }
 
     /// Whether to write metrics when `step` steps are done; the first step is always written.
@@ -277,7 +334,7 @@ impl Plan {
     /// on which device, with how many threads and whether
     /// activations are computed twice do not enter.
     pub fn decisive(&self) -> Value {
-        json!({
+        let mut decisive = json!({
             "digest_version": DIGEST_VERSION,
             "seed": self.seed,
             "starts_from": self.base_weights.as_deref().unwrap_or("fresh"),
@@ -294,7 +351,12 @@ impl Plan {
             "precision": self.precision,
             "reduction": self.reduction,
             "guard": self.guard,
-        })
+        });
+        // Absent where there is none, so that plans without it keep their digests.
+        if let (Some(outer), Some(entries)) = (&self.outer, decisive.as_object_mut()) {
+            entries.insert("outer".into(), outer.decisive());
+        }
+        decisive
     }
 
     /// BLAKE3 of [`Plan::decisive`] in canonical form, in hex.
@@ -374,6 +436,7 @@ impl Plan {
                 wire: Some(self.cluster.wire),
                 engine: Some(self.cluster.engine),
             }),
+            outer: self.outer.as_ref().map(OuterPlan::to_raw),
             eval_steps: Some(self.eval_steps),
             eval: Some(RawEval { max_tokens_per_language: Some(self.eval.max_tokens_per_language) }),
             save_steps: Some(self.save_steps),

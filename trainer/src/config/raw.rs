@@ -158,6 +158,10 @@ pub struct RawConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<RawCluster>,
 
+    /// Makes this run one site of several that are joined by slow links; see `docs/guide/sites.md`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer: Option<RawOuter>,
+
     /// Evaluate after every this many steps, and after the last. Default: a tenth of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 100)]
@@ -254,6 +258,63 @@ pub enum WireChoice {
     Sealed,
     /// As it is: on a private network only.
     Plain,
+}
+
+/// One site of several that train together over slow links, each on its own data (DiLoCo).
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawOuter {
+    /// `HOST:PORT` of `jazari outer serve`.
+    #[schemars(example = &"train.example.ma:29600")]
+    pub coordinator: String,
+    /// Name of this site, different at every site.
+    #[schemars(example = &"rabat")]
+    pub site: String,
+    /// Steps that a site trains by itself between two rounds. The same at every site.
+    #[schemars(example = 100)]
+    pub sync_every: u64,
+    /// What the coordinator makes of the sites' changes. Only nesterov, SGD with Nesterov momentum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"nesterov")]
+    pub optimizer: Option<OuterOptimizer>,
+    /// Its learning rate; 1 with a momentum of 0 is plain averaging. The same at every site. Default: 0.7.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.7)]
+    pub learning_rate: Option<f64>,
+    /// Its momentum. The same at every site. Default: 0.9.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.9)]
+    pub momentum: Option<f64>,
+    /// How parameters travel: int8 (about one byte each way for each parameter and round) or none (four). The same at
+    /// every site. Default: int8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"int8")]
+    pub compress: Option<OuterCompress>,
+    /// Seconds without a word of the coordinator, when it is needed, after which the run saves and ends with code 75.
+    /// Default: 3600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 3600.0)]
+    pub give_up_after: Option<f64>,
+}
+
+/// Outer optimizers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OuterOptimizer {
+    /// SGD with Nesterov momentum.
+    #[default]
+    Nesterov,
+}
+
+/// How parameters travel between sites.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OuterCompress {
+    /// As 32-bit floats.
+    None,
+    /// As 8-bit integers in blocks with a scale, what rounding takes away being sent with the next round.
+    #[default]
+    Int8,
 }
 
 /// A model with fresh weights: a preset, explicit dimensions, or a preset with some dimensions replaced.

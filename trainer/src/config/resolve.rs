@@ -5,8 +5,8 @@ use model_zoo::config::{LlamaConfig, ModelConfig, RopeConfig, RopeScaling};
 
 use super::error::{ConfigError, Note, Places};
 use super::keys::nearest;
-use super::plan::{ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, Plan};
-use super::raw::{Family, RawCluster, RawConfig, RawModel, RawRopeScaling, RopeScalingKind, SchedulerName};
+use super::plan::{ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, Plan};
+use super::raw::{Family, RawCluster, RawConfig, RawModel, RawOuter, RawRopeScaling, RopeScalingKind, SchedulerName};
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
 use crate::schedule::Schedule;
@@ -34,6 +34,12 @@ const DEFAULT_MIN_LR_RATIO: f64 = 0.1;
 const DEFAULT_TEMPERATURE: f64 = 0.7;
 /// Repetitions of a row allowed by default.
 const DEFAULT_MAX_EPOCHS: f64 = 8.0;
+
+/// Outer learning rate and momentum by default (Douillard et al., arXiv 2311.08105, section 3.2).
+const DEFAULT_OUTER_LEARNING_RATE: f64 = 0.7;
+const DEFAULT_OUTER_MOMENTUM: f64 = 0.9;
+/// Seconds that a site waits for a coordinator that is not there by default.
+const DEFAULT_GIVE_UP_AFTER: f64 = 3600.0;
 
 /// What a plan needs to know about a prepared data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,6 +132,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         gradient_checkpointing: raw.gradient_checkpointing.unwrap_or_default(),
         reduction: raw.reduction.unwrap_or_default(),
         cluster: resolve_cluster(raw.cluster.unwrap_or_default()),
+        outer: raw.outer.map(|outer| resolve_outer(outer, max_steps, &raw.places)).transpose()?,
         guard: GuardSpec {
             outlier_sigma: guard.outlier_sigma.unwrap_or(guard_default.outlier_sigma),
             window: guard.window.unwrap_or(guard_default.window),
@@ -160,6 +167,25 @@ fn resolve_cluster(cluster: RawCluster) -> ClusterPlan {
         wire: cluster.wire.unwrap_or_default(),
         engine: cluster.engine.unwrap_or_default(),
     }
+}
+
+fn resolve_outer(outer: RawOuter, max_steps: u64, places: &Places) -> Result<OuterPlan, ConfigError> {
+    let RawOuter { coordinator, site, sync_every, .. } = outer;
+    if sync_every > max_steps {
+        let message = format!("`outer.sync_every` {sync_every} is longer than the run of {max_steps} steps");
+        let hint = "train longer, or talk to the other sites more often";
+        return Err(places.invalid("outer.sync_every", message, hint));
+    }
+    Ok(OuterPlan {
+        coordinator,
+        site,
+        sync_every,
+        optimizer: outer.optimizer.unwrap_or_default(),
+        learning_rate: outer.learning_rate.unwrap_or(DEFAULT_OUTER_LEARNING_RATE),
+        momentum: outer.momentum.unwrap_or(DEFAULT_OUTER_MOMENTUM),
+        compress: outer.compress.unwrap_or_default(),
+        give_up_after: outer.give_up_after.unwrap_or(DEFAULT_GIVE_UP_AFTER),
+    })
 }
 
 fn resolve_model(

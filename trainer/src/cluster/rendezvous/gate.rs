@@ -26,7 +26,7 @@ const BACKLOG: i32 = 4096;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection whose first sealed frame opened: it holds the token.
-pub(super) struct Arrival {
+pub(crate) struct Arrival {
     pub channel: Channel,
     /// Its first frame: kind and payload.
     pub first: (u8, Vec<u8>),
@@ -35,7 +35,7 @@ pub(super) struct Arrival {
 
 /// What a wait at the gate brought.
 #[derive(Default)]
-pub(super) struct News {
+pub(crate) struct News {
     pub arrivals: Vec<Arrival>,
     /// Which of the channels watched besides can be read, by their index.
     pub readable: Vec<usize>,
@@ -61,7 +61,7 @@ enum Progress {
 }
 
 /// A listening socket with its pending connections.
-pub(super) struct Gate<'a> {
+pub(crate) struct Gate<'a> {
     listener: TcpListener,
     key: [u8; 32],
     prologue: Vec<u8>,
@@ -73,7 +73,7 @@ pub(super) struct Gate<'a> {
 }
 
 impl<'a> Gate<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         listener: TcpListener,
         key: [u8; 32],
         prologue: Vec<u8>,
@@ -100,7 +100,7 @@ impl<'a> Gate<'a> {
     }
 
     /// Waits at most `patience` until a member has proven itself or one of `watched` can be read.
-    pub(super) fn wait(&mut self, patience: Duration, watched: &[&Channel]) -> io::Result<News> {
+    pub(crate) fn wait(&mut self, patience: Duration, watched: &[&Channel]) -> io::Result<News> {
         let until = Instant::now() + patience;
         loop {
             let mut news = News::default();

@@ -196,6 +196,6 @@ pub fn write_token(path: &Path, secret: &str) -> PathBuf {
 /// Bits per byte over all languages at the last evaluation of a run.
 pub fn final_bpb(run: &Path) -> f64 {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let mut records = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    records.filter_map(|record| record["val_bpb_all"].as_f64()).next_back().unwrap()
+    let records = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    records.rev().find_map(|record| record["val_bpb_all"].as_f64()).unwrap()
 }

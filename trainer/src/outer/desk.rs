@@ -159,8 +159,8 @@ pub struct Desk {
     seeding: Option<u64>,
     /// The newest session of each site.
     sessions: BTreeMap<String, u64>,
-    /// Sites that hold the open round's parameters.
-    acknowledged: BTreeSet<String>,
+    /// Sites whose runs have ended and that do not hold the result of their last round yet.
+    unsettled: BTreeSet<String>,
     events: Vec<DeskEvent>,
 }
 
@@ -171,6 +171,11 @@ impl Desk {
     /// When the folder cannot be used or its newest round is damaged.
     pub fn open(patience: Patience, store: Store) -> Result<Self, OuterError> {
         let run = store.newest()?.map(|(state, record)| Run::new(state, record)).transpose()?;
+        // Whether those of the newest round have its result is not known any more.
+        let is_newest =
+            |run: &Run, site: &String| run.record.included.get(site).is_some_and(|r| r + 1 == run.state.round);
+        let ended = run.iter().flat_map(|run| run.record.finished.iter().filter(|site| is_newest(run, site)));
+        let unsettled = ended.cloned().collect();
         Ok(Self {
             patience,
             store,
@@ -179,7 +184,7 @@ impl Desk {
             first_delivery: None,
             seeding: None,
             sessions: BTreeMap::new(),
-            acknowledged: BTreeSet::new(),
+            unsettled,
             events: Vec::new(),
         })
     }
@@ -203,7 +208,7 @@ impl Desk {
     /// Whether every site has ended its run and holds the result.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.all_finished() && self.run.as_ref().is_some_and(|run| run.record.finished.is_subset(&self.acknowledged))
+        self.all_finished() && self.unsettled.is_empty()
     }
 
     /// Whether every site has ended its run.
@@ -356,6 +361,7 @@ impl Desk {
             if offer.last {
                 // Its run is over although its last delta came too late: nobody needs to wait for it any more.
                 run.record.finished.insert(site.to_owned());
+                self.unsettled.insert(site.to_owned());
             }
         }
         answer
@@ -413,11 +419,11 @@ impl Desk {
         for (site, delivery) in std::mem::take(&mut self.delivered) {
             if delivery.last {
                 run.record.finished.insert(site.clone());
+                self.unsettled.insert(site.clone());
             }
             run.record.included.insert(site, round);
         }
         self.first_delivery = None;
-        self.acknowledged.clear();
         self.store.commit(&run.state, &run.record)?;
         run.refresh();
         let (delta_bytes, update_bytes) = (run.layout.bytes(run.hyper.compress) as u64, stepped.update.len() as u64);
@@ -438,11 +444,9 @@ impl Desk {
         Ok(())
     }
 
-    /// A site holds the parameters of `round`.
-    pub fn acknowledge(&mut self, site: &str, round: u64) {
-        if self.run.as_ref().is_some_and(|run| run.state.round == round) {
-            self.acknowledged.insert(site.to_owned());
-        }
+    /// A site holds what it was sent.
+    pub fn acknowledge(&mut self, site: &str) {
+        self.unsettled.remove(site);
     }
 
     fn waiting(&self) -> Waiting {

@@ -247,7 +247,7 @@ impl Shared {
                     }
                     let (kind, _) = messages::receive(channel, &mut check)?;
                     if kind == messages::DONE {
-                        self.desk().acknowledge(&hello.site, update.round);
+                        self.desk().acknowledge(&hello.site);
                     }
                     return Ok(());
                 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the machinery of several processes costs on one host: a 25 M parameter Llama trained by 1, 2 and 4 processes of
+"""What the machinery of several processes costs on one host: a 10 M parameter Llama trained by 1, 2 and 4 processes of
 `jazari launch` that share the same cores, in turn, with the optimizer state and the gradients whole and divided; writes the
 medians over all rounds to benches/results/DATE-scaling.{json,md}. The loss of every run must be that of one process, to the
 bit. usage: scaling.py [--bin target/release/jazari] [--rounds 3]"""
@@ -7,15 +7,15 @@ import argparse, datetime, json, os, pathlib, platform, re, statistics, subproce
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CASES = [(1, 0), (2, 0), (2, 1), (2, 2), (4, 0), (4, 1), (4, 2)]
-MODEL = ["model.hidden_size=512", "model.intermediate_size=1408", "model.num_hidden_layers=8",
-         "model.num_attention_heads=8", "model.num_key_value_heads=4", "model.head_dim=64"]
-RUN = ["sequence_len=128", "global_batch_size=8 seq", "micro_batch_size=1", "max_steps=12", "logging_steps=4",
+MODEL = ["model.hidden_size=384", "model.intermediate_size=1056", "model.num_hidden_layers=6",
+         "model.num_attention_heads=6", "model.num_key_value_heads=3", "model.head_dim=64"]
+RUN = ["sequence_len=128", "global_batch_size=8 seq", "micro_batch_size=1", "max_steps=8", "logging_steps=2",
        "eval_steps=1000", "save_steps=1000", "warmup_steps=2", "expect={}", "eval.max_tokens_per_language=128"]
 
 parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__)
 parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "target/release/jazari")
 parser.add_argument("--rounds", type=int, default=3)
-parser.add_argument("--bucket-cap-mb", type=float, default=8.0)
+parser.add_argument("--bucket-cap-mb", type=float, default=4.0)
 parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches/results")
 args = parser.parse_args()
 
@@ -49,7 +49,7 @@ def run(world, zero, data, output):
         sys.exit("".join(said))
     records = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     steps = [record for record in records if "loss" in record and "tokens_per_second" in record]
-    manifest = json.loads((output / "checkpoints/step-00000012/MANIFEST.json").read_text())
+    manifest = json.loads((output / "checkpoints/step-00000008/MANIFEST.json").read_text())
     late = steps[1:]  # the first window holds the first touch of every buffer
     mean = lambda key: statistics.mean(record.get(key, 0) for record in late)
     return {"world": world, "zero": zero, "tokens_per_second": mean("tokens_per_second"), "stands_still": mean("communication"),
@@ -79,7 +79,7 @@ for row in rows:
                  f"{row['tokens_per_second'] / rows[0]['tokens_per_second']:.2f} | {row['stands_still']:.0%} | {row['hidden']:.0%} | {row['peak_mib']:.0f} |")
 text = f"""# Several processes on one host, {about['date']}
 
-{about['machine']}; commit {about['commit']}; {args.rounds} rounds in turn, medians; 25 M parameters, 8 x 128 tokens a step, exact sums
+{about['machine']}; commit {about['commit']}; {args.rounds} rounds in turn, medians; 10 M parameters, 8 x 128 tokens a step, exact sums
 over TCP, buckets of {args.bucket_cap_mb:g} MB. The processes share the cores, so one process is the most that can be reached.
 All runs end in the state {about['state'][:12]}. Command: `benches/scaling.py`.
 

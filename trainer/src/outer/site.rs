@@ -82,6 +82,9 @@ enum Attempt {
     Over(OuterError),
 }
 
+/// One attempt over a connection that stands.
+type Try<'a, T> = dyn FnMut(&mut Talk<'_, '_>) -> Result<T, Attempt> + 'a;
+
 /// Bytes that passed, and when the coordinator was last heard.
 struct Meter {
     sent: u64,
@@ -170,7 +173,7 @@ impl Site {
     fn persist_update(
         &self,
         keep: &mut Keep<'_>,
-        attempt: &mut dyn FnMut(&mut Talk<'_, '_>) -> Result<(Update, Vec<f32>), Attempt>,
+        attempt: &mut Try<'_, (Update, Vec<f32>)>,
     ) -> Result<Received, OuterError> {
         let ((update, theta), meter) = self.persist(self.give_up_after, keep, &mut |talk| {
             let (update, theta) = attempt(talk)?;
@@ -189,7 +192,7 @@ impl Site {
         &self,
         patience: Duration,
         keep: &mut Keep<'_>,
-        attempt: &mut dyn FnMut(&mut Talk<'_, '_>) -> Result<T, Attempt>,
+        attempt: &mut Try<'_, T>,
     ) -> Result<(T, Meter), OuterError> {
         let mut meter = Meter { sent: 0, received: 0, heard: Instant::now() };
         let (mut pause, mut strange_since) = (FIRST_PAUSE, None::<Instant>);

@@ -114,7 +114,9 @@ impl Docket {
         if let Some(finding) = self.first_hand(false).or_else(|| self.disagreement()) {
             return Ruling::Blame(finding);
         }
-        let claimed = self.claimed(peers);
+        // Who is silent as well needs no patience: nothing more will come from it.
+        let is_silent = |finding: &Finding| silent.is_some_and(|(rank, _)| rank == finding.rank);
+        let claimed = self.claimed(peers).filter(|(finding, left)| *left || !is_silent(finding));
         if let Some((finding, left)) = claimed {
             // The control connection of a crashing process closes any moment now, and says more.
             let patience = if left { SETTLE } else { PATIENCE };
@@ -288,6 +290,17 @@ mod tests {
     fn hearsay_alone_needs_patience_and_the_most_named_rank_is_blamed() {
         assert_eq!(rule(vec![died(0, 1)], SETTLE, &[]), Ruling::Wait);
         assert_eq!(blamed(vec![died(1, 0), died(0, 1), died(2, 1)], PATIENCE), (1, Cause::Died));
+    }
+
+    #[test]
+    fn a_rank_that_is_silent_and_complained_about_needs_no_patience() {
+        let (now, mut docket) = (Instant::now(), Docket::default());
+        docket.file(died(0, 2), now);
+        let peers: Vec<Peer> = (0..4).map(|_| Peer::new(now)).collect();
+        let rule = |rank| docket.rule(&peers, now + SETTLE, Some((rank, Duration::from_secs(2))), None);
+        assert_eq!(rule(3), Ruling::Wait);
+        let Ruling::Blame(finding) = rule(2) else { panic!() };
+        assert_eq!((finding.rank, finding.cause), (2, Cause::Silent));
     }
 
     #[test]

@@ -251,7 +251,6 @@ pub fn deliver(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Res
 }
 
 /// Lets the leader talk while the others wait, and tells the observer what it waits for.
-#[allow(clippy::type_complexity)]
 fn converse(
     cx: &mut Context<'_>,
     step: u64,

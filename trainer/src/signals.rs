@@ -24,12 +24,17 @@ impl StopFlag {
     /// When the operating system refuses a handler.
     pub fn install(second_ends: bool) -> io::Result<Self> {
         let flag = Self::default();
-        for signal in [SIGINT, SIGTERM] {
+        let came = [SIGINT, SIGTERM].map(|signal| (signal, Arc::new(AtomicBool::new(false))));
+        for (which, (signal, own)) in came.iter().enumerate() {
+            let (_, other) = &came[1 - which];
             if second_ends {
-                // Order matters: the conditional shutdown must look at the flag before this signal sets it.
-                signal_hook::flag::register_conditional_shutdown(signal, SECOND_SIGNAL_EXIT, Arc::clone(&flag.0))?;
+                // Handlers run in this order. Two signals at the same moment may be handled on two threads: as each says
+                // that it came before it looks for the other, at least one of them sees two.
+                signal_hook::flag::register_conditional_shutdown(*signal, SECOND_SIGNAL_EXIT, Arc::clone(own))?;
+                signal_hook::flag::register(*signal, Arc::clone(own))?;
+                signal_hook::flag::register_conditional_shutdown(*signal, SECOND_SIGNAL_EXIT, Arc::clone(other))?;
             }
-            signal_hook::flag::register(signal, Arc::clone(&flag.0))?;
+            signal_hook::flag::register(*signal, Arc::clone(&flag.0))?;
         }
         Ok(flag)
     }

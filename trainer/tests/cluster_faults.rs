@@ -358,7 +358,8 @@ fn a_second_signal_ends_everything_at_once_and_nothing_is_lost() {
     while newest_step(&run) <= before && waited.elapsed() < LIMIT {
         std::thread::sleep(Duration::from_millis(1));
     }
-    for signal in [Signal::INT, Signal::TERM] {
+    // It stands still meanwhile: otherwise it may have saved and left before the second signal is sent.
+    for signal in [Signal::STOP, Signal::INT, Signal::TERM, Signal::CONT] {
         kill_process(Pid::from_child(&child), signal).unwrap();
     }
     let output = child.wait_with_output().unwrap();
@@ -527,9 +528,10 @@ fn a_host_that_waits_alone_stops_when_told_and_asks_for_a_restart_at_the_deadlin
     let run = folder.path().join("run");
     let alone = |limit: &str| Running::start(&launch_arguments(2, &options, &run, &[limit]));
     let mut stopped = alone("cluster.join_timeout=80");
-    // From these lines on they listen to signals.
-    for _ in 0..2 {
-        stopped.until(LIMIT, |line| line.contains("] rank ") && line.contains(" of 4, ")).unwrap();
+    // From these lines on they listen to signals. The first one may come before the supervisor's own line.
+    let listens = |line: &str| line.contains("] rank ") && line.contains(" of 4, ");
+    while stopped.seen.iter().filter(|(_, line)| listens(line)).count() < 2 {
+        stopped.until(LIMIT, listens).unwrap();
     }
     stopped.signal_supervisor(Signal::TERM);
     assert_eq!(stopped.code(), Some(0), "{}", stopped.said(0));

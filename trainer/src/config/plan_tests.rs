@@ -9,6 +9,7 @@ use super::super::presets;
 use super::super::resolve::{BaseFacts, ComponentFacts, DatasetFacts, resolve};
 use super::super::yaml;
 use super::*;
+use crate::config::raw::RawConfig;
 
 pub(crate) const GOOD: &str = "\
 config_version: 1

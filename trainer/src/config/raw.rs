@@ -3,12 +3,17 @@
 //!
 //! The doc comments below are what `jazari schema` shows in editors, the examples what error messages suggest.
 
+mod cluster;
+mod model;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::cluster::{EngineChoice, OuterCompress, OuterOptimizer, RawCluster, RawOuter, WireChoice};
+pub use self::model::{Family, RawModel, RawRopeScaling, RopeScalingKind, SizePreset};
 use super::error::Places;
 use super::units::{BatchSize, TokenCount};
 use crate::device::DeviceChoice;
@@ -192,217 +197,6 @@ pub struct RawConfig {
     pub places: Places,
 }
 
-/// How the processes of a run watch each other. None of it changes a number of the run.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawCluster {
-    /// ZeRO stage: 0 keeps gradients and optimizer state whole in every process, 1 divides the optimizer state among them,
-    /// 2 the summed gradients as well. The numbers are the same. Default: 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 1)]
-    pub zero: Option<u8>,
-    /// Megabytes of gradients that leave together while the backward pass goes on. Default: 25.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 25.0)]
-    pub bucket_cap_mb: Option<f64>,
-    /// Compare the digests of all replicas after every this many steps. Default: 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 100)]
-    pub digest_steps: Option<u64>,
-    /// Seconds without a heartbeat after which a process counts as lost. Default: 10.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 10.0)]
-    pub peer_timeout: Option<f64>,
-    /// Seconds that the others wait in a collective for a process that is alive but does not come. Default: 600.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 600.0)]
-    pub collective_timeout: Option<f64>,
-    /// Seconds in which all processes must have come together at the start. Default: 300.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 300.0)]
-    pub join_timeout: Option<f64>,
-    /// How data travels between processes. Default: `auto`, sealed unless all are on one host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"auto")]
-    pub wire: Option<WireChoice>,
-    /// What carries the data of collectives. Default: `auto`, the best engine of this binary that fits how the
-    /// processes were started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"auto")]
-    pub engine: Option<EngineChoice>,
-}
-
-/// What carries the data of collectives; the numbers are the same bits with any of them (`reduction: exact`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum EngineChoice {
-    /// `nccl` between CUDA devices, `mpi` under an MPI launcher, else `tcp`; of those that this binary has.
-    #[default]
-    Auto,
-    /// Connections of our own.
-    Tcp,
-    /// The MPI library of the machine; feature `mpi`.
-    Mpi,
-    /// NVIDIA's library, between GPUs; feature `cuda`.
-    Nccl,
-}
-
-/// How data travels between processes; who they are is proven in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WireChoice {
-    /// Sealed unless all processes are on one host.
-    #[default]
-    Auto,
-    /// Encrypted and authenticated.
-    Sealed,
-    /// As it is: on a private network only.
-    Plain,
-}
-
-/// One site of several that train together over slow links, each on its own data (DiLoCo).
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawOuter {
-    /// `HOST:PORT` of `jazari outer serve`.
-    #[schemars(example = &"train.example.ma:29600")]
-    pub coordinator: String,
-    /// Name of this site, different at every site.
-    #[schemars(example = &"rabat")]
-    pub site: String,
-    /// Steps that a site trains by itself between two rounds. The same at every site.
-    #[schemars(example = 100)]
-    pub sync_every: u64,
-    /// What the coordinator makes of the sites' changes. Only nesterov, SGD with Nesterov momentum.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"nesterov")]
-    pub optimizer: Option<OuterOptimizer>,
-    /// Its learning rate; 1 with a momentum of 0 is plain averaging. The same at every site. Default: 0.7.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 0.7)]
-    pub learning_rate: Option<f64>,
-    /// Its momentum. The same at every site. Default: 0.9.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 0.9)]
-    pub momentum: Option<f64>,
-    /// How parameters travel: int8 (about one byte each way for each parameter and round) or none (four). The same at
-    /// every site. Default: int8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"int8")]
-    pub compress: Option<OuterCompress>,
-    /// Seconds without a word of the coordinator, when it is needed, after which the run saves and ends with code 75.
-    /// Default: 3600.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 3600.0)]
-    pub give_up_after: Option<f64>,
-}
-
-/// Outer optimizers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OuterOptimizer {
-    /// SGD with Nesterov momentum.
-    #[default]
-    Nesterov,
-}
-
-/// How parameters travel between sites.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OuterCompress {
-    /// As 32-bit floats.
-    None,
-    /// As 8-bit integers in blocks with a scale, what rounding takes away being sent with the next round.
-    #[default]
-    Int8,
-}
-
-/// A model with fresh weights: a preset, explicit dimensions, or a preset with some dimensions replaced.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawModel {
-    /// Architecture. Default: llama.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"llama")]
-    pub family: Option<Family>,
-    /// Preset of dimensions, named for its number of parameters; `jazari plan` prints the exact count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"30m")]
-    pub size: Option<SizePreset>,
-    /// Width of the residual stream.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 512)]
-    pub hidden_size: Option<usize>,
-    /// Width of the feed-forward layers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 1408)]
-    pub intermediate_size: Option<usize>,
-    /// Number of layers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 8)]
-    pub num_hidden_layers: Option<usize>,
-    /// Number of query heads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 8)]
-    pub num_attention_heads: Option<usize>,
-    /// Number of key and value heads; divides `num_attention_heads`. Default: as many as those.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 4)]
-    pub num_key_value_heads: Option<usize>,
-    /// Width of one head; even. Default: `hidden_size` / `num_attention_heads`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 64)]
-    pub head_dim: Option<usize>,
-    /// Rows of the embedding. Default: the vocabulary of the data set's tokenizer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 16384)]
-    pub vocab_size: Option<usize>,
-    /// Longest position that the exported model claims to handle. Default: `sequence_len`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 1024)]
-    pub max_position_embeddings: Option<usize>,
-    /// Use the embedding as output layer too. Default: that of the preset, else true.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = true)]
-    pub tie_word_embeddings: Option<bool>,
-    /// Base of the rotary position frequencies. Default: 10000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 10000.0)]
-    pub rope_theta: Option<f64>,
-    /// Stretching of the rotary frequencies for longer contexts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rope_scaling: Option<RawRopeScaling>,
-    /// Added to the mean square in RMSNorm. Default: 1e-5.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 1e-5)]
-    pub rms_norm_eps: Option<f64>,
-    /// Standard deviation of the initial weights. Default: 0.02.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 0.02)]
-    pub initializer_range: Option<f64>,
-}
-
-/// Rotary scaling as Llama 3.1 defines it, with the names of Hugging Face.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawRopeScaling {
-    /// Kind of scaling.
-    #[schemars(example = &"llama3")]
-    pub rope_type: RopeScalingKind,
-    /// How many times longer the context becomes.
-    #[schemars(example = 8.0)]
-    pub factor: f64,
-    /// Wavelengths longer than the original context divided by this are stretched in full.
-    #[schemars(example = 1.0)]
-    pub low_freq_factor: f64,
-    /// Wavelengths shorter than the original context divided by this are left alone.
-    #[schemars(example = 4.0)]
-    pub high_freq_factor: f64,
-    /// Context length before stretching, tokens.
-    #[schemars(example = 8192)]
-    pub original_max_position_embeddings: usize,
-}
-
 /// One prepared data set.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -461,46 +255,6 @@ pub struct RawEval {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 32768)]
     pub max_tokens_per_language: Option<u64>,
-}
-
-/// Architectures that can be trained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// Llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
-    #[default]
-    Llama,
-}
-
-/// Presets of dimensions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub enum SizePreset {
-    /// About 3 million parameters with a vocabulary of 16,384.
-    #[serde(rename = "3m")]
-    M3,
-    /// About 10 million with a vocabulary of 16,384.
-    #[serde(rename = "10m")]
-    M10,
-    /// About 30 million with a vocabulary of 16,384.
-    #[serde(rename = "30m")]
-    M30,
-    /// About 110 million with a vocabulary of 32,768.
-    #[serde(rename = "110m")]
-    M110,
-    /// About 350 million with a vocabulary of 32,768.
-    #[serde(rename = "350m")]
-    M350,
-    /// About 1 billion with a vocabulary of 32,768.
-    #[serde(rename = "1b")]
-    B1,
-}
-
-/// Kinds of rotary scaling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum RopeScalingKind {
-    /// Llama 3.1's frequency-dependent stretching.
-    Llama3,
 }
 
 /// Optimizers.

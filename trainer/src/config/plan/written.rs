@@ -1,0 +1,164 @@
+//! Owns the way from a plan back to a configuration, every value written out; never decides anything.
+
+use model_zoo::config::{ModelConfig, RopeScaling};
+
+use super::{OuterPlan, Plan};
+use crate::config::check::CONFIG_VERSION;
+use crate::config::error::{ConfigError, Places};
+use crate::config::raw::{
+    Family, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawModel, RawOuter, RawRopeScaling,
+    RopeScalingKind, SchedulerName,
+};
+use crate::config::units::BatchSize;
+use crate::schedule::Schedule;
+
+impl Plan {
+    /// The plan as a configuration with every value written out; resolving it against the same data set and base model
+    /// gives a plan with the same digest.
+    pub fn to_raw(&self) -> RawConfig {
+        let (min, warmup_steps) = (self.schedule_min(), self.schedule.warmup_steps());
+        let decay_ratio = match self.schedule {
+            Schedule::Wsd { decay_steps, total_steps, .. } => Some(decay_steps as f64 / total_steps.max(1) as f64),
+            _ => None,
+        };
+        RawConfig {
+            config_version: CONFIG_VERSION,
+            output_dir: self.output_dir.clone(),
+            seed: Some(self.seed),
+            base_model: self.base_model.clone(),
+            model: self.base_model.is_none().then(|| raw_model(&self.model)),
+            datasets: vec![RawDataset { path: self.dataset.path.clone(), weight: None }],
+            mixture: Some(RawMixture {
+                temperature: Some(self.mixture.temperature),
+                weights: Some(self.mixture.weights.clone()),
+                max_epochs: Some(self.mixture.max_epochs),
+            }),
+            sequence_len: self.sequence_len,
+            sample_packing: Some(true),
+            global_batch_size: Some(BatchSize::Sequences(self.global_batch_rows)),
+            micro_batch_size: Some(self.micro_batch_rows),
+            gradient_accumulation_steps: None,
+            max_steps: Some(self.max_steps),
+            max_tokens: None,
+            num_epochs: None,
+            optimizer: Some(self.optimizer),
+            learning_rate: self.schedule.peak(),
+            betas: Some([self.adamw.beta1, self.adamw.beta2]),
+            eps: Some(self.adamw.eps),
+            weight_decay: Some(self.adamw.weight_decay),
+            max_grad_norm: Some(self.adamw.max_grad_norm.unwrap_or(0.0)),
+            lr_scheduler: Some(self.scheduler_name()),
+            warmup_steps: Some(warmup_steps),
+            warmup_ratio: None,
+            min_lr_ratio: None,
+            min_lr: min,
+            decay_ratio,
+            precision: Some(self.precision),
+            gradient_checkpointing: Some(self.gradient_checkpointing),
+            device: Some(self.device),
+            threads: self.threads,
+            reduction: Some(self.reduction),
+            guard: Some(RawGuard {
+                outlier_sigma: Some(self.guard.outlier_sigma),
+                window: Some(self.guard.window),
+                max_consecutive_skips: Some(self.guard.max_consecutive_skips),
+            }),
+            cluster: Some(RawCluster {
+                zero: Some(self.cluster.zero),
+                bucket_cap_mb: Some(self.cluster.bucket_cap_mb),
+                digest_steps: Some(self.cluster.digest_steps),
+                peer_timeout: Some(self.cluster.peer_timeout),
+                collective_timeout: Some(self.cluster.collective_timeout),
+                join_timeout: Some(self.cluster.join_timeout),
+                wire: Some(self.cluster.wire),
+                engine: Some(self.cluster.engine),
+            }),
+            outer: self.outer.as_ref().map(OuterPlan::to_raw),
+            eval_steps: Some(self.eval_steps),
+            eval: Some(RawEval { max_tokens_per_language: Some(self.eval.max_tokens_per_language) }),
+            save_steps: Some(self.save_steps),
+            save_total_limit: Some(self.save_total_limit),
+            logging_steps: Some(self.logging_steps),
+            expect: (!self.expect.is_empty()).then(|| self.expect.clone()),
+            places: Places::default(),
+        }
+    }
+
+    /// [`Plan::to_raw`] as YAML, for `config.resolved.yaml`.
+    ///
+    /// # Errors
+    /// A path of the plan is not UTF-8.
+    pub fn resolved_yaml(&self) -> Result<String, ConfigError> {
+        let body = serde_saphyr::to_string(&self.to_raw()).map_err(|error| {
+            let message = format!("the resolved configuration cannot be written as YAML: {error}");
+            self.places.invalid("output_dir", message, "use paths that are valid UTF-8")
+        })?;
+        let digest = self.digest();
+        Ok(format!(
+            "# Every value of this run, defaults included. `jazari train` accepts this file.\n# Plan {digest}\n{body}"
+        ))
+    }
+
+    fn scheduler_name(&self) -> SchedulerName {
+        match self.schedule {
+            Schedule::Cosine { .. } => SchedulerName::Cosine,
+            Schedule::Wsd { .. } => SchedulerName::Wsd,
+            Schedule::Linear { .. } => SchedulerName::Linear,
+            Schedule::Constant { .. } => SchedulerName::Constant,
+        }
+    }
+
+    fn schedule_min(&self) -> Option<f64> {
+        match self.schedule {
+            Schedule::Cosine { min, .. } | Schedule::Wsd { min, .. } | Schedule::Linear { min, .. } => Some(min),
+            Schedule::Constant { .. } => None,
+        }
+    }
+}
+
+impl OuterPlan {
+    fn to_raw(&self) -> RawOuter {
+        RawOuter {
+            coordinator: self.coordinator.clone(),
+            site: self.site.clone(),
+            sync_every: self.sync_every,
+            optimizer: Some(self.optimizer),
+            learning_rate: Some(self.learning_rate),
+            momentum: Some(self.momentum),
+            compress: Some(self.compress),
+            give_up_after: Some(self.give_up_after),
+        }
+    }
+}
+
+fn raw_model(model: &ModelConfig) -> RawModel {
+    let ModelConfig::Llama(llama) = model;
+    RawModel {
+        family: Some(Family::Llama),
+        size: None,
+        hidden_size: Some(llama.hidden_size),
+        intermediate_size: Some(llama.intermediate_size),
+        num_hidden_layers: Some(llama.num_hidden_layers),
+        num_attention_heads: Some(llama.num_attention_heads),
+        num_key_value_heads: Some(llama.num_key_value_heads),
+        head_dim: Some(llama.head_dim),
+        vocab_size: Some(llama.vocab_size),
+        max_position_embeddings: Some(llama.max_position_embeddings),
+        tie_word_embeddings: Some(llama.tie_word_embeddings),
+        rope_theta: Some(llama.rope.theta),
+        rope_scaling: match llama.rope.scaling {
+            RopeScaling::None => None,
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                Some(RawRopeScaling {
+                    rope_type: RopeScalingKind::Llama3,
+                    factor,
+                    low_freq_factor,
+                    high_freq_factor,
+                    original_max_position_embeddings,
+                })
+            }
+        },
+        rms_norm_eps: Some(llama.rms_norm_eps),
+        initializer_range: Some(llama.initializer_range),
+    }
+}

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use thiserror::Error;
 
-use crate::config::ModelConfig;
 use crate::model::{Model, Precision};
 use crate::ops::{self, AttentionShape};
 use crate::params::Params;
@@ -29,14 +28,13 @@ impl KvCache {
     /// An empty cache with room for `capacity` tokens of `model`.
     #[must_use]
     pub fn new(model: &Model, capacity: usize, device: &Device) -> Self {
-        let ModelConfig::Llama(config) = model.config();
         let dtype = match model.precision() {
             Precision::F32 => DType::F32,
             Precision::Bf16Mixed => DType::BF16,
         };
-        let width = config.num_key_value_heads * config.head_dim;
+        let width = model.family().kv_width();
         let empty = || Tensor::zeros([capacity, width], (device, dtype));
-        let layers = (0..config.num_hidden_layers).map(|_| LayerCache { keys: empty(), values: empty() }).collect();
+        let layers = (0..model.family().num_blocks()).map(|_| LayerCache { keys: empty(), values: empty() }).collect();
         Self { layers, len: 0 }
     }
 

@@ -20,6 +20,6 @@ mod weights;
 
 pub use backward::NoGradient;
 pub use config::{ConfigError, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
-pub use family::AttentionRule;
 pub use model::{Inputs, Model, Precision};
+pub use ops::AttentionRule;
 pub use params::{Init, ParamSpec, Params, ParamsError};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use burn::tensor::{Int, Tensor};
 
 use crate::config::LlamaConfig;
-use crate::family::{AttentionRule, BlockOutput, Family, Heads, Pass};
+use crate::family::{BlockOutput, Family, Heads, Pass};
 use crate::init::residual_std;
-use crate::ops;
+use crate::ops::{self, AttentionRule};
 use crate::params::{Init, ParamSpec};
 use crate::rotary::{RotaryTable, Rotation};
 use crate::weights::{Weights, widen};

@@ -1,9 +1,10 @@
 //! Owns the GELU activation and its gradient; never touches the projections around it.
 
 use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, floats, floats_mut};
+use super::glu::{gelu_share, gelu_slope};
 use super::parallel::{CHUNK, chunks_mut, initialised, written};
 use super::reference;
-use super::simd::{Isa, exp, mul_add, multiversion};
+use super::simd::{Isa, multiversion};
 use burn::Tensor;
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
@@ -33,29 +34,17 @@ fn forward(isa: Isa, x: &FlexTensor) -> FlexTensor {
     flex::like(y, x)
 }
 
-/// `2 sqrt(2 / pi)`, and the same times 0.044715: `(1 + tanh z) / 2` is the logistic function of `2 z`.
-const LINEAR: f32 = 1.595_769_1;
-const CUBIC: f32 = 0.071_354_814;
-/// From here on the gradient is 0 or 1 to the last bit, and the square of a larger number could overflow.
-const FLAT: f32 = 10.0;
-
 multiversion! {
     fn activate<FMA>(x: &[f32], y: &mut [MaybeUninit<f32>]) {
         for (y, &x) in y.iter_mut().zip(x) {
-            let twice_z = x * mul_add::<FMA>(x * x, CUBIC, LINEAR);
-            y.write(x / (1.0 + exp::<FMA>(-twice_z)));
+            y.write(x * gelu_share::<FMA>(x));
         }
     }
 
     /// Turns `x` into its gradient, for the upstream gradient `g`.
     fn gradient<FMA>(g: &[f32], x: &mut [f32]) {
         for (x, &g) in x.iter_mut().zip(g) {
-            // The comparisons keep a NaN, as `clamp` would.
-            let near = if *x > FLAT { FLAT } else if *x < -FLAT { -FLAT } else { *x };
-            let square = near * near;
-            let share = 1.0 / (1.0 + exp::<FMA>(-near * mul_add::<FMA>(square, CUBIC, LINEAR)));
-            let slope = mul_add::<FMA>(square, 3.0 * CUBIC, LINEAR);
-            *x = g * mul_add::<FMA>(near * share * (1.0 - share), slope, share);
+            *x = g * gelu_slope::<FMA>(*x, gelu_share::<FMA>(*x));
         }
     }
 }

@@ -160,9 +160,9 @@ impl Backward<Flex, 3> for LayerNorm {
         let isa = Isa::detect();
         let mut g = flex::dense(grads.consume::<Flex>(&ops.node));
         let [x_node, gamma_node, beta_node] = ops.parents;
-        let d = dims(&ops.state.x)[1];
+        let [n, d] = dims(&ops.state.x);
         if let Some(node) = beta_node {
-            grads.register::<Flex>(node.id, flex::tensor(column_sums(isa, floats(&g), d), [d]));
+            grads.register::<Flex>(node.id, flex::tensor(column_sums(isa, floats(&g), n, d), [d]));
         }
         let d_gamma = backward(isa, &mut g, &ops.state);
         if let Some(node) = x_node {

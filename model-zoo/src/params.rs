@@ -12,6 +12,8 @@ use crate::init::initial_values;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Init {
+    /// Every element is 0 (biases).
+    Zeros,
     /// Every element is 1 (norm scales).
     Ones,
     /// Normal draws of mean 0.

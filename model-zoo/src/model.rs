@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::backward::{self, NoGradient};
 use crate::config::{ConfigError, ModelConfig};
+use crate::families;
 use crate::family::{Attend, Family, Pass};
 use crate::generate::KvCache;
-use crate::llama::Llama;
 use crate::ops;
 use crate::params::{ParamSpec, Params};
 use crate::weights::{Weights, widen};
@@ -62,10 +62,7 @@ impl Model {
     /// [`ConfigError`] when the configuration breaks a rule of its family.
     pub fn new(config: &ModelConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let family: Box<dyn Family> = match config.clone() {
-            ModelConfig::Llama(config) => Box::new(Llama::new(config)),
-        };
-        Ok(Self { config: config.clone(), family, precision: Precision::F32 })
+        Ok(Self { config: config.clone(), family: families::build(config.clone()), precision: Precision::F32 })
     }
 
     /// The same model computing in `precision`.

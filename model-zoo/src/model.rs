@@ -6,11 +6,11 @@ use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::backward::{self, NoGradient};
-use crate::config::{ConfigError, ModelConfig};
 use crate::balance::Load;
+use crate::config::{ConfigError, ModelConfig};
+use crate::families;
 use crate::family::{Attend, BlockOutput, Family, Pass};
 use crate::generate::KvCache;
-use crate::llama::Llama;
 use crate::ops;
 use crate::params::{ParamSpec, Params};
 use crate::weights::{Weights, widen};
@@ -64,11 +64,12 @@ impl Model {
     /// [`ConfigError`] when the configuration breaks a rule of its family.
     pub fn new(config: &ModelConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let family: Box<dyn Family> = match config.clone() {
-            ModelConfig::Llama(config) => Box::new(Llama::new(config)),
-        };
-        let router_aux_loss_coef = config.router_aux_loss_coef().unwrap_or_default();
-        Ok(Self { config: config.clone(), family, precision: Precision::F32, router_aux_loss_coef })
+        Ok(Self {
+            config: config.clone(),
+            family: families::build(config.clone()),
+            precision: Precision::F32,
+            router_aux_loss_coef: config.router_aux_loss_coef().unwrap_or_default(),
+        })
     }
 
     /// The same model computing in `precision`.

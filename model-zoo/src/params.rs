@@ -12,10 +12,10 @@ use crate::init::initial_values;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Init {
-    /// Every element is 0 (biases).
-    Zeros,
     /// Every element is 1 (norm scales).
     Ones,
+    /// Every element is 0 (biases, and norm scales that are counted from 1).
+    Zeros,
     /// Normal draws of mean 0.
     Normal {
         /// Standard deviation.

@@ -20,7 +20,8 @@ impl ModelConfig {
     /// Where the values of a parameter may stand, the name that exports use first. A file must hold exactly one of them.
     #[must_use]
     pub fn spellings(&self, spec: &ParamSpec) -> Vec<Stored> {
-        let whole = |name: &str| Stored { name: name.into(), shape: spec.shape.clone(), elements: 0..spec.num_elements() };
+        let whole =
+            |name: &str| Stored { name: name.into(), shape: spec.shape.clone(), elements: 0..spec.num_elements() };
         let mut all = vec![whole(&spec.name)];
         match self {
             Self::Gpt2(_) => all.extend(spec.name.strip_prefix(GPT2_PREFIX).map(whole)),
@@ -77,13 +78,13 @@ fn fused_experts(spec: &ParamSpec, experts: usize) -> Option<Stored> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::config::{gpt2, mixtral};
+    use crate::config::{gpt2_tests, mixtral_tests};
     use crate::model::Model;
 
     /// Every element of the fused tensors belongs to exactly one parameter, in the order that transformers gives it.
     #[test]
     fn fused_experts_are_cut_without_gaps() {
-        let config = ModelConfig::Mixtral(mixtral::tests::tiny());
+        let config = ModelConfig::Mixtral(mixtral_tests::tiny());
         let specs = Model::new(&config).unwrap().specs();
         let mut parts: Vec<(String, Range<usize>, Vec<usize>)> = Vec::new();
         for spec in specs.iter().filter(|spec| spec.name.contains("layers.1.block_sparse_moe.experts")) {
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn gpt2_has_a_prefix_or_none_and_drops_its_masks() {
-        let config = ModelConfig::Gpt2(gpt2::tests::tiny());
+        let config = ModelConfig::Gpt2(gpt2_tests::tiny());
         let specs = Model::new(&config).unwrap().specs();
         let names: Vec<String> = config.spellings(&specs[4]).into_iter().map(|stored| stored.name).collect();
         assert_eq!(names, ["transformer.h.0.attn.c_attn.weight", "h.0.attn.c_attn.weight"]);

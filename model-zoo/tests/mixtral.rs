@@ -94,7 +94,8 @@ fn the_mixture_is_that_of_all_experts_weighted() {
     let tokens = ids(15, VOCAB);
     // The state after the only block, before the last norm, from the one that follows it.
     let embedding: Vec<f64> = silent.to_host(0).unwrap().into_iter().map(f64::from).collect();
-    let last: Vec<f64> = silent.to_host(index_of(&model, "model.norm.weight")).unwrap().into_iter().map(f64::from).collect();
+    let last: Vec<f64> =
+        silent.to_host(index_of(&model, "model.norm.weight")).unwrap().into_iter().map(f64::from).collect();
     let found = host(model.hidden(&silent, &inputs(&tokens, 1)));
     let rms = |x: &[f64], gamma: &[f64]| -> Vec<f64> {
         let inverse = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64 + 1e-5).sqrt();
@@ -136,12 +137,15 @@ fn idle_experts_have_a_gradient_of_zero() {
         for layer in 0..3 {
             let of = |expert: usize, part: &str| {
                 let name = format!("model.layers.{layer}.block_sparse_moe.experts.{expert}.{part}.weight");
-                let (gradient, size) = (&gradients[index_of(&model, &name)], model.specs()[index_of(&model, &name)].num_elements());
+                let (gradient, size) =
+                    (&gradients[index_of(&model, &name)], model.specs()[index_of(&model, &name)].num_elements());
                 assert_eq!(gradient.len(), size, "{name}");
                 gradient.iter().any(|value| *value != 0.0)
             };
-            let busy = (0..EXPERTS).filter(|expert| ["w1", "w2", "w3"].map(|part| of(*expert, part)) == [true; 3]).count();
-            let idle = (0..EXPERTS).filter(|expert| ["w1", "w2", "w3"].map(|part| of(*expert, part)) == [false; 3]).count();
+            let busy =
+                (0..EXPERTS).filter(|expert| ["w1", "w2", "w3"].map(|part| of(*expert, part)) == [true; 3]).count();
+            let idle =
+                (0..EXPERTS).filter(|expert| ["w1", "w2", "w3"].map(|part| of(*expert, part)) == [false; 3]).count();
             assert_eq!((busy, idle), (2, EXPERTS - 2), "layer {layer}");
         }
     }
@@ -177,7 +181,8 @@ fn the_balance_loss_is_trained_where_it_is_asked_for_and_not_reported() {
         let router = index_of(&model, "model.layers.1.block_sparse_moe.gate.weight");
         assert!(worst(&gradients[router], &without[router]) > 1e-3, "the loss has no effect");
     }
-    let asked = ModelConfig::Mixtral(MixtralConfig { output_router_logits: true, router_aux_loss_coef: 0.5, ..config() });
+    let asked =
+        ModelConfig::Mixtral(MixtralConfig { output_router_logits: true, router_aux_loss_coef: 0.5, ..config() });
     let asked = Model::new(&asked).unwrap();
     let told = Model::new(&ModelConfig::Mixtral(config())).unwrap().with_router_aux_loss_coef(0.5);
     let of = |model: &Model| pass(model, &params, &inputs, &targets, false).1;

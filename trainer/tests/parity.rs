@@ -76,6 +76,16 @@ fn llama_stored_in_bf16() {
     check("llama_bf16", &["training"]);
 }
 
+#[test]
+fn mixtral() {
+    check("mixtral", &[]);
+}
+
+#[test]
+fn gpt2() {
+    check("gpt2", &[]);
+}
+
 /// Runs the bundle `llama` with `from` replaced by `to` in one of its files; names the checks that failed.
 fn failures_after(file: &str, from: &str, to: &str) -> Option<Vec<String>> {
     let (source, copy) = (shared()?.join("fixtures/llama"), tempfile::tempdir().unwrap());

@@ -1,16 +1,13 @@
 //! Owns the Mixtral family; never touches files, optimizers or where parameters come from.
 
-use std::sync::Arc;
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
-use burn::tensor::{Int, Tensor, TensorData, activation};
-
+use super::decoder::{BlockSpecs, Decoder, NormScale, Trunk};
 use crate::balance::Routing;
-use crate::config::{DecoderConfig, MixtralConfig};
-use crate::family::{BlockOutput, Family, Heads, Pass};
-use crate::init::residual_std;
+use crate::config::MixtralConfig;
+use crate::family::{BlockOutput, Pass};
 use crate::ops::{self, AttentionRule};
-use crate::params::{Init, ParamSpec};
-use crate::rotary::{RotaryTable, Rotation};
+use crate::params::ParamSpec;
 use crate::weights::{Weights, widen};
 
 /// Places of a block's parameters after its first.
@@ -36,43 +33,39 @@ const PARAMS_PER_EXPERT: usize = 3;
 /// device waits for the router of every block.
 #[derive(Debug)]
 pub(crate) struct Mixtral {
-    config: MixtralConfig,
-    specs: Arc<[ParamSpec]>,
-    rotary: RotaryTable,
+    trunk: Trunk,
+    rule: AttentionRule,
+    num_experts: usize,
+    experts_per_token: usize,
 }
 
 impl Mixtral {
     /// The model of a valid configuration.
     pub(crate) fn new(config: MixtralConfig) -> Self {
-        let rotary = RotaryTable::new(&config.decoder.rope, config.decoder.head_dim);
-        Self { specs: specs(&config), rotary, config }
+        let MixtralConfig { decoder, sliding_window: window, num_local_experts, num_experts_per_tok, .. } = config;
+        let (rope, rule) = (decoder.rope, AttentionRule { window, ..AttentionRule::plain(decoder.head_dim) });
+        let specs = |s: &BlockSpecs| block_specs(s, num_local_experts);
+        Self {
+            trunk: Trunk::new(decoder, &[rope], NormScale::Weight, specs),
+            rule,
+            num_experts: num_local_experts,
+            experts_per_token: num_experts_per_tok,
+        }
     }
 
-    fn params_per_block(&self) -> usize {
-        EXPERTS + self.config.num_local_experts * PARAMS_PER_EXPERT
-    }
-
-    fn first_of(&self, layer: usize) -> usize {
-        1 + layer * self.params_per_block()
-    }
-
-    fn norm(&self, weights: &Weights<'_>, x: Tensor<2>, index: usize) -> Tensor<2> {
-        ops::rms_norm(x, weights.vector(index), self.config.decoder.rms_norm_eps)
-    }
-
-    /// The mixture of experts of the block whose parameters begin with `first`; `x` `[tokens, hidden]` and the result
-    /// in the number format of matrix products.
-    fn mixture(&self, weights: &Weights<'_>, first: usize, x: Tensor<2>) -> (Tensor<2>, Routing) {
-        let scores = widen(weights.linear(x.clone(), first + ROUTER));
+    /// The mixture of experts of block `layer`: `x` `[tokens, hidden]` in the number format of matrix products, the
+    /// result in f32.
+    fn mixture(&self, weights: &Weights<'_>, layer: usize, x: Tensor<2>) -> (Tensor<2>, Routing) {
+        let scores = widen(weights.linear(x.clone(), self.trunk.at(layer, ROUTER)));
         let probabilities = activation::softmax(scores, 1);
-        let choice = Choice::of(&host(&probabilities), self.config.num_local_experts, self.config.num_experts_per_tok);
+        let choice = Choice::of(&host(&probabilities), self.num_experts, self.experts_per_token);
         let device = x.device();
         let chosen = probabilities.clone().gather(1, choice.experts(&device));
         let share = chosen.clone() / chosen.sum_dim(1);
 
         // Without a graph there is no gradient to be had, and an expert that nobody chose computes nothing.
         let training = device.is_autodiff();
-        let mut outputs = Vec::with_capacity(self.config.num_local_experts);
+        let mut outputs = Vec::with_capacity(self.num_experts);
         let mut places = Places::default();
         for (expert, tokens) in choice.tokens.iter().enumerate() {
             let input = match tokens.as_slice() {
@@ -82,12 +75,12 @@ impl Mixtral {
                 tokens => ops::embedding(x.clone(), integers(tokens.iter().copied(), [tokens.len()], &device)),
             };
             places.take(expert, tokens.len(), input.dims()[0]);
-            let first = first + EXPERTS + expert * PARAMS_PER_EXPERT;
+            let first = self.trunk.at(layer, EXPERTS + expert * PARAMS_PER_EXPERT);
             let inner = ops::swiglu(weights.linear(input.clone(), first + GATE), weights.linear(input, first + UP));
             outputs.push(weights.linear(inner, first + DOWN));
         }
         let rows = places.of(&choice, &device);
-        let mixed = ops::mix_rows(Tensor::cat(outputs, 0), rows, share);
+        let mixed = ops::mix_rows(widen(Tensor::cat(outputs, 0)), rows, share);
         let counts = choice.tokens.iter().map(|tokens| tokens.len() as u64).collect();
         (mixed, Routing { counts, probabilities: probabilities.sum_dim(0).flatten(0, 1) })
     }
@@ -119,7 +112,7 @@ impl Choice {
     }
 
     /// `[tokens, experts of a token]`.
-    fn experts(&self, device: &burn::tensor::Device) -> Tensor<2, Int> {
+    fn experts(&self, device: &Device) -> Tensor<2, Int> {
         integers(self.of_token.iter().flatten().copied(), self.shape(), device)
     }
 
@@ -143,7 +136,7 @@ impl Places {
     }
 
     /// The row of each choice, `[tokens, experts of a token]`.
-    fn of(mut self, choice: &Choice, device: &burn::tensor::Device) -> Tensor<2, Int> {
+    fn of(mut self, choice: &Choice, device: &Device) -> Tensor<2, Int> {
         let mut next = |expert: usize| {
             let place = self.starts.get_mut(expert)?;
             *place += 1;
@@ -154,11 +147,7 @@ impl Places {
     }
 }
 
-fn integers<const D: usize>(
-    values: impl Iterator<Item = usize>,
-    shape: [usize; D],
-    device: &burn::tensor::Device,
-) -> Tensor<D, Int> {
+fn integers<const D: usize>(values: impl Iterator<Item = usize>, shape: [usize; D], device: &Device) -> Tensor<D, Int> {
     Tensor::from_data(TensorData::new(values.map(|value| value as i64).collect::<Vec<_>>(), shape), device)
 }
 
@@ -167,106 +156,47 @@ fn host(tensor: &Tensor<2>) -> Vec<f32> {
     tensor.clone().inner().into_data().iter::<f32>().collect()
 }
 
-impl Family for Mixtral {
-    fn specs(&self) -> Arc<[ParamSpec]> {
-        Arc::clone(&self.specs)
-    }
-
-    fn num_blocks(&self) -> usize {
-        self.config.decoder.num_hidden_layers
-    }
-
-    fn embedding_params(&self) -> Vec<usize> {
-        vec![0]
-    }
-
-    fn block_params(&self, layer: usize) -> Vec<usize> {
-        (self.first_of(layer)..self.first_of(layer + 1)).collect()
-    }
-
-    fn head_params(&self) -> Vec<usize> {
-        let norm = self.first_of(self.num_blocks());
-        vec![norm, if self.config.decoder.tie_word_embeddings { 0 } else { norm + 1 }]
-    }
-
-    fn kv_width(&self) -> usize {
-        self.config.decoder.num_key_value_heads * self.config.decoder.head_dim
-    }
-
-    fn rotations(&self, positions: &Tensor<1, Int>, limit: usize) -> Vec<Rotation> {
-        vec![self.rotary.rotation(positions.clone(), limit)]
-    }
-
-    fn embed(&self, weights: &Weights<'_>, tokens: Tensor<1, Int>, _positions: Tensor<1, Int>) -> Tensor<2> {
-        weights.embedding(0, tokens)
+impl Decoder for Mixtral {
+    fn trunk(&self) -> &Trunk {
+        &self.trunk
     }
 
     fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> BlockOutput {
-        let DecoderConfig { num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, .. } =
-            self.config.decoder;
-        let first = self.first_of(layer);
-        let rotate = |x, heads| {
-            let Rotation { cos, sin } = pass.rotations[0].clone();
-            weights.narrow(ops::rope(widen(x), cos, sin, heads))
-        };
+        let trunk = &self.trunk;
+        let at = |place| trunk.at(layer, place);
 
-        let x = weights.narrow(self.norm(weights, stream.clone(), first + INPUT_NORM));
-        let query = rotate(weights.linear(x.clone(), first + QUERY), heads);
-        let key = rotate(weights.linear(x.clone(), first + KEY), kv_heads);
-        let value = weights.linear(x, first + VALUE);
-        let rule = AttentionRule { window: self.config.sliding_window, ..AttentionRule::plain(head_dim) };
-        let attended = pass.attend(layer, (query, key, value), Heads { heads, kv_heads, head_dim }, rule);
-        let stream = ops::add(stream, widen(weights.linear(attended, first + OUTPUT)));
+        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(INPUT_NORM)));
+        let query = trunk.rotate(weights, weights.linear(x.clone(), at(QUERY)), &pass.rotations[0]);
+        let key = trunk.rotate(weights, weights.linear(x.clone(), at(KEY)), &pass.rotations[0]);
+        let value = weights.linear(x, at(VALUE));
+        let attended = pass.attend(layer, (query, key, value), trunk.heads(), self.rule);
+        let stream = ops::add(stream, widen(weights.linear(attended, at(OUTPUT))));
 
-        let x = weights.narrow(self.norm(weights, stream.clone(), first + POST_ATTENTION_NORM));
-        let (mixed, routing) = self.mixture(weights, first, x);
-        BlockOutput { stream: ops::add(stream, widen(mixed)), routing: Some(routing) }
-    }
-
-    fn final_norm(&self, weights: &Weights<'_>, stream: Tensor<2>) -> Tensor<2> {
-        self.norm(weights, stream, self.first_of(self.num_blocks()))
-    }
-
-    fn head_weight(&self, weights: &Weights<'_>) -> Tensor<2> {
-        let untied = self.first_of(self.num_blocks()) + 1;
-        weights.matrix(if self.config.decoder.tie_word_embeddings { 0 } else { untied })
+        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(POST_ATTENTION_NORM)));
+        let (mixed, routing) = self.mixture(weights, layer, x);
+        BlockOutput { stream: ops::add(stream, mixed), routing: Some(routing) }
     }
 }
 
-/// Names, shapes and first values of every parameter (names: those of the published files, which transformers 4 has in
-/// modeling_mixtral.py and transformers 5 writes too).
-fn specs(config: &MixtralConfig) -> Arc<[ParamSpec]> {
-    let decoder = &config.decoder;
-    let DecoderConfig { vocab_size, hidden_size, intermediate_size, num_hidden_layers, head_dim, .. } = *decoder;
-    let (query_size, kv_size) = (decoder.num_attention_heads * head_dim, decoder.num_key_value_heads * head_dim);
-    let std = decoder.initializer_range;
-    let normal = Init::Normal { std };
-    let residual = Init::Normal { std: residual_std(std, num_hidden_layers) };
-
-    let mut specs = vec![ParamSpec::new("model.embed_tokens.weight".into(), vec![vocab_size, hidden_size], normal)];
-    for layer in 0..num_hidden_layers {
-        let mut push = |part: &str, shape: Vec<usize>, init| {
-            specs.push(ParamSpec::new(format!("model.layers.{layer}.{part}.weight"), shape, init));
-        };
-        push("input_layernorm", vec![hidden_size], Init::Ones);
-        push("self_attn.q_proj", vec![query_size, hidden_size], normal);
-        push("self_attn.k_proj", vec![kv_size, hidden_size], normal);
-        push("self_attn.v_proj", vec![kv_size, hidden_size], normal);
-        push("self_attn.o_proj", vec![hidden_size, query_size], residual);
-        push("post_attention_layernorm", vec![hidden_size], Init::Ones);
-        push("block_sparse_moe.gate", vec![config.num_local_experts, hidden_size], normal);
-        for expert in 0..config.num_local_experts {
-            let name = |part: &str| format!("block_sparse_moe.experts.{expert}.{part}");
-            push(&name("w1"), vec![intermediate_size, hidden_size], normal);
-            push(&name("w2"), vec![hidden_size, intermediate_size], residual);
-            push(&name("w3"), vec![intermediate_size, hidden_size], normal);
-        }
+/// Names, shapes and first values of a block's parameters (names: those of the published files, which transformers 4
+/// has in modeling_mixtral.py and transformers 5 writes too).
+fn block_specs(s: &BlockSpecs, num_experts: usize) -> Vec<ParamSpec> {
+    let mut specs = vec![
+        s.norm("input_layernorm", s.hidden),
+        s.linear("self_attn.q_proj", s.query, s.hidden),
+        s.linear("self_attn.k_proj", s.key_value, s.hidden),
+        s.linear("self_attn.v_proj", s.key_value, s.hidden),
+        s.residual("self_attn.o_proj", s.query),
+        s.norm("post_attention_layernorm", s.hidden),
+        s.linear("block_sparse_moe.gate", num_experts, s.hidden),
+    ];
+    for expert in 0..num_experts {
+        let name = |part: &str| format!("block_sparse_moe.experts.{expert}.{part}");
+        specs.push(s.linear(&name("w1"), s.inner, s.hidden));
+        specs.push(s.residual(&name("w2"), s.inner));
+        specs.push(s.linear(&name("w3"), s.inner, s.hidden));
     }
-    specs.push(ParamSpec::new("model.norm.weight".into(), vec![hidden_size], Init::Ones));
-    if !decoder.tie_word_embeddings {
-        specs.push(ParamSpec::new("lm_head.weight".into(), vec![vocab_size, hidden_size], normal));
-    }
-    specs.into()
+    specs
 }
 
 #[cfg(test)]
@@ -288,7 +218,7 @@ mod tests {
 
     #[test]
     fn every_choice_has_a_row_of_its_own() {
-        let device = burn::tensor::Device::flex();
+        let device = Device::flex();
         let choice = Choice::of(&[0.6, 0.0, 0.4, 0.7, 0.0, 0.3], 3, 2);
         let mut places = Places::default();
         for (expert, (used, rows)) in [(2, 2), (0, 1), (2, 2)].into_iter().enumerate() {

@@ -28,12 +28,9 @@ pub(super) fn read(keys: &Keys<'_>) -> Result<MixtralConfig, ConfigError> {
     if keys.number("router_jitter_noise")?.is_some_and(|noise| noise != 0.0) {
         return Err(keys.unsupported("router_jitter_noise", "0.0 (noise does not change inference: set it to 0.0)"));
     }
-    let mut decoder = decoder::read(keys, rope::read(keys)?, &DEFAULTS)?;
+    let mut decoder = decoder::read(keys, rope::read_or(keys, DEFAULT_THETA)?, &DEFAULTS)?;
     if keys.get("rms_norm_eps").is_none() {
         decoder.rms_norm_eps = DEFAULT_EPSILON;
-    }
-    if !rope::names_theta(keys) {
-        decoder.rope.theta = DEFAULT_THETA;
     }
     Ok(MixtralConfig {
         decoder,

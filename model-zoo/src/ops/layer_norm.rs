@@ -54,13 +54,7 @@ struct Moments {
     inverse: f32,
 }
 
-fn forward(
-    isa: Isa,
-    x: &FlexTensor,
-    gamma: &FlexTensor,
-    beta: &FlexTensor,
-    eps: f32,
-) -> (FlexTensor, Vec<Moments>) {
+fn forward(isa: Isa, x: &FlexTensor, gamma: &FlexTensor, beta: &FlexTensor, eps: f32) -> (FlexTensor, Vec<Moments>) {
     let [n, d] = dims(x);
     let (x, gamma, beta) = (floats(x), floats(gamma), floats(beta));
     let mut moments = vec![Moments::default(); n];

@@ -57,7 +57,8 @@ pub fn linear_in_out(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
     match flex::inputs([x.into_dispatch(), w.into_dispatch()]) {
         Ok((graph, [x, w])) => {
             let ([n, features], [_, out]) = (dims(&x.tensor), dims(&w.tensor));
-            let (rows, weights) = (Mat::new(floats(&x.tensor), n, features), Mat::new(floats(&w.tensor), features, out));
+            let (rows, weights) =
+                (Mat::new(floats(&x.tensor), n, features), Mat::new(floats(&w.tensor), features, out));
             let y = written(n * out, |y| product(Isa::detect(), rows, weights, y));
             let (Input { tensor: x, node: x_node, .. }, Input { tensor: w, node: w_node, .. }) = (x, w);
             graph.finish(LinearInOut, [x_node, w_node], flex::tensor(y, [n, out]), || (x, w))

@@ -64,7 +64,13 @@ pub fn worst(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Loss and gradients of the pass block by block.
-pub fn pass(model: &Model, params: &Params, inputs: &Inputs, targets: &Tensor<2, Int>, recompute: bool) -> (f64, Vec<Vec<f32>>) {
+pub fn pass(
+    model: &Model,
+    params: &Params,
+    inputs: &Inputs,
+    targets: &Tensor<2, Int>,
+    recompute: bool,
+) -> (f64, Vec<Vec<f32>>) {
     let (mut found, mut order) = (vec![Vec::new(); params.specs().len()], Vec::new());
     let mut done = |index: usize, gradient: Tensor<1>| {
         order.push(index);

@@ -79,9 +79,8 @@ pub fn verify(dir: &Path, checked: &dyn Fn(usize, usize)) -> VerifyReport {
 
 fn configuration(dir: &Path) -> Result<(String, ModelConfig), String> {
     let config = read_config(dir).map_err(|error| error.to_string())?;
-    let ModelConfig::Llama(llama) = &config;
-    let detail =
-        format!("Llama, {} layers of {}, vocabulary {}", llama.num_hidden_layers, llama.hidden_size, llama.vocab_size);
+    let (family, layers, width) = (config.family_name(), config.num_layers(), config.hidden_size());
+    let detail = format!("{family}, {layers} layers of {width}, vocabulary {}", config.vocab_size());
     Ok((detail, config))
 }
 
@@ -97,7 +96,9 @@ fn weight_files(dir: &Path, config: &ModelConfig) -> Result<(String, Weights), S
         return Err(format!("{name:?} is stored but not needed, and some servers stop at it; export the model again"));
     }
     // Published GPT-2 files have names without a prefix, and every server reads those.
-    if let (Some(name), ModelConfig::Mixtral(_)) = (specs.iter().find_map(|spec| weights.foreign_name(config, spec)), config) {
+    if let (Some(name), ModelConfig::Mixtral(_)) =
+        (specs.iter().find_map(|spec| weights.foreign_name(config, spec)), config)
+    {
         return Err(format!("{name:?} is a form that only transformers 5 reads; import and export the model again"));
     }
     let stored: u64 = weights.shards().iter().map(crate::tensor_file::TensorFile::data_len).sum();

@@ -146,7 +146,9 @@ impl TensorFile {
         }
         let mut values = Vec::with_capacity(info.shape.iter().product());
         let (start, end) = info.data_offsets;
-        self.stream(name, 0..end - start, |bytes| values.extend(bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b))))?;
+        self.stream(name, 0..end - start, |bytes| {
+            values.extend(bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)))
+        })?;
         Ok(values)
     }
 
@@ -161,12 +163,7 @@ impl TensorFile {
     }
 
     /// Hands some bytes of a tensor to `take` in order; every piece but the last has [`CHUNK_BYTES`].
-    fn stream(
-        &self,
-        name: &str,
-        bytes: Range<usize>,
-        mut take: impl FnMut(&[u8]),
-    ) -> Result<(), TensorFileError> {
+    fn stream(&self, name: &str, bytes: Range<usize>, mut take: impl FnMut(&[u8])) -> Result<(), TensorFileError> {
         let start = self.find(name)?.data_offsets.0 + bytes.start;
         let read = FileError::at(&self.path, "read a tensor of");
         let mut file = &self.file;

@@ -151,16 +151,13 @@ fn idle_experts_have_a_gradient_of_zero() {
     }
 }
 
-/// The loss of transformers, computed from the router's probabilities in `f64`.
 #[test]
-fn the_balance_loss_counts_all_blocks_together() {
+fn the_balance_loss_lies_between_even_and_one_sided() {
     let (model, params) = made(&ModelConfig::Mixtral(config()), Precision::F32);
     let (inputs, _) = packed(VOCAB);
     let value = f64::from(host(model.balance_loss(&params, &inputs).unwrap())[0]);
-    // Two experts for each token: 2 where all are equally busy, and more where they are not.
-    assert!(value > 2.0 && value < EXPERTS as f64, "{value}");
-    let dense = one_family::ids(3, VOCAB);
-    assert_eq!(dense.len(), 3);
+    // Two experts for each token: about 2 where all are equally busy, 5 where two do everything.
+    assert!(value > 1.9 && value < EXPERTS as f64, "{value}");
 }
 
 #[test]

@@ -8,7 +8,8 @@ use model_zoo::{Inputs, Model, ModelConfig, NoGradient, Params, Precision};
 pub fn made(config: &ModelConfig, precision: Precision) -> (Model, Params) {
     let model = Model::new(config).unwrap().with_precision(precision);
     let params = Params::init(model.specs(), 3, &Device::flex());
-    (model, shaken(&model, params))
+    let params = shaken(&model, params);
+    (model, params)
 }
 
 /// Biases and norms away from their first values, where errors in them would not show.

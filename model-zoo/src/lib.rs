@@ -5,11 +5,11 @@
 
 mod backward;
 pub mod config;
+mod families;
 mod family;
 pub mod generate;
 mod hub_config;
 pub mod init;
-mod llama;
 pub mod model;
 pub mod ops;
 pub mod params;
@@ -19,7 +19,7 @@ pub mod size;
 mod weights;
 
 pub use backward::NoGradient;
-pub use config::{ConfigError, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
-pub use family::AttentionRule;
+pub use config::{ConfigError, DecoderConfig, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
 pub use model::{Inputs, Model, Precision};
+pub use ops::AttentionRule;
 pub use params::{Init, ParamSpec, Params, ParamsError};

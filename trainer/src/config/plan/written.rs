@@ -6,10 +6,11 @@ use super::{OuterPlan, Plan};
 use crate::config::check::CONFIG_VERSION;
 use crate::config::error::{ConfigError, Places};
 use crate::config::raw::{
-    Family, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawModel, RawOuter, RawRopeScaling,
+    Family, RawChat, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawModel, RawOuter, RawRopeScaling,
     RopeScalingKind, SchedulerName,
 };
 use crate::config::units::BatchSize;
+use crate::preference::Objective;
 use crate::schedule::Schedule;
 
 impl Plan {
@@ -27,12 +28,17 @@ impl Plan {
             seed: Some(self.seed),
             base_model: self.base_model.clone(),
             model: self.base_model.is_none().then(|| raw_model(&self.model)),
-            datasets: vec![RawDataset { path: self.dataset.path.clone(), weight: None }],
+            datasets: vec![RawDataset { path: self.dataset.path.clone(), ..RawDataset::default() }],
             mixture: Some(RawMixture {
                 temperature: Some(self.mixture.temperature),
                 weights: Some(self.mixture.weights.clone()),
                 max_epochs: Some(self.mixture.max_epochs),
             }),
+            chat: self.dataset.chat.as_ref().map(|chat| RawChat {
+                excess_length_strategy: Some(chat.excess),
+                ..RawChat::default()
+            }),
+            objective: self.objective.map(Objective::to_raw),
             sequence_len: self.sequence_len,
             sample_packing: Some(true),
             global_batch_size: Some(BatchSize::Sequences(self.global_batch_rows)),

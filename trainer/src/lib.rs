@@ -6,6 +6,7 @@
 pub mod allocator;
 pub mod assembly;
 pub mod buckets;
+pub mod chat_data;
 pub mod checkpoint;
 pub mod cli;
 pub mod cluster;
@@ -23,6 +24,7 @@ pub mod optim;
 pub mod outer;
 pub mod parity;
 pub mod partition;
+pub mod preference;
 pub mod prefetch;
 pub mod run_dir;
 pub mod schedule;

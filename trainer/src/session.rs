@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use data_pipeline::chat::config::ExcessLength;
 use data_pipeline::dataset::{Component, DataError, Dataset};
 use data_pipeline::loader::Loader;
 use data_pipeline::order::{MixtureSpec, Order, OrderError};
+use data_pipeline::prepare::PrepareError;
 use model_zoo::{Model, Params};
 use serde_json::Value;
 
 use crate::assembly;
 use crate::buckets::Buckets;
+use crate::chat_data::{self, ChatData, Fresh};
 use crate::checkpoint::read::Moments;
 use crate::checkpoint::store::Loaded;
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
 use crate::cluster::ClusterError;
-use crate::config::plan::MixturePlan;
+use crate::config::plan::{ChatPlan, MixturePlan};
 use crate::config::raw::Precision;
 use crate::config::{self, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
 use crate::device::{self, DeviceError, Opened};
@@ -53,6 +56,9 @@ pub enum SessionError {
     /// The data set is missing or damaged.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Files of chats cannot be prepared.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
     /// The mixture cannot be drawn.
     #[error(transparent)]
     Order(#[from] OrderError),
@@ -112,6 +118,8 @@ pub struct Resolved {
     pub notes: Vec<Note>,
     /// The data set.
     pub dataset: Arc<Dataset>,
+    /// What was prepared on the way, until the run has begun.
+    pub fresh: Option<Fresh>,
 }
 
 /// Reads a config, the manifest of its data set and the config of its base model, and resolves the plan.
@@ -122,20 +130,38 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
     let (raw, mut notes) = config::load::<RawConfig>(config, overrides)?;
     // First the file by itself: a wrong key must not hide behind a missing data set.
     raw.check()?;
-    let folder = raw.datasets.first().map(|dataset| dataset.path.clone()).unwrap_or_default();
-    let dataset = Arc::new(Dataset::open(&folder)?);
-    let facts = facts(&dataset, raw.sequence_len);
+    let chats = chat_data::prepare(&raw)?;
+    let named = raw.datasets.first().map(|dataset| dataset.path.clone()).unwrap_or_default();
+    let ChatData { dir, fresh, warnings } =
+        chats.unwrap_or_else(|| ChatData { dir: named, fresh: None, warnings: Vec::new() });
+    notes.extend(warnings.into_iter().map(|text| raw.places.note("datasets[0].path", text)));
+    let mut raw = raw;
+    raw.datasets.iter_mut().for_each(|dataset| dataset.path.clone_from(&dir));
+    let excess = raw.chat.as_ref().and_then(|chat| chat.excess_length_strategy).unwrap_or_default();
+    let dataset = Arc::new(Dataset::open_with(&dir, excess)?);
+    notes.extend(packing_note(&dataset, raw.sequence_len, excess)?.map(|text| raw.places.note("sequence_len", text)));
+    let facts = facts(&dataset, raw.sequence_len, excess);
     let base_facts = |dir: &Path| -> Result<BaseFacts, hub::HubError> {
         Ok(BaseFacts { model: hub::read_config(dir)?, weights: hub::weights_digest(dir)? })
     };
     let base = raw.base_model.as_deref().map(base_facts).transpose()?;
     let plan = config::resolve(raw, &facts, base)?;
     notes.extend(plan.notes.iter().cloned());
-    Ok(Resolved { plan, notes, dataset })
+    Ok(Resolved { plan, notes, dataset, fresh })
+}
+
+/// How samples fill rows, in words; `None` of texts.
+fn packing_note(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) -> Result<Option<String>, DataError> {
+    let Some(counts) = dataset.packing(sequence_len, excess)? else { return Ok(None) };
+    let share = 100.0 * counts.tokens as f64 / (counts.rows.max(1) * sequence_len as u64) as f64;
+    Ok(Some(format!(
+        "{} samples of up to {} tokens in {} rows, {share:.0} % of their places filled; {} truncated, {} dropped",
+        counts.samples, counts.longest, counts.rows, counts.truncated, counts.dropped
+    )))
 }
 
 /// What a plan needs to know of a data set.
-fn facts(dataset: &Dataset, sequence_len: usize) -> DatasetFacts {
+fn facts(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) -> DatasetFacts {
     let components = |components: &[Component]| {
         let facts = |c: &Component| ComponentFacts {
             lang: c.lang().to_owned(),
@@ -155,6 +181,11 @@ fn facts(dataset: &Dataset, sequence_len: usize) -> DatasetFacts {
         train: components(dataset.train()),
         validation: components(dataset.validation()),
         bytes: manifest.shards.iter().flat_map(|s| s.files.values()).map(|f| f.bytes).sum(),
+        chat: manifest.chat.as_ref().map(|chat| ChatPlan {
+            kind: chat.kind,
+            excess,
+            end_of_turn: chat.end_of_turn_ids.clone(),
+        }),
     }
 }
 
@@ -207,7 +238,7 @@ impl Session {
     /// # Errors
     /// See [`SessionError`].
     pub fn open(resolved: Resolved, resume: &Resume, share: HostShare, team: Team) -> Result<Self, SessionError> {
-        let Resolved { plan, dataset, .. } = resolved;
+        let Resolved { plan, dataset, fresh, .. } = resolved;
         let opened = device::open_for(plan.device, share.local_rank, plan.threads.or(share.threads))?;
         if plan.precision == Precision::Bf16Mixed && !opened.supports_bf16() {
             return Err(SessionError::NoBf16 { device: opened.summary() });
@@ -231,10 +262,7 @@ impl Session {
         };
         let state = shared(loaded, &plan, &model, partition, device, &mut team)?;
         let mut session = Self {
-            checkpoint_files: vec![
-                ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
-                ("config.json", plan.model.to_hub_json(model_zoo::WeightDtype::F32).into_bytes()),
-            ],
+            checkpoint_files: checkpoint_files(&plan, &dataset),
             plan,
             opened,
             model,
@@ -247,6 +275,7 @@ impl Session {
             events,
         };
         session.write_run_files()?;
+        fresh.into_iter().for_each(Fresh::keep);
         Ok(session)
     }
 
@@ -258,6 +287,16 @@ impl Session {
         run.copy_tokenizer(&self.dataset.tokenizer_folder())?;
         Ok(())
     }
+}
+
+/// Small files that travel inside every checkpoint.
+fn checkpoint_files(plan: &Plan, dataset: &Dataset) -> Vec<(&'static str, Vec<u8>)> {
+    let mut files = vec![
+        ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
+        ("config.json", plan.model.to_hub_json(model_zoo::WeightDtype::F32).into_bytes()),
+    ];
+    files.extend(hub::ChatFormat::of(dataset).map(|chat| (hub::CHAT_FORMAT_FILE, chat.to_json())));
+    files
 }
 
 impl Output {

@@ -164,6 +164,33 @@ pub enum DataError {
         /// Its length.
         tokens: usize,
     },
+    /// A sample that cannot be learned from.
+    #[error("sample {id} of {group} (\"{beginning}\"): {problem}")]
+    Sample {
+        /// Its identifier.
+        id: String,
+        /// `ary_Arab/chats`.
+        group: String,
+        /// Its first words.
+        beginning: String,
+        /// What is wrong with it and what to do.
+        problem: Box<crate::chat::SampleError>,
+    },
+    /// Samples that no row can hold.
+    #[error(
+        "{}: {count} samples are longer than sequence_len {sequence_len}, the longest has {longest} tokens; write \
+         sequence_len: {longest} or more, or `excess_length_strategy: drop` or `truncate` under `chat:`", .dir.display()
+    )]
+    TooLong {
+        /// The data set.
+        dir: PathBuf,
+        /// How many.
+        count: u64,
+        /// Tokens of a row.
+        sequence_len: usize,
+        /// Tokens of the longest.
+        longest: u64,
+    },
     /// Two groups of documents with one name.
     #[error("{split} documents of {name} come in two groups; hand each language and source over once")]
     RepeatedGroup {

@@ -93,6 +93,7 @@ impl RawConfig {
                 return Err(rules.places.invalid("datasets[0].path", "the path of the data set is empty", example));
             }
             [dataset] => {
+                super::chat::check(self, dataset, rules.places)?;
                 if dataset.weight.is_some_and(|weight| weight != 1.0) {
                     let message = "a weight has no effect with one data set";
                     let hint =

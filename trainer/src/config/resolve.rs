@@ -6,7 +6,7 @@ use model_zoo::config::ModelConfig;
 use super::error::{ConfigError, Note, Places};
 use super::fresh::fresh_model;
 use super::keys::nearest;
-use super::plan::{ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, Plan};
+use super::plan::{ChatPlan, ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, Plan};
 use super::raw::{RawCluster, RawConfig, RawOuter, SchedulerName};
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
@@ -61,6 +61,8 @@ pub struct DatasetFacts {
     pub validation: Vec<ComponentFacts>,
     /// Size of its files, bytes.
     pub bytes: u64,
+    /// What chats are beside their tokens; `None` of texts.
+    pub chat: Option<ChatPlan>,
 }
 
 /// What a plan needs to know about the weights training starts from.
@@ -103,10 +105,12 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     refuse_overuse(&raw.places, dataset, &mixture, max_steps.saturating_mul(global_batch_rows))?;
     let schedule = resolve_schedule(&raw, max_steps)?;
     check_languages(&raw, dataset)?;
+    let objective = super::chat::objective(&raw, dataset)?;
     let guard_default = GuardSpec::default();
     let guard = raw.guard.unwrap_or_default();
     let interval = max_steps.div_ceil(DEFAULT_INTERVALS).max(1);
     let path = raw.datasets.into_iter().next().map(|dataset| dataset.path).unwrap_or_default();
+    let chat = dataset.chat.clone();
     let [beta1, beta2] = raw.betas.unwrap_or([0.9, 0.999]);
     Ok(Plan {
         output_dir: raw.output_dir,
@@ -114,8 +118,9 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         base_model: raw.base_model,
         base_weights,
         model,
-        dataset: DatasetPlan { path, id: dataset.id.clone(), train_tokens, train_rows, bytes: dataset.bytes },
+        dataset: DatasetPlan { path, id: dataset.id.clone(), train_tokens, train_rows, bytes: dataset.bytes, chat },
         mixture,
+        objective,
         sequence_len: raw.sequence_len,
         global_batch_rows,
         micro_batch_rows,

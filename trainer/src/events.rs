@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::control::Straggler;
 use crate::guard::Reason;
@@ -41,7 +41,7 @@ pub struct StepRecord {
 }
 
 /// Validation result of one language.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LanguageScore {
     /// Bits a byte of UTF-8 text.
     pub bpb: f64,

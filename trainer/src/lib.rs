@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod config;
 pub mod device;
 pub mod durable;
+pub mod eval;
 pub mod evaluate;
 pub mod events;
 pub mod expect;

@@ -190,7 +190,8 @@ impl StageProgress {
         } else if self.last_line.elapsed() >= PLAIN_INTERVAL {
             self.last_line = Instant::now();
             let of = self.total.map(|t| format!("/{}", HumanBytes(t))).unwrap_or_default();
-            note(&format!("{}: {}{of} {message}", self.name, HumanBytes(done)));
+            let bytes = if done == 0 && of.is_empty() { String::new() } else { format!("{}{of} ", HumanBytes(done)) };
+            note(&format!("{}: {bytes}{message}", self.name));
         }
     }
 

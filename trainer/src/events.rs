@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::control::Straggler;
 use crate::guard::Reason;
+use crate::regression::Regression;
 
 /// One logged step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -147,6 +148,8 @@ pub enum Event {
     },
     /// An evaluation is done.
     Evaluated(EvalRecord),
+    /// Languages are worse than at the first evaluation of the run.
+    Regressed(Regression),
     /// A checkpoint is committed and was read back.
     Saved {
         /// Its step.

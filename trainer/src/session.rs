@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use data_pipeline::dataset::{Component, DataError, Dataset};
 use data_pipeline::loader::Loader;
-use data_pipeline::order::{MixtureSpec, Order, OrderError};
+use data_pipeline::order::{MixtureSpec, Order, OrderError, PartShare};
 use model_zoo::{Model, Params};
 use serde_json::Value;
 
@@ -17,11 +17,13 @@ use crate::checkpoint::read::Moments;
 use crate::checkpoint::store::Loaded;
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
 use crate::cluster::ClusterError;
-use crate::config::plan::MixturePlan;
+use crate::config::plan::{MixturePlan, PartPlan};
 use crate::config::raw::Precision;
 use crate::config::{self, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
 use crate::device::{self, DeviceError, Opened};
 use crate::durable;
+use crate::eval::EvalError;
+use crate::eval::subject::Place;
 use crate::events::Event;
 use crate::guard::Guard;
 use crate::hub;
@@ -29,6 +31,7 @@ use crate::optim::Adamw;
 use crate::partition::Partition;
 use crate::run_dir::{RunDir, RunDirError};
 use crate::team::Team;
+use crate::vocabulary::{self, VocabularyError};
 
 /// Largest `plan.json` that is compared, bytes.
 const PLAN_LIMIT_BYTES: u64 = 16 << 20;
@@ -62,6 +65,12 @@ pub enum SessionError {
     /// The base model cannot be read.
     #[error(transparent)]
     Hub(#[from] hub::HubError),
+    /// `base_model` names no model.
+    #[error(transparent)]
+    Base(#[from] EvalError),
+    /// The data set's tokenizer does not go with the base model.
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
     /// The model's config breaks a rule of its family.
     #[error(transparent)]
     Model(#[from] model_zoo::config::ConfigError),
@@ -122,16 +131,33 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
     let (raw, mut notes) = config::load::<RawConfig>(config, overrides)?;
     // First the file by itself: a wrong key must not hide behind a missing data set.
     raw.check()?;
-    let folder = raw.datasets.first().map(|dataset| dataset.path.clone()).unwrap_or_default();
-    let dataset = Arc::new(Dataset::open(&folder)?);
+    let opened = raw.datasets.iter().map(|dataset| Dataset::open(&dataset.path)).collect::<Result<Vec<_>, _>>()?;
+    let dataset = Arc::new(Dataset::join(opened)?);
     let facts = facts(&dataset, raw.sequence_len);
-    let base_facts = |dir: &Path| -> Result<BaseFacts, hub::HubError> {
-        Ok(BaseFacts { model: hub::read_config(dir)?, weights: hub::weights_digest(dir)? })
-    };
-    let base = raw.base_model.as_deref().map(base_facts).transpose()?;
+    let mut raw = raw;
+    let base = raw.base_model.take().map(|path| Place::of(&path)).transpose()?;
+    // A run goes on while others train from it: what is written down is the checkpoint.
+    raw.base_model = base.as_ref().map(|place| place.folder().to_owned());
+    let base = base.map(|place| base_facts(&place, &dataset, &raw, &mut notes)).transpose()?;
     let plan = config::resolve(raw, &facts, base)?;
     notes.extend(plan.notes.iter().cloned());
     Ok(Resolved { plan, notes, dataset })
+}
+
+/// What a plan needs to know of the model that training starts from.
+fn base_facts(
+    place: &Place,
+    dataset: &Dataset,
+    raw: &RawConfig,
+    notes: &mut Vec<Note>,
+) -> Result<BaseFacts, SessionError> {
+    let dir = place.folder();
+    let facts = BaseFacts { model: hub::read_config(dir)?, weights: hub::weights_digest(dir)? };
+    let Some(extension) = vocabulary::extension(&place.tokenizer(), &dataset.tokenizer_folder())? else {
+        return Ok(facts);
+    };
+    notes.push(raw.places.note("base_model", extension.summary()));
+    Ok(BaseFacts { model: extension.widen(&facts.model)?, ..facts })
 }
 
 /// What a plan needs to know of a data set.
@@ -155,6 +181,7 @@ fn facts(dataset: &Dataset, sequence_len: usize) -> DatasetFacts {
         train: components(dataset.train()),
         validation: components(dataset.validation()),
         bytes: manifest.shards.iter().flat_map(|s| s.files.values()).map(|f| f.bytes).sum(),
+        parts: dataset.parts().into_iter().map(|part| (part.id, part.streams)).collect(),
     }
 }
 
@@ -346,7 +373,9 @@ fn empty(
 /// The order of training rows that a plan describes.
 fn order(plan: &Plan, dataset: &Dataset) -> Result<Order, SessionError> {
     let MixturePlan { temperature, weights, max_epochs } = plan.mixture.clone();
-    let mixture = MixtureSpec { temperature, weights, max_epochs };
+    let share = |part: &PartPlan| Some(PartShare { streams: part.streams, weight: part.weight? });
+    let parts = plan.dataset.parts.iter().map(share).collect::<Option<Vec<_>>>().unwrap_or_default();
+    let mixture = MixtureSpec { temperature, weights, max_epochs, parts };
     let streams = dataset.streams(plan.sequence_len);
     Ok(Order::new(&streams, &mixture, plan.total_rows(), plan.seed)?)
 }
@@ -388,10 +417,20 @@ fn fresh(
     device: &Device,
 ) -> Result<TrainState, SessionError> {
     let params = match &plan.base_model {
-        Some(folder) => hub::import(folder, device)?.params,
+        Some(folder) => base_params(folder, plan, model, device)?,
         None => Params::init(model.specs(), plan.seed, device),
     };
     Ok(beginning(plan, params, partition, device))
+}
+
+/// The weights that training starts from, with rows for the tokens that only the data has.
+fn base_params(folder: &Path, plan: &Plan, model: &Model, device: &Device) -> Result<Params, SessionError> {
+    let imported = hub::import(folder, device)?;
+    let tokenizer = plan.dataset.path.join(data_pipeline::manifest::TOKENIZER_FOLDER);
+    match vocabulary::extension(&Place::of(folder)?.tokenizer(), &tokenizer)? {
+        Some(extension) => Ok(extension.apply(&imported, model, device)?),
+        None => Ok(imported.params),
+    }
 }
 
 /// The state before the first step.

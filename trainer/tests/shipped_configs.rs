@@ -37,6 +37,7 @@ fn facts(vocab_size: usize, sequence_len: usize) -> DatasetFacts {
         train: parts.clone(),
         validation: parts,
         bytes: 1 << 31,
+        parts: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@
 mod data;
 mod eval;
 mod export;
+mod extend;
 mod failure;
 mod generate;
 mod launch;

@@ -63,6 +63,7 @@ impl TrainProgress {
                 }
             }
             Event::Evaluated(record) => self.evaluated(record),
+            Event::Regressed(regression) => self.line(&format!("warning: step {}: {regression}", regression.step)),
             Event::Saved { checkpoint, bytes, seconds, .. } => {
                 self.line(&format!("saved {} ({}, {seconds:.1} s)", checkpoint.display(), HumanBytes(*bytes)));
             }

@@ -42,6 +42,7 @@ pub(crate) fn facts() -> DatasetFacts {
         ],
         validation: vec![part("ary_Arab", "doda-mit", 30), part("zgh_Tfng", "cldr", 2)],
         bytes: 1_000_000,
+        parts: Vec::new(),
     }
 }
 

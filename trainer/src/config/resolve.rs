@@ -5,8 +5,10 @@ use model_zoo::config::{LlamaConfig, ModelConfig, RopeConfig, RopeScaling};
 
 use super::error::{ConfigError, Note, Places};
 use super::keys::nearest;
-use super::plan::{ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, Plan};
-use super::raw::{Family, RawCluster, RawConfig, RawModel, RawOuter, RawRopeScaling, RopeScalingKind, SchedulerName};
+use super::plan::{ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, PartPlan, Plan};
+use super::raw::{
+    Family, RawCluster, RawConfig, RawDataset, RawModel, RawOuter, RawRopeScaling, RopeScalingKind, SchedulerName,
+};
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
 use crate::schedule::Schedule;
@@ -60,6 +62,8 @@ pub struct DatasetFacts {
     pub validation: Vec<ComponentFacts>,
     /// Size of its files, bytes.
     pub bytes: u64,
+    /// Identity and number of training streams of each data set that it is joined of.
+    pub parts: Vec<(String, usize)>,
 }
 
 /// What a plan needs to know about the weights training starts from.
@@ -105,6 +109,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     let guard_default = GuardSpec::default();
     let guard = raw.guard.unwrap_or_default();
     let interval = max_steps.div_ceil(DEFAULT_INTERVALS).max(1);
+    let parts = resolve_parts(&raw.datasets, dataset);
     let path = raw.datasets.into_iter().next().map(|dataset| dataset.path).unwrap_or_default();
     let [beta1, beta2] = raw.betas.unwrap_or([0.9, 0.999]);
     Ok(Plan {
@@ -113,7 +118,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         base_model: raw.base_model,
         base_weights,
         model,
-        dataset: DatasetPlan { path, id: dataset.id.clone(), train_tokens, train_rows, bytes: dataset.bytes },
+        dataset: DatasetPlan { path, id: dataset.id.clone(), train_tokens, train_rows, bytes: dataset.bytes, parts },
         mixture,
         sequence_len: raw.sequence_len,
         global_batch_rows,
@@ -154,6 +159,20 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         notes,
         places: raw.places,
     })
+}
+
+/// The data sets of a joined one.
+fn resolve_parts(raw: &[RawDataset], joined: &DatasetFacts) -> Vec<PartPlan> {
+    if raw.len() < 2 {
+        return Vec::new();
+    }
+    let part = |(raw, (id, streams)): (&RawDataset, &(String, usize))| PartPlan {
+        path: raw.path.clone(),
+        id: id.clone(),
+        streams: *streams,
+        weight: raw.weight,
+    };
+    raw.iter().zip(&joined.parts).map(part).collect()
 }
 
 fn resolve_cluster(cluster: RawCluster) -> ClusterPlan {
@@ -413,9 +432,12 @@ fn refuse_overuse(
 
 fn check_languages(raw: &RawConfig, dataset: &DatasetFacts) -> Result<(), ConfigError> {
     let languages = languages(&dataset.validation);
-    for name in raw.expect.iter().flat_map(|expect| expect.val_bpb_below.keys()) {
+    let below = raw.expect.iter().flat_map(|expect| expect.val_bpb_below.keys().map(|name| ("val_bpb_below", name)));
+    let risen = raw.expect.iter().flat_map(|expect| expect.max_regression.keys().map(|name| ("max_regression", name)));
+    for (key, name) in below.chain(risen) {
         // `all` is the total over the languages.
-        if name == "all" && !languages.is_empty() || languages.contains(name) {
+        let is_total = key == "val_bpb_below" && name == "all" && !languages.is_empty();
+        if is_total || languages.contains(name) {
             continue;
         }
         let message = format!("`{}` has no held-out documents in the data set", super::error::shown(name));
@@ -423,7 +445,7 @@ fn check_languages(raw: &RawConfig, dataset: &DatasetFacts) -> Result<(), Config
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("it holds out {}", listed(&languages)),
         };
-        return Err(raw.places.invalid(&format!("expect.val_bpb_below.{name}"), message, hint));
+        return Err(raw.places.invalid(&format!("expect.{key}.{name}"), message, hint));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use model_zoo::config::{ModelConfig, RopeScaling};
 
-use super::{OuterPlan, Plan};
+use super::{DatasetPlan, OuterPlan, Plan};
 use crate::config::check::CONFIG_VERSION;
 use crate::config::error::{ConfigError, Places};
 use crate::config::raw::{
@@ -27,7 +27,7 @@ impl Plan {
             seed: Some(self.seed),
             base_model: self.base_model.clone(),
             model: self.base_model.is_none().then(|| raw_model(&self.model)),
-            datasets: vec![RawDataset { path: self.dataset.path.clone(), weight: None }],
+            datasets: self.dataset.to_raw(),
             mixture: Some(RawMixture {
                 temperature: Some(self.mixture.temperature),
                 weights: Some(self.mixture.weights.clone()),
@@ -113,6 +113,15 @@ impl Plan {
             Schedule::Cosine { min, .. } | Schedule::Wsd { min, .. } | Schedule::Linear { min, .. } => Some(min),
             Schedule::Constant { .. } => None,
         }
+    }
+}
+
+impl DatasetPlan {
+    fn to_raw(&self) -> Vec<RawDataset> {
+        if self.parts.is_empty() {
+            return vec![RawDataset { path: self.path.clone(), weight: None }];
+        }
+        self.parts.iter().map(|part| RawDataset { path: part.path.clone(), weight: part.weight }).collect()
     }
 }
 

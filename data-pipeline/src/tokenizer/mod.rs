@@ -5,6 +5,7 @@ pub mod alphabet;
 pub mod chat;
 mod error;
 pub mod eval;
+mod extend;
 pub mod files;
 mod merges;
 mod open;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::alphabet::Spelling;
 pub use self::error::TokenizerError;
+pub use self::extend::{ExtendReport, Extended, TokenizerExtender};
 pub use self::open::MAX_TOKENIZER_BYTES;
 pub use self::train::{
     MAX_REPEATS, MAX_SAMPLE_BYTES, MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, SampledLanguage, TokenizerTrainer, TrainConfig,

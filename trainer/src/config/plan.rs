@@ -100,7 +100,7 @@ pub struct Plan {
 }
 
 /// The data of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatasetPlan {
     /// Directory of the prepared data set.
     pub path: PathBuf,
@@ -115,6 +115,9 @@ pub struct DatasetPlan {
     /// What chats are beside their tokens; `None` of texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat: Option<ChatPlan>,
+    /// The data sets it is joined of; empty when there is but one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartPlan>,
 }
 
 /// Chats or preferences as training data.
@@ -126,6 +129,20 @@ pub struct ChatPlan {
     pub excess: ExcessLength,
     /// Ids that end trained turns.
     pub end_of_turn: Vec<u32>,
+}
+
+/// One of several data sets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartPlan {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its own identity.
+    pub id: String,
+    /// Number of its training streams.
+    pub streams: usize,
+    /// Its share of the rows against the others'; `None` where all share as one data set would.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
 }
 
 /// How languages and sources share the training rows.
@@ -358,6 +375,10 @@ impl Plan {
             "reduction": self.reduction,
             "guard": self.guard,
         });
+        let weights: Vec<Option<f64>> = self.dataset.parts.iter().map(|part| part.weight).collect();
+        if let (true, Some(entries)) = (weights.iter().any(Option::is_some), decisive.as_object_mut()) {
+            entries.insert("dataset_weights".into(), json!(weights));
+        }
         // Absent where there is none, so that plans without it keep their digests.
         if let (Some(outer), Some(entries)) = (&self.outer, decisive.as_object_mut()) {
             entries.insert("outer".into(), outer.decisive());

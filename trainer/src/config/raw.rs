@@ -38,7 +38,7 @@ pub struct RawConfig {
     #[schemars(example = 1)]
     pub seed: Option<u64>,
 
-    /// Hugging Face directory whose weights training starts from. Either this or `model`.
+    /// Hugging Face directory, run directory or checkpoint whose weights training starts from. Either this or `model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"models/base")]
     pub base_model: Option<PathBuf>,
@@ -46,7 +46,7 @@ pub struct RawConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<RawModel>,
 
-    /// The prepared data set, as a list of one directory made by `jazari data prepare`.
+    /// Prepared data sets, each a directory made by `jazari data prepare`, all with one tokenizer.
     #[schemars(example = [BTreeMap::from([("path", "data/moroccan")])])]
     pub datasets: Vec<RawDataset>,
     /// How languages and sources share the training rows.
@@ -225,7 +225,8 @@ pub struct RawDataset {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"ary_Arab")]
     pub lang: Option<String>,
-    /// Weight against other data sets. There is one data set for now, so only 1 makes sense.
+    /// Share of the training rows against the other data sets: 0.8 beside 0.2. With none written, the data sets share
+    /// as if they had been prepared together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 1.0)]
     pub weight: Option<f64>,

@@ -170,7 +170,7 @@ fn the_balance_loss_is_trained_where_it_is_asked_for_and_not_reported() {
         let model = Model::new(&ModelConfig::Mixtral(config())).unwrap().with_router_aux_loss_coef(coefficient);
         let (same, gradients) = pass(&model, &params, &inputs, &targets, false);
         assert_eq!(loss, same, "the reported loss is the cross-entropy alone");
-        assert_eq!(gradients, pass(&model, &params, &inputs, &targets, true).1, "recomputed");
+        assert!(gradients == pass(&model, &params, &inputs, &targets, true).1, "recomputing changes bits");
         slopes_agree(&params, &gradients, &|moved| {
             let balance = f64::from(host(model.balance_loss(moved, &inputs).unwrap())[0]);
             f64::from(host(model.loss_sum(moved, &inputs, targets.clone()))[0]) + coefficient * valid * balance
@@ -183,7 +183,7 @@ fn the_balance_loss_is_trained_where_it_is_asked_for_and_not_reported() {
     let asked = Model::new(&asked).unwrap();
     let told = Model::new(&ModelConfig::Mixtral(config())).unwrap().with_router_aux_loss_coef(0.5);
     let of = |model: &Model| pass(model, &params, &inputs, &targets, false).1;
-    assert_eq!(of(&asked), of(&told));
+    assert!(of(&asked) == of(&told));
 }
 
 #[test]
@@ -194,6 +194,7 @@ fn a_window_hides_what_lies_before_it() {
         host(model.logits(&params, &inputs(&ids(12, VOCAB), 1)))
     };
     let (all, some) = (logits(None), logits(Some(4)));
-    assert_eq!(all[..4 * VOCAB], some[..4 * VOCAB]);
+    // Later tokens go to other experts, whose products may then be cut in another way.
+    assert!(worst(&all[..4 * VOCAB], &some[..4 * VOCAB]) < 1e-5);
     assert!(worst(&all[4 * VOCAB..], &some[4 * VOCAB..]) > 1e-3);
 }

@@ -1,6 +1,6 @@
 //! Owns the Mixtral family; never touches files, optimizers or where parameters come from.
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::decoder::{BlockSpecs, Decoder, NormScale, Trunk};
 use crate::balance::Routing;
@@ -57,7 +57,7 @@ impl Mixtral {
     /// result in f32.
     fn mixture(&self, weights: &Weights<'_>, layer: usize, x: Tensor<2>) -> (Tensor<2>, Routing) {
         let scores = widen(weights.linear(x.clone(), self.trunk.at(layer, ROUTER)));
-        let probabilities = activation::softmax(scores, 1);
+        let probabilities = ops::softmax(scores);
         let choice = Choice::of(&host(&probabilities), self.num_experts, self.experts_per_token);
         let device = x.device();
         let chosen = probabilities.clone().gather(1, choice.experts(&device));

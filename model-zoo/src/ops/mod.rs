@@ -25,6 +25,7 @@ mod rms_norm;
 mod rope;
 mod scratch;
 mod simd;
+mod softmax;
 
 #[cfg(test)]
 mod tests;
@@ -44,3 +45,4 @@ pub use reduce::{SUM_CHUNK, add, chunk_squares, sum_squares};
 pub(crate) use reference::softcap;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
+pub use softmax::softmax;

@@ -58,6 +58,11 @@ pub(crate) fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
     x * sigmoid(twice_z)
 }
 
+/// [`super::softmax`].
+pub(crate) fn softmax_rows(x: Tensor<2>) -> Tensor<2> {
+    softmax(x, 1)
+}
+
 /// [`super::mix_rows`]: computes in `f32`.
 pub(crate) fn mix_rows(rows: Tensor<2>, places: Tensor<2, Int>, weights: Tensor<2>) -> Tensor<2> {
     let ([n, k], d) = (places.dims(), rows.dims()[1]);

@@ -98,7 +98,7 @@ pub fn blocks_have_the_bits_of_one_pass(config: &ModelConfig) {
             for (index, spec) in model.specs().iter().enumerate() {
                 let expected = host(tracked.tensors()[index].grad(&gradients).unwrap());
                 let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                assert_eq!(bits(&found[index]), bits(&expected), "{precision:?}, {recompute}: {}", spec.name);
+                assert!(bits(&found[index]) == bits(&expected), "{precision:?}, {recompute}: {}", spec.name);
             }
         }
         tracked.tensors().iter().for_each(|tensor| drop(tensor.grad_remove(&mut gradients)));

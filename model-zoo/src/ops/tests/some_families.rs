@@ -183,6 +183,31 @@ fn check_mix_rows(n: usize, k: usize, idle: usize, d: usize) {
 }
 
 #[test]
+fn softmax_agrees_and_has_the_same_bits_without_autodiff() {
+    for (n, d) in [(1, 1), (3, 4), (65, 17), (2, 300)] {
+        let mut numbers = Numbers((n * 100 + d) as u64);
+        let mut x = [numbers.matrix(n, d)];
+        x[0].values.iter_mut().for_each(|x| *x *= 20.0);
+        let g = numbers.matrix(n, d).values;
+        let run = |op: fn(_) -> _| with_gradients(&x, &g, |t, _| op(t[0].clone()));
+        let (mut y, mut dx) = (Vec::new(), Vec::new());
+        for (row, g) in x[0].values.chunks(d).zip(g.chunks(d)) {
+            let row = wide(row);
+            let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = row.iter().map(|x| (x - top).exp()).sum();
+            let shares: Vec<f64> = row.iter().map(|x| (x - top).exp() / sum).collect();
+            let mean: f64 = shares.iter().zip(g).map(|(y, g)| y * f64::from(*g)).sum();
+            dx.extend(shares.iter().zip(g).map(|(y, g)| y * (f64::from(*g) - mean)));
+            y.extend(shares);
+        }
+        let fused = run(ops::softmax);
+        check(&format!("softmax {n} x {d}"), &fused, &run(reference::softmax_rows), &[y, dx], 2e-6);
+        let plain = values(ops::softmax(matrix(&x[0], &Device::flex())));
+        assert!(same_bits(&[plain], &fused[..1]));
+    }
+}
+
+#[test]
 fn rows_of_experts_are_mixed() {
     for (n, k, idle, d) in [(1, 1, 0, 1), (7, 2, 3, 20), (300, 2, 1, 65), (65, 3, 0, 700)] {
         check_mix_rows(n, k, idle, d);

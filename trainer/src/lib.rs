@@ -15,6 +15,7 @@ pub mod durable;
 pub mod evaluate;
 pub mod events;
 pub mod expect;
+pub mod gguf;
 pub mod gradient_sum;
 pub mod guard;
 pub mod hub;

@@ -5,6 +5,7 @@
 mod data;
 mod export;
 mod failure;
+mod formats;
 mod generate;
 mod launch;
 mod outer;
@@ -50,7 +51,7 @@ enum Command {
     /// Train at several sites that are joined by slow links
     #[command(subcommand)]
     Outer(outer::Command),
-    /// Turn a checkpoint into a Hugging Face directory, reopen it and compare
+    /// Turn a model into a Hugging Face directory or a GGUF file, reopen it and compare
     Export(export::ExportArguments),
     /// Generate text from an exported model
     Generate(generate::GenerateArguments),

@@ -5,18 +5,21 @@
 
 mod backward;
 pub mod config;
+mod families;
+mod family;
 pub mod generate;
 mod hub_config;
 pub mod init;
-pub mod llama;
 pub mod model;
 pub mod ops;
 pub mod params;
 pub mod philox;
 pub mod rotary;
 pub mod size;
+mod weights;
 
 pub use backward::NoGradient;
-pub use config::{ConfigError, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
+pub use config::{ConfigError, DecoderConfig, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
 pub use model::{Inputs, Model, Precision};
+pub use ops::AttentionRule;
 pub use params::{Init, ParamSpec, Params, ParamsError};

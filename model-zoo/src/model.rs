@@ -1,16 +1,18 @@
-//! Owns the closed set of models behind one interface, and the form of their inputs; never touches files
-//! or optimizers.
+//! Owns the passes over a whole model of any family, and the form of their inputs; never touches files or optimizers.
 
 use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::backward::{self, Blocks, NoGradient};
+use crate::backward::{self, NoGradient};
 use crate::config::{ConfigError, ModelConfig};
+use crate::families;
+use crate::family::{Attend, Family, Pass};
 use crate::generate::KvCache;
-use crate::llama::Llama;
+use crate::ops;
 use crate::params::{ParamSpec, Params};
+use crate::weights::{Weights, widen};
 
 /// Arithmetic of the forward and backward pass. Parameters, their gradients and the loss are f32 in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,12 +46,13 @@ impl Inputs {
     }
 }
 
-/// The closed set of models. A model holds no weights: every method takes the [`Params`] it computes with, which must
-/// have been made from this model's [`Model::specs`].
+/// A model of one of the families of [`ModelConfig`]. It holds no trained weights: every method takes the [`Params`] it
+/// computes with, which must have been made from this model's [`Model::specs`].
 #[derive(Debug)]
-pub enum Model {
-    /// Llama 2, 3 and look-alikes.
-    Llama(Llama),
+pub struct Model {
+    config: ModelConfig,
+    family: Box<dyn Family>,
+    precision: Precision,
 }
 
 impl Model {
@@ -59,66 +62,85 @@ impl Model {
     /// [`ConfigError`] when the configuration breaks a rule of its family.
     pub fn new(config: &ModelConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        match config {
-            ModelConfig::Llama(config) => Ok(Self::Llama(Llama::new(config.clone()))),
-        }
+        Ok(Self { config: config.clone(), family: families::build(config.clone()), precision: Precision::F32 })
     }
 
     /// The same model computing in `precision`.
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
-        match self {
-            Self::Llama(model) => Self::Llama(model.with_precision(precision)),
-        }
+        Self { precision, ..self }
     }
 
     /// The arithmetic in use.
     #[must_use]
     pub fn precision(&self) -> Precision {
-        match self {
-            Self::Llama(model) => model.precision(),
-        }
+        self.precision
     }
 
     /// What the model is made of.
     #[must_use]
-    pub fn config(&self) -> ModelConfig {
-        match self {
-            Self::Llama(model) => ModelConfig::Llama(model.config().clone()),
-        }
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
     }
 
     /// Rows of the embedding.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
-        match self {
-            Self::Llama(model) => model.config().vocab_size,
-        }
+        self.config.vocab_size()
     }
 
     /// Its parameters in order, under their Hugging Face names.
     #[must_use]
     pub fn specs(&self) -> Arc<[ParamSpec]> {
-        match self {
-            Self::Llama(model) => model.specs(),
-        }
+        self.family.specs()
+    }
+
+    pub(crate) fn family(&self) -> &dyn Family {
+        self.family.as_ref()
+    }
+
+    pub(crate) fn weights<'a>(&self, params: &'a Params) -> Weights<'a> {
+        Weights::new(params, self.precision)
+    }
+
+    /// A pass over rows; with `auxiliary_weight` see [`Pass`].
+    pub(crate) fn pass<'a>(&self, inputs: &'a Inputs, auxiliary_weight: f64) -> Pass<'a> {
+        let [_, seq] = inputs.dims();
+        let rotations = self.family.rotations(&inputs.positions.clone().flatten(0, 1), seq);
+        Pass { rotations, attend: Attend::Rows(inputs), auxiliary_weight }
+    }
+
+    /// The stream before the first block.
+    pub(crate) fn embed(&self, params: &Params, inputs: &Inputs) -> Tensor<2> {
+        let Inputs { tokens, positions, .. } = inputs.clone();
+        self.family.embed(&self.weights(params), tokens.flatten(0, 1), positions.flatten(0, 1))
     }
 
     /// Final hidden states after the last norm, `[batch * seq, hidden]`.
     #[must_use]
     pub fn hidden(&self, params: &Params, inputs: &Inputs) -> Tensor<2> {
-        match self {
-            Self::Llama(model) => model.hidden(params, inputs),
-        }
+        let weights = self.weights(params);
+        let mut pass = self.pass(inputs, 0.0);
+        let stream = (0..self.family.num_blocks()).fold(self.embed(params, inputs), |stream, layer| {
+            self.family.block(&weights, layer, stream, &mut pass).stream
+        });
+        self.family.final_norm(&weights, stream)
     }
 
     /// The residual stream before each block, then the final hidden states: `num_hidden_layers + 1` tensors
     /// `[batch * seq, hidden]` (the convention of transformers' `output_hidden_states`).
     #[must_use]
     pub fn hidden_states(&self, params: &Params, inputs: &Inputs) -> Vec<Tensor<2>> {
-        match self {
-            Self::Llama(model) => model.hidden_states(params, inputs),
+        let weights = self.weights(params);
+        let mut pass = self.pass(inputs, 0.0);
+        let mut stream = self.embed(params, inputs);
+        let mut states = Vec::with_capacity(self.family.num_blocks() + 1);
+        for layer in 0..self.family.num_blocks() {
+            states.push(stream.clone());
+            stream = self.family.block(&weights, layer, stream, &mut pass).stream;
         }
+        states.push(self.family.final_norm(&weights, stream));
+        states
     }
 
     /// Scores of every vocabulary entry as the next token, `[batch, seq, vocab]`, f32.
@@ -133,14 +155,20 @@ impl Model {
     /// Sum of the negative log-likelihoods of `targets` (`[batch, seq]`, < 0 = ignored), nats, `[1]`, f32.
     #[must_use]
     pub fn loss_sum(&self, params: &Params, inputs: &Inputs, targets: Tensor<2, Int>) -> Tensor<1> {
-        match self {
-            Self::Llama(model) => {
-                let (stream, shared) = (model.embed(params, inputs), model.shared(inputs));
-                let blocks = 0..model.num_blocks();
-                let stream = blocks.fold(stream, |stream, layer| model.block(params, layer, stream, inputs, &shared));
-                model.head_loss(params, stream, targets)
-            }
-        }
+        let weights = self.weights(params);
+        let mut pass = self.pass(inputs, 0.0);
+        let stream = (0..self.family.num_blocks()).fold(self.embed(params, inputs), |stream, layer| {
+            self.family.block(&weights, layer, stream, &mut pass).stream
+        });
+        self.head_loss(params, stream, targets)
+    }
+
+    /// Sum of the losses of `targets` (`[batch, seq]`, < 0 = ignored) from the last stream, `[1]`.
+    pub(crate) fn head_loss(&self, params: &Params, stream: Tensor<2>, targets: Tensor<2, Int>) -> Tensor<1> {
+        let weights = self.weights(params);
+        let hidden = weights.narrow(self.family.final_norm(&weights, stream));
+        let head = weights.narrow(self.family.head_weight(&weights));
+        ops::linear_cross_entropy(hidden, head, targets.flatten(0, 1), self.family.logit_softcap())
     }
 
     /// Forward and backward pass of one micro-batch: the loss of [`Model::loss_sum`], and one call of
@@ -160,42 +188,47 @@ impl Model {
         recompute: bool,
         done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
     ) -> Result<f64, E> {
-        match self {
-            Self::Llama(model) => backward::loss_and_gradients(model, params, inputs, targets, recompute, done),
-        }
+        backward::loss_and_gradients(self, params, inputs, targets, recompute, done)
     }
 
     /// All parameters, in the order in which [`Model::loss_and_gradients`] completes their gradients.
     #[must_use]
     pub fn gradient_order(&self) -> Vec<usize> {
-        match self {
-            Self::Llama(model) => backward::gradient_order(model),
-        }
+        backward::gradient_order(self.family())
     }
 
     /// Negative log-likelihood of each target, nats, `[batch, seq]`, f32; 0 where `targets` is < 0. Meant for
     /// evaluation: no gradient passes through it.
     #[must_use]
     pub fn token_losses(&self, params: &Params, inputs: &Inputs, targets: Tensor<2, Int>) -> Tensor<2> {
-        match self {
-            Self::Llama(model) => model.token_losses(params, inputs, targets),
-        }
+        let (weights, dims) = (self.weights(params), targets.dims());
+        let hidden = weights.narrow(self.hidden(params, inputs));
+        let head = weights.narrow(self.family.head_weight(&weights));
+        ops::linear_cross_entropy_tokens(hidden, head, targets.flatten(0, 1), self.family.logit_softcap()).reshape(dims)
     }
 
     /// Scores of every vocabulary entry from final hidden states, `[n, hidden]` -> `[n, vocab]`, f32.
     #[must_use]
     pub fn head(&self, params: &Params, hidden: Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Llama(model) => model.head(params, hidden),
-        }
+        let weights = self.weights(params);
+        let logits = widen(ops::linear(weights.narrow(hidden), weights.narrow(self.family.head_weight(&weights))));
+        ops::softcap(logits, self.family.logit_softcap())
     }
 
     /// Final hidden states `[new, hidden]` of `tokens` (`[new]`), which continue the one document in `cache`. The
     /// cache must have room for them.
     #[must_use]
     pub fn decode(&self, params: &Params, tokens: Tensor<1, Int>, cache: &mut KvCache) -> Tensor<2> {
-        match self {
-            Self::Llama(model) => model.decode(params, tokens, cache),
+        let (past, new) = (cache.len(), tokens.dims()[0]);
+        let positions = Tensor::arange(past as i64..(past + new) as i64, &tokens.device());
+        let weights = self.weights(params);
+        let rotations = self.family.rotations(&positions, past + new);
+        let mut stream = self.family.embed(&weights, tokens, positions);
+        let mut pass = Pass { rotations, attend: Attend::Cache(cache), auxiliary_weight: 0.0 };
+        for layer in 0..self.family.num_blocks() {
+            stream = self.family.block(&weights, layer, stream, &mut pass).stream;
         }
+        cache.advance(new);
+        self.family.final_norm(&weights, stream)
     }
 }

@@ -64,7 +64,7 @@ fn every_format_comes_back_as_the_same_model() {
             assert_eq!(report.num_tensors, model(tied).1.specs().len());
             assert!(report.num_token_ids > 500);
             let imported = import(&place.out, &Device::flex()).unwrap();
-            assert_eq!(imported.model.config(), config(tied));
+            assert_eq!(*imported.model.config(), config(tied));
             assert_eq!(imported.generation.eos_token_ids, [257, 259]);
             assert_eq!(place.siblings(), ["model"]);
             let sound = verify(&place.out, &|_, _| ());

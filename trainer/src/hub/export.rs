@@ -92,10 +92,10 @@ fn write_and_prove(
     progress: &dyn Fn(ExportProgress),
 ) -> Result<ExportReport, HubError> {
     let config = model.config();
-    let generation = GenerationConfig::of(&config, options.end_of_turn);
+    let generation = GenerationConfig::of(config, options.end_of_turn);
     write_atomic(&dir.join(CONFIG_FILE), config.to_hub_json(options.dtype).as_bytes())?;
     write_atomic(&dir.join(GENERATION_CONFIG_FILE), generation.to_json().as_bytes())?;
-    write_tokenizer(options.tokenizer, dir, &config, &generation)?;
+    write_tokenizer(options.tokenizer, dir, config, &generation)?;
     let total = params.specs().len();
     let written = |tensors| progress(ExportProgress::Written { tensors, total });
     write_weights(dir, params, options.dtype, options.max_shard_bytes, &written)?;
@@ -104,9 +104,9 @@ fn write_and_prove(
     progress(ExportProgress::Reopening);
     let reopened = import(dir, device)?;
     progress(ExportProgress::Comparing);
-    compare_settings(&config, &generation, &reopened)?;
+    compare_settings(config, &generation, &reopened)?;
     compare_tensors(params, &reopened.params, options.dtype)?;
-    let (max_logit, max_logit_difference) = compare_logits(&config, params, &reopened, device)?;
+    let (max_logit, max_logit_difference) = compare_logits(config, params, &reopened, device)?;
     let tolerance = relative_tolerance(options.dtype) * max_logit.max(1.0);
     if max_logit_difference.is_nan() || max_logit_difference > tolerance {
         let what = format!("logits by {max_logit_difference:.3e}, more than {tolerance:.3e}");

@@ -4,6 +4,7 @@
 //! Parameters are flat and named ([`Params`]); a [`Model`] holds none and computes with those it is given.
 
 mod backward;
+mod goal;
 pub mod config;
 mod family;
 pub mod generate;
@@ -21,5 +22,6 @@ mod weights;
 pub use backward::NoGradient;
 pub use config::{ConfigError, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
 pub use family::AttentionRule;
+pub use goal::Weighed;
 pub use model::{Inputs, Model, Precision};
 pub use params::{Init, ParamSpec, Params, ParamsError};

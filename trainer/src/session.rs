@@ -426,11 +426,19 @@ fn fresh(
     partition: Option<Partition>,
     device: &Device,
 ) -> Result<TrainState, SessionError> {
-    let params = match &plan.base_model {
+    let params = starting_weights(plan, model, device)?;
+    Ok(beginning(plan, params, partition, device))
+}
+
+/// The weights before the first step.
+///
+/// # Errors
+/// A base model that cannot be read.
+pub fn starting_weights(plan: &Plan, model: &Model, device: &Device) -> Result<Params, SessionError> {
+    Ok(match &plan.base_model {
         Some(folder) => hub::import(folder, device)?.params,
         None => Params::init(model.specs(), plan.seed, device),
-    };
-    Ok(beginning(plan, params, partition, device))
+    })
 }
 
 /// The state before the first step.

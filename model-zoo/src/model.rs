@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::backward::{self, NoGradient};
 use crate::config::{ConfigError, ModelConfig};
+use crate::families;
 use crate::family::{Attend, Family, Pass};
 use crate::generate::KvCache;
 use crate::goal::{Goal, Weighed};
-use crate::llama::Llama;
 use crate::ops;
 use crate::params::{ParamSpec, Params};
 use crate::weights::{Weights, widen};
@@ -63,10 +63,7 @@ impl Model {
     /// [`ConfigError`] when the configuration breaks a rule of its family.
     pub fn new(config: &ModelConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let family: Box<dyn Family> = match config.clone() {
-            ModelConfig::Llama(config) => Box::new(Llama::new(config)),
-        };
-        Ok(Self { config: config.clone(), family, precision: Precision::F32 })
+        Ok(Self { config: config.clone(), family: families::build(config.clone()), precision: Precision::F32 })
     }
 
     /// The same model computing in `precision`.
@@ -172,7 +169,7 @@ impl Model {
         let weights = self.weights(params);
         let hidden = weights.narrow(self.family.final_norm(&weights, stream));
         let head = weights.narrow(self.family.head_weight(&weights));
-        ops::linear_cross_entropy(hidden, head, targets.flatten(0, 1))
+        ops::linear_cross_entropy(hidden, head, targets.flatten(0, 1), self.family.logit_softcap())
     }
 
     /// Forward and backward pass of one micro-batch: the loss of [`Model::loss_sum`], and one call of
@@ -236,7 +233,7 @@ impl Model {
         let (weights, dims) = (self.weights(params), targets.dims());
         let hidden = weights.narrow(self.hidden(params, inputs));
         let head = weights.narrow(self.family.head_weight(&weights));
-        ops::linear_cross_entropy_tokens(hidden, head, targets.flatten(0, 1)).reshape(dims)
+        ops::linear_cross_entropy_tokens(hidden, head, targets.flatten(0, 1), self.family.logit_softcap()).reshape(dims)
     }
 
     /// Scores of every vocabulary entry from final hidden states, `[n, hidden]` -> `[n, vocab]`, f32.
@@ -244,10 +241,7 @@ impl Model {
     pub fn head(&self, params: &Params, hidden: Tensor<2>) -> Tensor<2> {
         let weights = self.weights(params);
         let logits = widen(ops::linear(weights.narrow(hidden), weights.narrow(self.family.head_weight(&weights))));
-        match self.family.logit_softcap() {
-            Some(bound) => logits.div_scalar(bound).tanh().mul_scalar(bound),
-            None => logits,
-        }
+        ops::softcap(logits, self.family.logit_softcap())
     }
 
     /// Final hidden states `[new, hidden]` of `tokens` (`[new]`), which continue the one document in `cache`. The

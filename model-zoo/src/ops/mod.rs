@@ -7,10 +7,12 @@
 
 mod adamw;
 mod attention;
+mod bias;
 mod cross_entropy;
 mod embedding;
 mod flex;
 mod gemm;
+mod glu;
 mod linear;
 mod parallel;
 mod pull_back;
@@ -20,18 +22,19 @@ mod rms_norm;
 mod rope;
 mod scratch;
 mod simd;
-mod swiglu;
 
 #[cfg(test)]
 mod tests;
 
 pub use adamw::{AdamwStep, adamw};
-pub use attention::{AttentionShape, attention};
+pub use attention::{AttentionRule, AttentionShape, attention};
+pub use bias::add_bias;
 pub use cross_entropy::{linear_cross_entropy, linear_cross_entropy_tokens};
 pub use embedding::embedding;
+pub use glu::{geglu, swiglu};
 pub use linear::linear;
 pub use pull_back::pull_back;
 pub use reduce::{SUM_CHUNK, add, chunk_squares, sum_squares};
+pub(crate) use reference::softcap;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
-pub use swiglu::swiglu;

@@ -2,7 +2,7 @@
 //! other; never resolves a default and never touches the data set.
 
 use super::error::{ConfigError, Places};
-use super::raw::{Precision, RawConfig, RawModel, SchedulerName};
+use super::raw::{Family, Precision, RawConfig, RawModel, SchedulerName};
 use super::units::BatchSize;
 use crate::device::DeviceChoice;
 use crate::expect::Expect;
@@ -398,6 +398,7 @@ fn check_model(model: &RawModel, rules: &Rules<'_>) -> Result<(), ConfigError> {
         ("head_dim", model.head_dim),
         ("vocab_size", model.vocab_size),
         ("max_position_embeddings", model.max_position_embeddings),
+        ("sliding_window", model.sliding_window),
     ];
     for (name, size) in sizes {
         let path = format!("model.{name}");
@@ -408,6 +409,10 @@ fn check_model(model: &RawModel, rules: &Rules<'_>) -> Result<(), ConfigError> {
                 "add `size: 10m` for a preset, or write `hidden_size`, `num_hidden_layers` and `num_attention_heads`";
             return Err(rules.places.missing(&path, format!("`{path}` is missing, and no preset gives it"), hint));
         }
+    }
+    if model.sliding_window.is_some() && model.family != Some(Family::Mistral) {
+        let message = "only a Mistral has a window";
+        return Err(rules.places.invalid("model.sliding_window", message, "delete it, or write `family: mistral`"));
     }
     rules.above_zero("model.rope_theta", model.rope_theta, 1e12, "it is the base of the rotary frequencies")?;
     rules.above_zero("model.rms_norm_eps", model.rms_norm_eps, 1.0, "it keeps the normalisation finite")?;

@@ -1,12 +1,13 @@
 //! Owns the way from a written configuration to a plan: every default and every rule that spans keys, the data set and
 //! the base model; never touches files or devices.
 
-use model_zoo::config::{LlamaConfig, ModelConfig, RopeConfig, RopeScaling};
+use model_zoo::config::ModelConfig;
 
 use super::error::{ConfigError, Note, Places};
+use super::fresh::fresh_model;
 use super::keys::nearest;
 use super::plan::{ChatPlan, ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, Plan};
-use super::raw::{Family, RawCluster, RawConfig, RawModel, RawOuter, RawRopeScaling, RopeScalingKind, SchedulerName};
+use super::raw::{RawCluster, RawConfig, RawOuter, SchedulerName};
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
 use crate::schedule::Schedule;
@@ -241,51 +242,6 @@ fn resolve_model(
         notes.push(places.note("base_model", text));
     }
     Ok(model)
-}
-
-/// A model with fresh weights; the dimensions were checked to be there.
-fn fresh_model(model: &RawModel, sequence_len: usize, dataset: &DatasetFacts) -> ModelConfig {
-    let preset = model.size.map(super::raw::SizePreset::dimensions);
-    let hidden_size = model.hidden_size.or(preset.map(|p| p.hidden_size)).unwrap_or_default();
-    let heads = model.num_attention_heads.or(preset.map(|p| p.num_attention_heads)).unwrap_or_default();
-    let head_dim = model.head_dim.or(preset.map(|p| p.head_dim)).unwrap_or(hidden_size / heads.max(1));
-    let inner = model.intermediate_size.or(preset.filter(|_| model.hidden_size.is_none()).map(|p| p.intermediate_size));
-    let key_value_heads = model
-        .num_key_value_heads
-        .or(preset.filter(|_| model.num_attention_heads.is_none()).map(|p| p.num_key_value_heads));
-    let Family::Llama = model.family.unwrap_or_default();
-    ModelConfig::Llama(LlamaConfig {
-        vocab_size: model.vocab_size.unwrap_or(dataset.vocab_size),
-        hidden_size,
-        // 8/3 of the width in whole blocks of 64, as the presets have it.
-        intermediate_size: inner.unwrap_or((hidden_size * 8).div_ceil(3 * 64) * 64),
-        num_hidden_layers: model.num_hidden_layers.or(preset.map(|p| p.num_hidden_layers)).unwrap_or_default(),
-        num_attention_heads: heads,
-        num_key_value_heads: key_value_heads.unwrap_or(heads),
-        head_dim,
-        max_position_embeddings: model.max_position_embeddings.unwrap_or(sequence_len),
-        rms_norm_eps: model.rms_norm_eps.unwrap_or(1e-5),
-        rope: RopeConfig {
-            theta: model.rope_theta.unwrap_or(10_000.0),
-            scaling: model.rope_scaling.as_ref().map_or(RopeScaling::None, rope_scaling),
-        },
-        tie_word_embeddings: model.tie_word_embeddings.or(preset.map(|p| p.tie_word_embeddings)).unwrap_or(true),
-        initializer_range: model.initializer_range.unwrap_or(0.02),
-        bos_token_id: dataset.bos,
-        eos_token_ids: dataset.eos.into_iter().collect(),
-        pad_token_id: dataset.pad,
-    })
-}
-
-fn rope_scaling(raw: &RawRopeScaling) -> RopeScaling {
-    match raw.rope_type {
-        RopeScalingKind::Llama3 => RopeScaling::Llama3 {
-            factor: raw.factor,
-            low_freq_factor: raw.low_freq_factor,
-            high_freq_factor: raw.high_freq_factor,
-            original_max_position_embeddings: raw.original_max_position_embeddings,
-        },
-    }
 }
 
 /// Rows of a step and of a micro-batch.

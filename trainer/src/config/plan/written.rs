@@ -1,14 +1,10 @@
 //! Owns the way from a plan back to a configuration, every value written out; never decides anything.
 
-use model_zoo::config::{ModelConfig, RopeScaling};
-
 use super::{OuterPlan, Plan};
 use crate::config::check::CONFIG_VERSION;
 use crate::config::error::{ConfigError, Places};
-use crate::config::raw::{
-    Family, RawChat, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawModel, RawOuter, RawRopeScaling,
-    RopeScalingKind, SchedulerName,
-};
+use crate::config::fresh::raw_model;
+use crate::config::raw::{RawChat, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawOuter, SchedulerName};
 use crate::config::units::BatchSize;
 use crate::preference::Objective;
 use crate::schedule::Schedule;
@@ -27,7 +23,7 @@ impl Plan {
             output_dir: self.output_dir.clone(),
             seed: Some(self.seed),
             base_model: self.base_model.clone(),
-            model: self.base_model.is_none().then(|| raw_model(&self.model)),
+            model: if self.base_model.is_none() { raw_model(&self.model) } else { None },
             datasets: vec![RawDataset { path: self.dataset.path.clone(), ..RawDataset::default() }],
             mixture: Some(RawMixture {
                 temperature: Some(self.mixture.temperature),
@@ -134,37 +130,5 @@ impl OuterPlan {
             compress: Some(self.compress),
             give_up_after: Some(self.give_up_after),
         }
-    }
-}
-
-fn raw_model(model: &ModelConfig) -> RawModel {
-    let ModelConfig::Llama(llama) = model;
-    RawModel {
-        family: Some(Family::Llama),
-        size: None,
-        hidden_size: Some(llama.hidden_size),
-        intermediate_size: Some(llama.intermediate_size),
-        num_hidden_layers: Some(llama.num_hidden_layers),
-        num_attention_heads: Some(llama.num_attention_heads),
-        num_key_value_heads: Some(llama.num_key_value_heads),
-        head_dim: Some(llama.head_dim),
-        vocab_size: Some(llama.vocab_size),
-        max_position_embeddings: Some(llama.max_position_embeddings),
-        tie_word_embeddings: Some(llama.tie_word_embeddings),
-        rope_theta: Some(llama.rope.theta),
-        rope_scaling: match llama.rope.scaling {
-            RopeScaling::None => None,
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-                Some(RawRopeScaling {
-                    rope_type: RopeScalingKind::Llama3,
-                    factor,
-                    low_freq_factor,
-                    high_freq_factor,
-                    original_max_position_embeddings,
-                })
-            }
-        },
-        rms_norm_eps: Some(llama.rms_norm_eps),
-        initializer_range: Some(llama.initializer_range),
     }
 }

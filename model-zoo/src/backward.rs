@@ -9,6 +9,7 @@ use burn::tensor::{Gradients, Int, Tensor};
 use thiserror::Error;
 
 use crate::family::{BlockOutput, Family, Pass};
+use crate::goal::{Goal, HeadPass};
 use crate::model::{Inputs, Model};
 use crate::ops;
 use crate::params::Params;
@@ -38,12 +39,12 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     model: &Model,
     params: &Params,
     inputs: &Inputs,
-    targets: Tensor<2, Int>,
+    goal: Goal<'_>,
     recompute: bool,
     done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
 ) -> Result<f64, E> {
     let family = model.family();
-    let auxiliary_weight = if family.has_auxiliary_loss() { count_valid(&targets) } else { 0.0 };
+    let auxiliary_weight = goal.targets().filter(|_| family.has_auxiliary_loss()).map_or(0.0, count_valid);
     let mut pass = model.pass(inputs, auxiliary_weight);
     let open = |layer: usize, input: Tensor<2>, pass: &mut Pass<'_>| {
         let (tracked, leaf) = (params.tracked_only(&family.block_params(layer)), leaf(input));
@@ -65,20 +66,15 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
         blocks.push((input, segment));
     }
 
-    let (head, last) = (params.tracked_only(&family.head_params()), leaf(stream));
-    let loss = model.head_loss(&head, last.clone(), targets);
-    let loss_sum = loss.clone().inner();
-    let mut gradients = loss.backward();
+    let HeadPass { loss, gradients, mut upstream } = goal.head(model, params, stream)?;
     let mut tied = Vec::new();
-    for index in family.head_params() {
-        let gradient = take(&head, index, &mut gradients)?;
+    for (index, gradient) in gradients {
         if family.embedding_params().contains(&index) {
             tied.push((index, gradient));
         } else {
             done(index, gradient)?;
         }
     }
-    let mut upstream = gradient_of(&last, &mut gradients);
     for (layer, (input, segment)) in blocks.into_iter().enumerate().rev() {
         let Segment { tracked, leaf, output } = segment.unwrap_or_else(|| open(layer, input, &mut pass));
         let BlockOutput { stream, auxiliary } = output;
@@ -97,7 +93,7 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
         }
         done(index, gradient)?;
     }
-    Ok(f64::from(loss_sum.into_scalar::<f32>()))
+    Ok(loss)
 }
 
 /// The graph of one block.
@@ -108,7 +104,7 @@ struct Segment {
 }
 
 /// A stream that remembers nothing of how it came about, and keeps its gradient.
-fn leaf(stream: Tensor<2>) -> Tensor<2> {
+pub(crate) fn leaf(stream: Tensor<2>) -> Tensor<2> {
     stream.inner().autodiff().require_grad()
 }
 
@@ -118,11 +114,11 @@ fn count_valid(targets: &Tensor<2, Int>) -> f64 {
 }
 
 /// Every block adds to the stream that it reads, so a gradient always reaches it.
-fn gradient_of(leaf: &Tensor<2>, gradients: &mut Gradients) -> Tensor<2> {
+pub(crate) fn gradient_of(leaf: &Tensor<2>, gradients: &mut Gradients) -> Tensor<2> {
     leaf.grad_remove(gradients).unwrap_or_else(|| leaf.clone().inner().zeros_like())
 }
 
-fn take(tracked: &Params, index: usize, gradients: &mut Gradients) -> Result<Tensor<1>, NoGradient> {
+pub(crate) fn take(tracked: &Params, index: usize, gradients: &mut Gradients) -> Result<Tensor<1>, NoGradient> {
     let missing = || NoGradient { name: tracked.specs()[index].name.clone() };
     tracked.tensors()[index].grad_remove(gradients).ok_or_else(missing)
 }

@@ -116,3 +116,40 @@ fn a_receiver_that_fails_ends_the_pass() {
     assert_eq!(result, Err(Stop(model.gradient_order()[3])));
     assert_eq!(calls, 4);
 }
+
+/// Everything before `cut` of each row, or everything from there on.
+fn half(targets: &Tensor<2, Int>, cut: usize, first: bool) -> Tensor<2, Int> {
+    let values = targets.clone().try_into_vec_as::<i64>().unwrap();
+    let kept = values.iter().enumerate().map(|(at, &id)| if (at % SHAPE[1] < cut) == first { id as i32 } else { -1 });
+    Tensor::from_data(TensorData::new(kept.collect::<Vec<i32>>(), SHAPE), &Device::flex())
+}
+
+#[test]
+fn weighed_parts_have_the_gradient_of_the_weighed_sum() {
+    for tied in [false, true] {
+        let (model, params) = model(tied, Precision::F32);
+        let (inputs, targets) = batch();
+        let parts = || vec![half(&targets, 5, true), half(&targets, 5, false)];
+        let losses = model.part_losses(&params, &inputs, parts());
+        let tracked = params.tracked();
+        let [first, second] = parts().try_into().unwrap();
+        let sum = model.loss_sum(&tracked, &inputs, first).mul_scalar(0.25)
+            - model.loss_sum(&tracked, &inputs, second).mul_scalar(1.5);
+        let mut expected = sum.backward();
+        let mut seen = Vec::new();
+        let mut weigh = |found: &[f64]| {
+            assert_eq!(found, losses, "the same bits");
+            model_zoo::Weighed { loss: 7.0, weights: vec![0.25, -1.5] }
+        };
+        let mut done = |index: usize, gradient: Tensor<1>| {
+            let expected = tracked.tensors()[index].grad_remove(&mut expected).unwrap();
+            let difference = (expected - gradient.clone()).abs().max().into_scalar::<f32>();
+            let largest = gradient.abs().max().into_scalar::<f32>();
+            assert!(difference <= 2e-6 + 1e-5 * largest, "parameter {index}: {difference} of {largest}");
+            seen.push(index);
+            Ok::<(), NoGradient>(())
+        };
+        let loss = model.weighed_loss_and_gradients(&params, &inputs, (parts(), &mut weigh), true, &mut done).unwrap();
+        assert_eq!((loss, seen), (7.0, model.gradient_order()));
+    }
+}

@@ -43,7 +43,8 @@ fn bits(tensor: Tensor<1>) -> Vec<u32> {
 #[test]
 fn gradients_have_the_bits_of_one_pass_and_come_in_order() {
     let cases = [false, true].into_iter().flat_map(|tied| families(VOCAB, 64, tied));
-    let cases = cases.flat_map(|config| [Precision::F32, Precision::Bf16Mixed].map(|precision| (config.clone(), precision)));
+    let cases =
+        cases.flat_map(|config| [Precision::F32, Precision::Bf16Mixed].map(|precision| (config.clone(), precision)));
     for (config, precision) in cases {
         let (model, params) = model(&config, precision);
         let (inputs, targets) = batch();

@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use model_zoo::generate::{Finish, GenerateError, GenerateOptions, KvCache, Sampling, generate};
-use tiny::families;
 use model_zoo::{Inputs, LlamaConfig, Model, ModelConfig, Params, Precision, RopeConfig, RopeScaling};
+use tiny::families;
 
 const VOCAB: usize = 41;
 const CONTEXT: usize = 40;
@@ -65,7 +65,8 @@ fn any_cut_of_a_text_gives_the_logits_of_the_whole() {
     let text: Vec<u32> = (0..23).map(|i| (i * i * 5 + 3 * i + 1) % VOCAB as u32).collect();
     let cases = families(VOCAB, CONTEXT, true).into_iter();
     let cases = cases.flat_map(|config| {
-        [(Precision::F32, 2e-5), (Precision::Bf16Mixed, 4e-2)].map(|(precision, apart)| (config.clone(), precision, apart))
+        [(Precision::F32, 2e-5), (Precision::Bf16Mixed, 4e-2)]
+            .map(|(precision, apart)| (config.clone(), precision, apart))
     });
     for (config, precision, tolerance) in cases {
         let model = Model::new(&config).unwrap().with_precision(precision);

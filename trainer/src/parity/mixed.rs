@@ -19,7 +19,12 @@ const COSINE_TOLERANCE: f64 = 2e-3;
 const NORM_TOLERANCE: f64 = 2e-2;
 
 /// Compares the logits and the gradient of the first batch.
-pub fn compare(bundle: &Bundle, imported: &Imported, device: &Device, table: &mut Table<'_>) -> Result<(), ParityError> {
+pub fn compare(
+    bundle: &Bundle,
+    imported: &Imported,
+    device: &Device,
+    table: &mut Table<'_>,
+) -> Result<(), ParityError> {
     let Ok(model) = Model::new(imported.model.config()) else { return Ok(()) };
     let model = model.with_precision(Precision::Bf16Mixed);
     if let Some(peer) = bundle.manifest.bf16_compute_logits_max_abs_diff {

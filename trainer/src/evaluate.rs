@@ -155,6 +155,7 @@ pub(crate) fn score(
     bytes_of: &[u16],
     batch: &TokenBatch,
 ) -> Result<Totals, StepError> {
+    step::check_positions(batch, model)?;
     let on_device = step::to_device(batch, model.vocab_size(), device)?;
     let losses = model.token_losses(params, &on_device.inputs, on_device.targets);
     let losses = losses.into_data().convert::<f32>();

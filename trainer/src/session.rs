@@ -276,7 +276,7 @@ impl Session {
         let mut team = team;
         let mut events = Vec::new();
         events.extend(assembly::join_device(&mut team, &plan, &opened)?.map(|text| Event::Noted { text }));
-        let model = Model::new(&plan.model)?.with_precision(plan.precision.into());
+        let model = plan.build_model()?;
         let loader = Arc::new(Loader::new(Arc::clone(&dataset), order(&plan, &dataset)?, plan.sequence_len));
         let output = if team.leads() { Some(Output::open(&plan, dataset.id(), resume)?) } else { None };
         let bucket_bytes = (plan.cluster.bucket_cap_mb * 1e6) as u64;

@@ -105,6 +105,16 @@ fn gemma3_with_two_rotary_bases() {
     check("gemma3", &[]);
 }
 
+#[test]
+fn mixtral() {
+    check("mixtral", &[]);
+}
+
+#[test]
+fn gpt2() {
+    check("gpt2", &[]);
+}
+
 /// Runs the bundle `llama` with `from` replaced by `to` in one of its files; names the checks that failed.
 fn failures_after(file: &str, from: &str, to: &str) -> Option<Vec<String>> {
     let (source, copy) = (shared()?.join("fixtures/llama"), tempfile::tempdir().unwrap());

@@ -77,12 +77,20 @@ const GELU_CUBE: f32 = 0.044_715;
 /// `(1 + tanh(u)) / 2` and `(1 - tanh(u)) / 2` of the GELU's `u`, as logistic functions of `2u`, which do not cancel
 /// where they are small.
 #[inline(always)]
-fn gelu_shares<const FMA: bool>(x: f32) -> (f32, f32) {
+pub(super) fn gelu_shares<const FMA: bool>(x: f32) -> (f32, f32) {
     let x = x.clamp(-GELU_FLAT, GELU_FLAT);
     let twice = GELU_SLOPE * mul_add::<FMA>(GELU_CUBE * x * x, x, x);
     let e = exp::<FMA>(-twice);
     let share = 1.0 / (1.0 + e);
     (share, e.min(f32::MAX) * share)
+}
+
+/// The derivative of the GELU, of whose `x` [`gelu_shares`] are `share` and `other`.
+#[inline(always)]
+pub(super) fn gelu_slope<const FMA: bool>(x: f32, (share, other): (f32, f32)) -> f32 {
+    let x = x.clamp(-GELU_FLAT, GELU_FLAT);
+    let inner = GELU_SLOPE * mul_add::<FMA>(3.0 * GELU_CUBE * x, x, 1.0);
+    mul_add::<FMA>(x * share * inner, other, share)
 }
 
 multiversion! {
@@ -114,9 +122,7 @@ multiversion! {
         for ((&g, gate), up) in g.iter().zip(gate).zip(up) {
             let (share, other) = gelu_shares::<FMA>(*gate);
             let gelu = *gate * share;
-            let x = gate.clamp(-GELU_FLAT, GELU_FLAT);
-            let inner = GELU_SLOPE * mul_add::<FMA>(3.0 * GELU_CUBE * x, x, 1.0);
-            let slope = mul_add::<FMA>(x * share * inner, other, share);
+            let slope = gelu_slope::<FMA>(*gate, (share, other));
             *gate = g * *up * slope;
             *up = g * gelu;
         }

@@ -269,7 +269,9 @@ impl RawConfig {
             self.max_grad_norm,
             0.0..=1e6,
             "gradients are scaled down to this norm; 0 switches it off",
-        )
+        )?;
+        let meaning = "it weighs the loss that keeps experts equally busy; 0 leaves it out";
+        rules.number("router_aux_loss_coef", self.router_aux_loss_coef, 0.0..=1e3, meaning)
     }
 
     fn check_schedule(&self, rules: &Rules<'_>) -> Result<(), ConfigError> {
@@ -428,8 +430,9 @@ fn check_model(model: &RawModel, rules: &Rules<'_>) -> Result<(), ConfigError> {
             return Err(rules.places.missing(&path, format!("`{path}` is missing, and no preset gives it"), hint));
         }
     }
-    if model.sliding_window.is_some() && model.family != Some(Family::Mistral) {
-        let message = "only a Mistral has a window";
+    super::experts::check_model(model, rules)?;
+    if model.sliding_window.is_some() && !matches!(model.family, Some(Family::Mistral | Family::Mixtral)) {
+        let message = "only a Mistral or Mixtral has a window";
         return Err(rules.places.invalid("model.sliding_window", message, "delete it, or write `family: mistral`"));
     }
     rules.above_zero("model.rope_theta", model.rope_theta, 1e12, "it is the base of the rotary frequencies")?;
@@ -461,8 +464,8 @@ fn nearest_divisors(rows: u64, micro: u64) -> String {
 }
 
 /// Range checks that name the key, the range and the reason.
-struct Rules<'a> {
-    places: &'a Places,
+pub(super) struct Rules<'a> {
+    pub(super) places: &'a Places,
 }
 
 impl Rules<'_> {
@@ -493,7 +496,7 @@ impl Rules<'_> {
         }
     }
 
-    fn count(
+    pub(super) fn count(
         &self,
         path: &str,
         value: Option<u64>,

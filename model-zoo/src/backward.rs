@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::balance::Load;
 use crate::family::{BlockOutput, Family, Pass};
+use crate::goal::{Goal, HeadPass};
 use crate::model::{Inputs, Model};
 use crate::ops;
 use crate::params::Params;
@@ -43,14 +44,14 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     model: &Model,
     params: &Params,
     inputs: &Inputs,
-    targets: Tensor<2, Int>,
+    goal: Goal<'_>,
     recompute: bool,
     done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
 ) -> Result<f64, E> {
     let (family, num_tokens) = (model.family(), inputs.dims().iter().product());
     let balance_weight = match model.router_aux_loss_coef() {
         0.0 => 0.0,
-        coefficient => coefficient * count_valid(&targets),
+        coefficient => goal.targets().map_or(0.0, |targets| coefficient * count_valid(targets)),
     };
     let mut pass = model.pass(inputs);
     let open = |layer: usize, input: Tensor<2>, pass: &mut Pass<'_>| {
@@ -73,20 +74,15 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
         blocks.push((input, segment));
     }
 
-    let (head, last) = (params.tracked_only(&family.head_params()), leaf(stream));
-    let loss = model.head_loss(&head, last.clone(), targets);
-    let loss_sum = loss.clone().inner();
-    let mut gradients = loss.backward();
+    let HeadPass { loss, gradients, mut upstream } = goal.head(model, params, stream)?;
     let mut tied = Vec::new();
-    for index in family.head_params() {
-        let gradient = take(&head, index, &mut gradients)?;
+    for (index, gradient) in gradients {
         if family.embedding_params().contains(&index) {
             tied.push((index, gradient));
         } else {
             done(index, gradient)?;
         }
     }
-    let mut upstream = gradient_of(&last, &mut gradients);
     for (layer, (input, segment)) in blocks.into_iter().enumerate().rev() {
         let Segment { tracked, leaf, output } = segment.unwrap_or_else(|| open(layer, input, &mut pass));
         let BlockOutput { stream, routing } = output;
@@ -107,7 +103,7 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
         }
         done(index, gradient)?;
     }
-    Ok(f64::from(loss_sum.into_scalar::<f32>()))
+    Ok(loss)
 }
 
 /// The graph of one block.
@@ -118,7 +114,7 @@ struct Segment {
 }
 
 /// A stream that remembers nothing of how it came about, and keeps its gradient.
-fn leaf(stream: Tensor<2>) -> Tensor<2> {
+pub(crate) fn leaf(stream: Tensor<2>) -> Tensor<2> {
     stream.inner().autodiff().require_grad()
 }
 
@@ -136,11 +132,11 @@ fn count_valid(targets: &Tensor<2, Int>) -> f64 {
 }
 
 /// Every block adds to the stream that it reads, so a gradient always reaches it.
-fn gradient_of(leaf: &Tensor<2>, gradients: &mut Gradients) -> Tensor<2> {
+pub(crate) fn gradient_of(leaf: &Tensor<2>, gradients: &mut Gradients) -> Tensor<2> {
     leaf.grad_remove(gradients).unwrap_or_else(|| leaf.clone().inner().zeros_like())
 }
 
-fn take(tracked: &Params, index: usize, gradients: &mut Gradients) -> Result<Tensor<1>, NoGradient> {
+pub(crate) fn take(tracked: &Params, index: usize, gradients: &mut Gradients) -> Result<Tensor<1>, NoGradient> {
     let missing = || NoGradient { name: tracked.specs()[index].name.clone() };
     tracked.tensors()[index].grad_remove(gradients).ok_or_else(missing)
 }

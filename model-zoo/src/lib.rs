@@ -9,6 +9,7 @@ pub mod config;
 mod families;
 mod family;
 pub mod generate;
+mod goal;
 mod hub_config;
 pub mod init;
 pub mod model;
@@ -22,6 +23,7 @@ mod weights;
 
 pub use backward::NoGradient;
 pub use config::{ConfigError, DecoderConfig, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
+pub use goal::Weighed;
 pub use model::{Inputs, Model, Precision};
 pub use ops::AttentionRule;
 pub use params::{Init, ParamSpec, Params, ParamsError};

@@ -11,6 +11,7 @@ use crate::config::{ConfigError, ModelConfig};
 use crate::families;
 use crate::family::{Attend, BlockOutput, Family, Pass};
 use crate::generate::KvCache;
+use crate::goal::{Goal, Weighed};
 use crate::ops;
 use crate::params::{ParamSpec, Params};
 use crate::weights::{Weights, widen};
@@ -228,7 +229,35 @@ impl Model {
         recompute: bool,
         done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
     ) -> Result<f64, E> {
-        backward::loss_and_gradients(self, params, inputs, targets, recompute, done)
+        backward::loss_and_gradients(self, params, inputs, Goal::Sum(targets), recompute, done)
+    }
+
+    /// The same for a function of the losses of several sets of `targets` (each `[batch, seq]`, < 0 = ignored): `weigh`
+    /// gets the losses, nats, and gives the function's value, which is returned, and its slope by each of them.
+    ///
+    /// # Errors
+    /// As [`Model::loss_and_gradients`].
+    pub fn weighed_loss_and_gradients<E: From<NoGradient>>(
+        &self,
+        params: &Params,
+        inputs: &Inputs,
+        (targets, weigh): (Vec<Tensor<2, Int>>, &mut dyn FnMut(&[f64]) -> Weighed),
+        recompute: bool,
+        done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
+    ) -> Result<f64, E> {
+        backward::loss_and_gradients(self, params, inputs, Goal::Parts(targets, weigh), recompute, done)
+    }
+
+    /// The losses of several sets of `targets`, nats: what [`Model::weighed_loss_and_gradients`] weighs, to the bit.
+    #[must_use]
+    pub fn part_losses(&self, params: &Params, inputs: &Inputs, targets: Vec<Tensor<2, Int>>) -> Vec<f64> {
+        let weights = self.weights(params);
+        let mut pass = self.pass(inputs);
+        let stream = (0..self.family.num_blocks()).fold(self.embed(params, inputs), |stream, layer| {
+            self.family.block(&weights, layer, stream, &mut pass).stream
+        });
+        let loss = |targets| f64::from(self.head_loss(params, stream.clone(), targets).into_scalar::<f32>());
+        targets.into_iter().map(loss).collect()
     }
 
     /// All parameters, in the order in which [`Model::loss_and_gradients`] completes their gradients.

@@ -278,7 +278,7 @@ impl Sizes {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::config::tests::tiny;
+    use crate::config::tests::{families, tiny};
     use crate::config::{gpt2_tests, mixtral_tests};
     use crate::model::Model;
 
@@ -300,14 +300,9 @@ mod tests {
     fn the_count_is_that_of_the_specs() {
         let (mixtral, gpt2) = (mixtral_tests::tiny(), gpt2_tests::tiny());
         let untied = Gpt2Config { tie_word_embeddings: false, ..gpt2.clone() };
-        for config in [
-            shape_a(false),
-            shape_a(true),
-            ModelConfig::Llama(tiny()),
-            ModelConfig::Mixtral(mixtral),
-            ModelConfig::Gpt2(gpt2),
-            ModelConfig::Gpt2(untied),
-        ] {
+        let others = [ModelConfig::Mixtral(mixtral), ModelConfig::Gpt2(gpt2), ModelConfig::Gpt2(untied)];
+        let all = [false, true].into_iter().flat_map(families);
+        for config in [shape_a(false), shape_a(true)].into_iter().chain(all).chain(others) {
             let specs = Model::new(&config).unwrap().specs();
             let elements: usize = specs.iter().map(|spec| spec.num_elements()).sum();
             assert_eq!(count_parameters(&config).total(), elements as u64);
@@ -322,6 +317,23 @@ mod tests {
         let attention = 6.0 * 6.0 * 8.0 * 32.0 * 256.0;
         assert_eq!(flops_per_token(&shape_a(false), 256), 6.0 * matmul + attention);
         assert_eq!(flops_per_token(&shape_a(true), 256), flops_per_token(&shape_a(false), 256));
+    }
+
+    /// Windows of 8 tokens in rows of 32: a token sees 7.125 on average (36 of the first 8, then 8 each), in the limit of
+    /// long rows 7, where a full layer has it see 16.
+    #[test]
+    fn windows_save_operations_and_norms_cost_memory() {
+        let all = families(false);
+        let [llama, mistral, qwen2, .., gemma3] = &all[..] else { panic!("{} families", all.len()) };
+        let per_layer = 6.0 * 4.0 * 8.0;
+        let saved = |config| flops_per_token(llama, 32) - flops_per_token(config, 32);
+        assert_eq!(saved(mistral), 3.0 * per_layer * (32.0 - 14.0));
+        assert_eq!(saved(qwen2), 2.0 * per_layer * (32.0 - 14.0));
+        assert_eq!(flops_per_token(llama, 8), flops_per_token(mistral, 8));
+        let memory = |config| activation_memory(config, 1, 32, Precision::F32, Kernels::Fused, false).blocks;
+        // Two more norms a block over 24 elements, norms over 4 + 2 heads of 8, and a statistic of each.
+        assert_eq!(memory(gemma3) - memory(llama), 32 * 3 * 4 * (2 * 24 + 6 * 8 + 2 + 6));
+        assert_eq!(memory(mistral), memory(llama));
     }
 
     #[test]

@@ -458,11 +458,19 @@ fn fresh(
     partition: Option<Partition>,
     device: &Device,
 ) -> Result<TrainState, SessionError> {
-    let params = match &plan.base_model {
-        Some(folder) => base_params(folder, plan, model, device)?,
-        None => Params::init(model.specs(), plan.seed, device),
-    };
+    let params = starting_weights(plan, model, device)?;
     Ok(beginning(plan, params, partition, device))
+}
+
+/// The weights before the first step.
+///
+/// # Errors
+/// A base model that cannot be read.
+pub fn starting_weights(plan: &Plan, model: &Model, device: &Device) -> Result<Params, SessionError> {
+    match &plan.base_model {
+        Some(folder) => base_params(folder, plan, model, device),
+        None => Ok(Params::init(model.specs(), plan.seed, device)),
+    }
 }
 
 /// The weights that training starts from, with rows for the tokens that only the data has.

@@ -130,17 +130,23 @@ pub fn loss_and_gradients<E: From<StepError>>(
     let batch = to_device(batch, model.vocab_size(), device)?;
     let mut pass_on = |index: usize, gradient: Tensor<1>| done(index, gradient).map_err(Interrupted::Receiver);
     let loss_sum = model.loss_and_gradients(params, &batch.inputs, batch.targets, recompute, &mut pass_on);
-    match loss_sum {
-        Ok(loss_sum) => Ok((loss_sum, batch.valid)),
-        Err(Interrupted::Model(error)) => Err(StepError::from(error).into()),
-        Err(Interrupted::Receiver(error)) => Err(error),
-    }
+    loss_sum.map(|loss_sum| (loss_sum, batch.valid)).map_err(Interrupted::either)
 }
 
 /// Who ended a backward pass.
-enum Interrupted<E> {
+pub(crate) enum Interrupted<E> {
     Model(NoGradient),
     Receiver(E),
+}
+
+impl<E: From<StepError>> Interrupted<E> {
+    /// The error, whoever it comes from.
+    pub(crate) fn either(self) -> E {
+        match self {
+            Self::Model(error) => StepError::from(error).into(),
+            Self::Receiver(error) => error,
+        }
+    }
 }
 
 impl<E> From<NoGradient> for Interrupted<E> {

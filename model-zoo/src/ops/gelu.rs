@@ -1,7 +1,7 @@
 //! Owns the GELU activation and its gradient; never touches the projections around it.
 
 use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, floats, floats_mut};
-use super::glu::{gelu_share, gelu_slope};
+use super::glu::{gelu_shares, gelu_slope};
 use super::parallel::{CHUNK, chunks_mut, initialised, written};
 use super::reference;
 use super::simd::{Isa, multiversion};
@@ -37,14 +37,14 @@ fn forward(isa: Isa, x: &FlexTensor) -> FlexTensor {
 multiversion! {
     fn activate<FMA>(x: &[f32], y: &mut [MaybeUninit<f32>]) {
         for (y, &x) in y.iter_mut().zip(x) {
-            y.write(x * gelu_share::<FMA>(x));
+            y.write(x * gelu_shares::<FMA>(x).0);
         }
     }
 
     /// Turns `x` into its gradient, for the upstream gradient `g`.
     fn gradient<FMA>(g: &[f32], x: &mut [f32]) {
         for (x, &g) in x.iter_mut().zip(g) {
-            *x = g * gelu_slope::<FMA>(*x, gelu_share::<FMA>(*x));
+            *x = g * gelu_slope::<FMA>(*x, gelu_shares::<FMA>(*x));
         }
     }
 }

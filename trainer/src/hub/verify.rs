@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::generation_config::GenerationConfig;
 use super::import::read_config;
+use super::publish::{RECORD_FILE, Record};
 use super::tokenizer_files::{added_tokens, object};
 use super::weights::Weights;
 use super::{
@@ -42,7 +43,7 @@ impl VerifyReport {
     }
 
     /// Notes the outcome of a check and hands its value on.
-    fn note<T>(&mut self, name: &'static str, outcome: Result<(String, T), String>) -> Option<T> {
+    pub(crate) fn note<T>(&mut self, name: &'static str, outcome: Result<(String, T), String>) -> Option<T> {
         match outcome {
             Ok((detail, value)) => {
                 self.checks.push(Check { name, detail, passed: true });
@@ -74,7 +75,16 @@ pub fn verify(dir: &Path, checked: &dyn Fn(usize, usize)) -> VerifyReport {
         report.note("end ids", end_ids(dir, &generation));
     }
     report.note("tokenizer settings", tokenizer_settings(dir));
+    report.note("recorded digests", recorded(dir));
     report
+}
+
+/// Weights can be wrong in ways that no look at them shows; the record of the export knows what was proven.
+pub(crate) fn recorded(dir: &Path) -> Result<(String, ()), String> {
+    match Record::read(dir).map_err(|error| error.to_string())? {
+        Some(record) => Ok((record.compare(dir)?, ())),
+        None => Ok((format!("none (no {RECORD_FILE}): wrong but well-formed values would not be noticed"), ())),
+    }
 }
 
 fn configuration(dir: &Path) -> Result<(String, ModelConfig), String> {

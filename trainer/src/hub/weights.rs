@@ -109,6 +109,12 @@ impl Weights {
         self.indexed_bytes
     }
 
+    /// Names and shapes of all tensors, by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&String, &[usize])> {
+        let shape = |name: &String| self.shard_of(name)?.info(name).map(|info| info.shape.as_slice());
+        self.places.keys().filter_map(move |name| Some((name, shape(name)?)))
+    }
+
     /// The file that holds a tensor.
     #[must_use]
     pub fn shard_of(&self, name: &str) -> Option<&TensorFile> {

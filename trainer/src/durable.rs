@@ -27,7 +27,9 @@ fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::StorageFull => "; free some space or choose an output_dir on another disk",
         io::ErrorKind::PermissionDenied => "; check the owner and the permissions of the folder",
-        io::ErrorKind::NotFound => "; check the path",
+        io::ErrorKind::NotFound | io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory => "; check the path",
+        io::ErrorKind::FileTooLarge => "; check that it is the file that was meant",
+        io::ErrorKind::InvalidData => "; it must be a text in UTF-8",
         io::ErrorKind::ReadOnlyFilesystem => "; choose an output_dir on a writable disk",
         _ => "",
     }
@@ -85,7 +87,7 @@ pub fn create_folder(folder: &Path) -> Result<(), FileError> {
 pub fn open_file(path: &Path) -> Result<File, FileError> {
     let metadata = fs::metadata(path).map_err(FileError::at(path, "open"))?;
     if !metadata.is_file() {
-        let source = io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file; put a file in its place");
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
         return Err(FileError { path: path.to_owned(), action: "open", source });
     }
     File::open(path).map_err(FileError::at(path, "open"))

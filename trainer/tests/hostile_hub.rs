@@ -28,7 +28,7 @@ fn open(dir: &Path) -> Result<(), String> {
     let opened = import(dir, &Device::flex()).map(|_| ()).map_err(|error| error.to_string());
     let verified = verify(dir, &|_, _| ());
     if let Err(message) = &opened {
-        assert!(message.contains(';') && message.len() < 4000, "{message}");
+        assert!(message.contains(';') && message.len() < 60_000, "{message}");
         assert!(!verified.is_sound());
     }
     opened
@@ -103,7 +103,7 @@ fn a_name_that_stands_twice_is_refused() {
     let mut moved = data.clone();
     moved.extend([0; 4]);
     let message = weights(&with_header(&format!("{twice}{}", &text[1..]), &moved));
-    assert!(message.starts_with("DIR/model.safetensors: the header describes"), "{message}");
+    assert!(message.starts_with("DIR/model.safetensors: the header "), "{message}");
 }
 
 #[test]
@@ -159,6 +159,7 @@ fn indices_lead_nowhere_else() {
 #[cfg(unix)]
 #[test]
 fn what_is_no_file_is_not_waited_for() {
+    assert!(verify(whole().path(), &|_, _| ()).is_sound());
     for name in
         ["model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
     {
@@ -252,6 +253,7 @@ fn stray(numbers: &mut Numbers) -> Value {
         json!(-0.0),
         json!(0.5),
         json!(1_u64 << 33),
+        json!(u32::MAX),
         json!(""),
         json!("../../etc/passwd"),
         json!("\u{0}"),

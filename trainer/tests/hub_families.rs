@@ -8,9 +8,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use hub_directory::{Stored, config, shared, tensors, tokenizer, write_tensors};
-use model_zoo::config::{
-    Gemma2Config, Gemma3Config, LayerType, LayerWindows, MistralConfig, Qwen2Config, Qwen3Config,
-};
+use model_zoo::config::{Gemma2Config, Gemma3Config, LayerType, LayerWindows, MistralConfig, Qwen2Config, Qwen3Config};
 use model_zoo::init::initial_values;
 use model_zoo::{Init, Model, ModelConfig, ParamSpec, Params, RopeConfig, RopeScaling, WeightDtype};
 use safetensors::Dtype;
@@ -23,10 +21,8 @@ const BUNDLES: [&str; 9] =
 
 fn families(tied: bool) -> Vec<ModelConfig> {
     let ModelConfig::Llama(decoder) = config(tied) else { panic!("not a Llama") };
-    let windows = LayerWindows {
-        sliding_window: 4,
-        layer_types: vec![LayerType::SlidingAttention, LayerType::FullAttention],
-    };
+    let windows =
+        LayerWindows { sliding_window: 4, layer_types: vec![LayerType::SlidingAttention, LayerType::FullAttention] };
     let mut stretched = decoder.clone();
     stretched.rope.scaling = RopeScaling::Linear { factor: 8.0 };
     let local_rope = RopeConfig { theta: 500.0, scaling: RopeScaling::None };

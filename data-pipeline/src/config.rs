@@ -379,11 +379,13 @@ impl PrepareConfig {
             if source.kind.is_text()
                 && let Some((name, _)) = source.fields.of_chats().find(|(_, name)| name.is_some())
             {
-                problems.push(format!("sources[{i}].fields.{name}: only chats have it; write `type: chat` beside `path`"));
+                problems
+                    .push(format!("sources[{i}].fields.{name}: only chats have it; write `type: chat` beside `path`"));
             }
         }
         if kind.is_text() && self.chat.is_some() {
-            problems.push("chat: no source holds chats; write `type: chat` beside its `path`, or remove this".to_owned());
+            problems
+                .push("chat: no source holds chats; write `type: chat` beside its `path`, or remove this".to_owned());
         }
         if self.chat.as_ref().is_some_and(|chat| chat.roles().is_empty()) {
             problems.push("chat.roles_to_train: is empty; write for example `[assistant]`, or remove it".to_owned());

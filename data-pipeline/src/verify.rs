@@ -81,7 +81,9 @@ pub fn verify(dir: &Path, progress: &dyn Fn(VerifyProgress), stop: &AtomicBool) 
         report.documents += record.documents;
         report.tokens += record.tokens;
         // The structure of files that are already known to be damaged says nothing new.
-        let sound = endings(manifest.chat.is_some()).iter().all(|ending| !damaged.contains(&dir.join(format!("{}.{ending}", record.name))));
+        let sound = endings(manifest.chat.is_some())
+            .iter()
+            .all(|ending| !damaged.contains(&dir.join(format!("{}.{ending}", record.name))));
         if sound {
             problems.extend(check_shard(dir, record, &manifest, stop).err());
         }

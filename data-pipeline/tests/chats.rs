@@ -19,9 +19,8 @@ use data_pipeline::tokenizer::chat::{ChatTemplate, RenderOptions, builtin_templa
 use data_pipeline::verify::verify;
 use serde_json::{Value, json};
 
-const FAMILIES: [&str; 10] = [
-    "llama", "llama_rope3", "llama_bf16", "llama_sharded", "mistral", "mixtral", "qwen2", "qwen3", "gemma2", "gemma3",
-];
+const FAMILIES: [&str; 10] =
+    ["llama", "llama_rope3", "llama_bf16", "llama_sharded", "mistral", "mixtral", "qwen2", "qwen3", "gemma2", "gemma3"];
 
 fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
@@ -98,7 +97,9 @@ fn run(config: &Value) -> Result<Prepared, PrepareError> {
 }
 
 fn chats(count: usize) -> Vec<Value> {
-    (0..count).map(|i| record(&support::text("ary_Latn", i), &format!("labas {}", support::text("ary_Latn", i + 3)))).collect()
+    (0..count)
+        .map(|i| record(&support::text("ary_Latn", i), &format!("labas {}", support::text("ary_Latn", i + 3))))
+        .collect()
 }
 
 fn prepared(dir: &Path, kind: &str, records: &[Value]) -> (Dataset, Tokenizer) {
@@ -249,7 +250,10 @@ fn hostile_templates_end_in_errors() {
         (around("{{ m.content[::-1] }}<|im_end|>"), "the template does not show it"),
         (around("{{ m.content | length }}<|im_end|>"), "the template does not show it"),
         (around("{% generation %}{% endgeneration %}{{ m.content }}<|im_end|>"), "no token of it is trained"),
-        ("{{ bos_token }}{{ bos_token }}".to_owned() + &around("{{ m.content }}<|im_end|>"), "begins with `<|begin_of_text|>` twice"),
+        (
+            "{{ bos_token }}{{ bos_token }}".to_owned() + &around("{{ m.content }}<|im_end|>"),
+            "begins with `<|begin_of_text|>` twice",
+        ),
         ("{% generation %}".to_owned(), "the chat template fails in line 1"),
     ];
     for (template, expected) in cases {
@@ -282,7 +286,8 @@ fn answers_are_found_in_templates_without_marks() {
     let strips = "{% for m in messages %}[{{ m.role }}]{{ m.content.split('</think>')[-1] | trim }}</s>{% endfor %}";
     let found = |source: &str, messages: &[Value]| {
         let template = ChatTemplate::new(source, tokens.clone().into()).unwrap();
-        let rendered = template.render_trained(messages, &[false, true, false, true], RenderOptions::default()).unwrap();
+        let rendered =
+            template.render_trained(messages, &[false, true, false, true], RenderOptions::default()).unwrap();
         rendered.spans.iter().map(|span| rendered.text[span.clone()].to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(found(plain, &messages), ["first a b", "<think>x</think>a b"]);

@@ -48,8 +48,10 @@ impl Goal<'_> {
         match self {
             Self::Sum(targets) => pass(model, params, stream, targets, None),
             Self::Parts(parts, weigh) => {
-                let losses: Vec<f64> =
-                    parts.iter().map(|targets| value(model.head_loss(params, stream.clone(), targets.clone()))).collect();
+                let losses: Vec<f64> = parts
+                    .iter()
+                    .map(|targets| value(model.head_loss(params, stream.clone(), targets.clone())))
+                    .collect();
                 let Weighed { loss, weights } = weigh(&losses);
                 let mut sum: Option<HeadPass> = None;
                 // One part after another, so that one gradient of the vocabulary is held beside the sum.

@@ -14,8 +14,8 @@ use model_zoo::{Model, Params};
 use serde_json::Value;
 
 use crate::assembly;
-use crate::chat_data::{self, ChatData, Fresh};
 use crate::buckets::Buckets;
+use crate::chat_data::{self, ChatData, Fresh};
 use crate::checkpoint::read::Moments;
 use crate::checkpoint::store::Loaded;
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};

@@ -97,7 +97,8 @@ fn runs_on_chats_resume_to_the_bit_and_do_not_depend_on_processes() {
     assert_eq!(final_digest(&resumed), final_digest(&whole), "{said}");
     let shared = dir.path().join("shared");
     let train = sft(&shared, &short);
-    let launch: Vec<&str> = ["launch", "--nproc", "2", "--"].into_iter().chain(train.iter().map(String::as_str)).collect();
+    let launch: Vec<&str> =
+        ["launch", "--nproc", "2", "--"].into_iter().chain(train.iter().map(String::as_str)).collect();
     run_ok(&launch);
     assert_eq!(final_digest(&shared), final_digest(&whole), "two processes");
 }

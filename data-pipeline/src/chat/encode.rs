@@ -175,13 +175,7 @@ impl<'a> ChatEncoder<'a> {
     }
 
     /// One past the special token that ends the turn whose words end before token `at`.
-    fn end_of_turn(
-        &self,
-        text: &str,
-        ids: &[u32],
-        ranges: &[Range<usize>],
-        at: usize,
-    ) -> Result<usize, SampleError> {
+    fn end_of_turn(&self, text: &str, ids: &[u32], ranges: &[Range<usize>], at: usize) -> Result<usize, SampleError> {
         let blank = |&at: &usize| at < ids.len() && !self.is_special(ids, at) && Self::is_blank(text, ranges, at);
         let next = (at..).find(|at| !blank(at)).unwrap_or(at);
         let is_bos = self.tokenizer.bos() == ids.get(next).copied() && self.tokenizer.eos() != ids.get(next).copied();

@@ -81,7 +81,9 @@ pub enum RecordError {
         what: &'static str,
     },
     /// Nobody whose words are learned says anything.
-    #[error("has no message of a role to train ({roles}), so nothing would be learned; remove it, or write `roles_to_train`")]
+    #[error(
+        "has no message of a role to train ({roles}), so nothing would be learned; remove it, or write `roles_to_train`"
+    )]
     Untrained {
         /// The roles.
         roles: String,
@@ -211,7 +213,11 @@ impl<'a> Reader<'a> {
         let (chosen, rejected) = (after(chosen), after(rejected));
         for (field, answer) in [("chosen", &chosen), ("rejected", &rejected)] {
             if answer.last().is_none_or(|message| message.role != Role::Assistant) {
-                return Err(if chosen == rejected { RecordError::SameAnswers } else { RecordError::NoAnswer { field } });
+                return Err(if chosen == rejected {
+                    RecordError::SameAnswers
+                } else {
+                    RecordError::NoAnswer { field }
+                });
             }
         }
         if chosen == rejected {
@@ -257,7 +263,9 @@ impl<'a> Reader<'a> {
             return Err(RecordError::Field { field, found, expected: "an object with a role and a content" });
         };
         let calls = ["tool_calls", "function_call", "tool_call_id"];
-        let is_call = |key: &&str| turn.get(*key).is_some_and(|call| !call.is_null() && call.as_array().is_none_or(|c| !c.is_empty()));
+        let is_call = |key: &&str| {
+            turn.get(*key).is_some_and(|call| !call.is_null() && call.as_array().is_none_or(|c| !c.is_empty()))
+        };
         if calls.iter().any(is_call) {
             return Err(RecordError::Tool { message });
         }

@@ -19,7 +19,8 @@ fn said(messages: &[Message]) -> Vec<(Role, &str)> {
 
 #[test]
 fn the_usual_forms_give_the_same_chat() {
-    let expected = [(Role::System, "Jaweb b darija."), (Role::User, "Chno hada?\n\nkas"), (Role::Assistant, "Kas d atay.")];
+    let expected =
+        [(Role::System, "Jaweb b darija."), (Role::User, "Chno hada?\n\nkas"), (Role::Assistant, "Kas d atay.")];
     let records = [
         json!({"messages": [
             {"role": "system", "content": "Jaweb b darija."}, {"role": "user", "content": "Chno hada?\n\nkas"},
@@ -65,7 +66,8 @@ fn preferences_are_texts_messages_or_whole_conversations() {
         json!({"prompt": "q", "chosen": [user, answer("good")], "rejected": [user, answer("bad")]}),
     ];
     for record in &records {
-        let Sample { messages, chosen, rejected } = read(record, &FieldNames::default(), RecordKind::Preference).unwrap();
+        let Sample { messages, chosen, rejected } =
+            read(record, &FieldNames::default(), RecordKind::Preference).unwrap();
         assert_eq!(said(&messages), [(Role::User, "q")]);
         assert_eq!((said(&chosen), said(&rejected)), (vec![(Role::Assistant, "good")], vec![(Role::Assistant, "bad")]));
     }

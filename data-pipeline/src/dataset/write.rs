@@ -12,8 +12,8 @@ use super::error::DataError;
 use crate::chat::{ChatEncoder, RecordKind, Sample, SampleError, TRAINED};
 use crate::document::Document;
 use crate::manifest::{
-    ChatRecord, Counts, FileRecord, MANIFEST_FILE, Manifest, ManifestHead, ShardRecord, Split, TOKEN_BYTES_FILE, TOKENIZER_FOLDER,
-    TokenizerRecord,
+    ChatRecord, Counts, FileRecord, MANIFEST_FILE, Manifest, ManifestHead, ShardRecord, Split, TOKEN_BYTES_FILE,
+    TOKENIZER_FOLDER, TokenizerRecord,
 };
 use crate::shard::format::Dtype;
 use crate::shard::writer::{ShardKey, ShardWriter};
@@ -207,7 +207,13 @@ impl Writer<'_> {
                     None => {
                         let number = self.progress.shards;
                         self.progress.shards += 1;
-                        open.insert(ShardWriter::create(self.dir, number, self.dtype, key.clone(), self.encoders.chats.is_some())?)
+                        open.insert(ShardWriter::create(
+                            self.dir,
+                            number,
+                            self.dtype,
+                            key.clone(),
+                            self.encoders.chats.is_some(),
+                        )?)
                     }
                 };
                 shard.add(document, ids, marks)?;

@@ -9,9 +9,7 @@ use super::event::{Observer, PrepareEvent, Stage};
 use super::existing;
 use crate::chat::ChatEncoder;
 use crate::config::PrepareConfig;
-use crate::dataset::{
-    ChatsToWrite, DataError, Dataset, DatasetMeta, Group, WriteProgress, write_chats, write_dataset,
-};
+use crate::dataset::{ChatsToWrite, DataError, Dataset, DatasetMeta, Group, WriteProgress, write_chats, write_dataset};
 use crate::document::{DOCUMENT_ID_BYTES, Document};
 use crate::manifest::{Manifest, Split};
 use crate::spool::{Entry, Spool};

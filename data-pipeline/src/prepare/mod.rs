@@ -101,10 +101,7 @@ fn open_given(config: &PrepareConfig) -> Result<Option<Tokenizer>, PrepareError>
 }
 
 /// What makes tokens of chats, when the sources hold any; its template is checked before anything is read.
-fn open_chats<'a>(
-    config: &PrepareConfig,
-    tokenizer: &'a Tokenizer,
-) -> Result<Option<ChatEncoder<'a>>, PrepareError> {
+fn open_chats<'a>(config: &PrepareConfig, tokenizer: &'a Tokenizer) -> Result<Option<ChatEncoder<'a>>, PrepareError> {
     if config.kind().is_text() {
         return Ok(None);
     }
@@ -155,13 +152,17 @@ impl Run<'_> {
     /// Writes everything that a dataset folder holds.
     fn write(&self, spool: &Spool, trained: Option<&Tokenizer>, dir: &Path) -> Result<(Manifest, Stats), PrepareError> {
         let Some(tokenizer) = trained.or(self.given) else { return Err(TokenizerError::NoText.into()) };
-        let (manifest, stats) = encode::encode(self.config, spool, (tokenizer, self.chats), dir, self.observe, self.stop)?;
+        let (manifest, stats) =
+            encode::encode(self.config, spool, (tokenizer, self.chats), dir, self.observe, self.stop)?;
         let mut json = serde_json::to_vec_pretty(&stats).unwrap_or_default();
         json.push(b'\n');
         let card = card::render(&stats, self.config, tokenizer.vocab_size());
         write_durably(&dir.join(STATS_FILE), &json)?;
         write_durably(&dir.join(card::CARD_FILE), card.as_bytes())?;
-        write_durably(&dir.join(INPUTS_FILE), &existing::record(self.config, (self.given, self.chats), self.files, &stats)?)?;
+        write_durably(
+            &dir.join(INPUTS_FILE),
+            &existing::record(self.config, (self.given, self.chats), self.files, &stats)?,
+        )?;
         let (from, to) = (spool.dir().join(QUARANTINE_FILE), dir.join(QUARANTINE_FILE));
         std::fs::copy(&from, &to).map_err(PrepareError::io(&to, "written"))?;
         sync_file(&to)?;

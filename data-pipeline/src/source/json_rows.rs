@@ -97,11 +97,7 @@ impl JsonRows {
 }
 
 /// Rows of a group from `skip` on as lines, and how many.
-fn read_lines(
-    file: &SerializedFileReader<File>,
-    group: usize,
-    skip: usize,
-) -> Result<(Vec<u8>, usize), ParquetError> {
+fn read_lines(file: &SerializedFileReader<File>, group: usize, skip: usize) -> Result<(Vec<u8>, usize), ParquetError> {
     let (mut lines, mut count) = (Vec::new(), 0);
     for row in file.get_row_group(group)?.get_row_iter(None)?.skip(skip).take(BATCH_ROWS) {
         lines.extend(object(&row?, 0)?.to_string().into_bytes());

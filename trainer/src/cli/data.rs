@@ -183,7 +183,8 @@ fn show_marked(document: &InspectedDocument) {
     let mut text = String::new();
     for (mark, run) in &document.runs {
         // Data may hold codes that steer terminals.
-        let run: String = run.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect();
+        let run: String =
+            run.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect();
         let run = run.replace('\n', "\n  ");
         text.push_str(&match (colour, mark & TRAINED != 0, mark & REJECTED != 0) {
             (true, true, false) => format!("\u{1b}[1;32m{run}\u{1b}[0m"),

@@ -94,7 +94,10 @@ fn prompt(arguments: &GenerateArguments, tokenizer: &Tokenizer) -> Result<(Strin
         (None, Some(path)) => {
             let text = durable::read_text(path, MESSAGES_LIMIT_BYTES).map_err(Failure::usage)?;
             serde_json::from_str::<Vec<Value>>(&text).map_err(|error| {
-                Failure::usage(format!("{}: {error}; write a JSON list of messages with role and content", path.display()))
+                Failure::usage(format!(
+                    "{}: {error}; write a JSON list of messages with role and content",
+                    path.display()
+                ))
             })?
         }
         (None, None) => Vec::new(),

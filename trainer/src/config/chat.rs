@@ -29,7 +29,11 @@ pub(super) fn check(raw: &RawConfig, dataset: &RawDataset, places: &Places) -> R
         }
     } else if chat.tokenizer.is_none() && raw.base_model.is_none() {
         let message = "chats need a tokenizer, and there is no `base_model` to take it from";
-        return Err(places.missing("chat.tokenizer", message, "add `chat: {tokenizer: FOLDER}`, with its tokenizer.json"));
+        return Err(places.missing(
+            "chat.tokenizer",
+            message,
+            "add `chat: {tokenizer: FOLDER}`, with its tokenizer.json",
+        ));
     }
     if chat.roles_to_train.as_ref().is_some_and(Vec::is_empty) {
         let message = "`chat.roles_to_train` is empty, so nothing would be learned";
@@ -95,7 +99,11 @@ pub(super) fn objective(raw: &RawConfig, dataset: &DatasetFacts) -> Result<Optio
         }
         (_, Some(_)) => {
             let message = "the data set holds no preferences";
-            Err(places.invalid("objective", message, "delete it, or name a data set with `chosen` and `rejected` answers"))
+            Err(places.invalid(
+                "objective",
+                message,
+                "delete it, or name a data set with `chosen` and `rejected` answers",
+            ))
         }
         (_, None) => Ok(None),
     }

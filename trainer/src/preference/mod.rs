@@ -68,14 +68,11 @@ impl Objective {
     /// The objective that a configuration asks for, with its defaults.
     pub fn from_raw(raw: &RawObjective) -> Self {
         match raw.kind {
-            ObjectiveName::Dpo => Self::Dpo {
-                beta: raw.beta.unwrap_or(0.1),
-                label_smoothing: raw.label_smoothing.unwrap_or(0.0),
-            },
-            ObjectiveName::Orpo => Self::Orpo { beta: raw.beta.unwrap_or(0.1) },
-            ObjectiveName::Simpo => {
-                Self::Simpo { beta: raw.beta.unwrap_or(2.0), gamma: raw.gamma.unwrap_or(1.0) }
+            ObjectiveName::Dpo => {
+                Self::Dpo { beta: raw.beta.unwrap_or(0.1), label_smoothing: raw.label_smoothing.unwrap_or(0.0) }
             }
+            ObjectiveName::Orpo => Self::Orpo { beta: raw.beta.unwrap_or(0.1) },
+            ObjectiveName::Simpo => Self::Simpo { beta: raw.beta.unwrap_or(2.0), gamma: raw.gamma.unwrap_or(1.0) },
         }
     }
 

@@ -100,7 +100,8 @@ impl Reference {
 /// What the numbers depend on.
 fn key(plan: &Plan) -> [u8; DIGEST_BYTES] {
     let start = plan.base_weights.clone().unwrap_or_else(|| format!("fresh {}", plan.seed));
-    let parts = serde_json::json!([start, plan.dataset.id, plan.dataset.chat, plan.sequence_len, plan.precision, plan.model]);
+    let parts =
+        serde_json::json!([start, plan.dataset.id, plan.dataset.chat, plan.sequence_len, plan.precision, plan.model]);
     *blake3::hash(parts.to_string().as_bytes()).as_bytes()
 }
 

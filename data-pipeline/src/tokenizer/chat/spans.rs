@@ -132,8 +132,7 @@ impl ChatTemplate {
         }
         let mut spans: Vec<Range<usize>> = Vec::new();
         for &(message, _) in contents {
-            let no_span =
-                |reason: &str| ChatError::NoSpan { message: message + 1, reason: reason.to_owned() };
+            let no_span = |reason: &str| ChatError::NoSpan { message: message + 1, reason: reason.to_owned() };
             let around = self.around_marks(messages, &[message], options, &mark)?;
             let [before, after] = around.as_slice() else { return Err(no_span("its mark is lost")) };
             let whole = text.starts_with(before.as_str()) && text.ends_with(after.as_str());
@@ -165,8 +164,7 @@ impl ChatTemplate {
         let mut pieces = Vec::with_capacity(replaced.len() + 1);
         for &message in replaced {
             let mark = mark(message);
-            let no_span =
-                |reason: &str| ChatError::NoSpan { message: message + 1, reason: reason.to_owned() };
+            let no_span = |reason: &str| ChatError::NoSpan { message: message + 1, reason: reason.to_owned() };
             let (before, after) = rest.split_once(&mark).ok_or_else(|| no_span("the template does not show it"))?;
             if after.contains(&mark) || before.contains(&mark) {
                 return Err(no_span("the template shows it more than once"));

@@ -4,7 +4,9 @@ use super::{OuterPlan, Plan};
 use crate::config::check::CONFIG_VERSION;
 use crate::config::error::{ConfigError, Places};
 use crate::config::fresh::raw_model;
-use crate::config::raw::{RawChat, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawOuter, SchedulerName};
+use crate::config::raw::{
+    RawChat, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawOuter, SchedulerName,
+};
 use crate::config::units::BatchSize;
 use crate::preference::Objective;
 use crate::schedule::Schedule;
@@ -30,10 +32,11 @@ impl Plan {
                 weights: Some(self.mixture.weights.clone()),
                 max_epochs: Some(self.mixture.max_epochs),
             }),
-            chat: self.dataset.chat.as_ref().map(|chat| RawChat {
-                excess_length_strategy: Some(chat.excess),
-                ..RawChat::default()
-            }),
+            chat: self
+                .dataset
+                .chat
+                .as_ref()
+                .map(|chat| RawChat { excess_length_strategy: Some(chat.excess), ..RawChat::default() }),
             objective: self.objective.map(Objective::to_raw),
             sequence_len: self.sequence_len,
             sample_packing: Some(true),

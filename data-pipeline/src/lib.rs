@@ -15,12 +15,14 @@ pub mod manifest;
 pub mod normalize;
 pub mod order;
 pub mod prepare;
+pub mod records;
 pub mod shard;
 mod share;
 pub mod source;
 mod split;
 mod spool;
 pub mod stats;
+pub mod template;
 pub mod tokenizer;
 pub mod verify;
 

@@ -8,6 +8,7 @@
 use burn::tensor::{Gradients, Int, Tensor};
 use thiserror::Error;
 
+use crate::balance::Load;
 use crate::family::{BlockOutput, Family, Pass};
 use crate::goal::{Goal, HeadPass};
 use crate::model::{Inputs, Model};
@@ -35,6 +36,10 @@ pub(crate) fn gradient_order(family: &dyn Family) -> Vec<usize> {
 ///
 /// With `recompute` the blocks keep only their inputs; each is computed once more when its turn comes in the backward
 /// pass (Chen et al. 2016, arXiv:1604.06174). The bits are the same.
+///
+/// The load-balancing loss of experts ([`crate::balance`]), where it is trained, is no part of the loss sum that is
+/// returned. Its gradients are: a mean over tokens, it is weighted with the number of valid targets, because everything
+/// else here is a sum over targets.
 pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     model: &Model,
     params: &Params,
@@ -43,9 +48,12 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     recompute: bool,
     done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
 ) -> Result<f64, E> {
-    let family = model.family();
-    let auxiliary_weight = goal.targets().filter(|_| family.has_auxiliary_loss()).map_or(0.0, count_valid);
-    let mut pass = model.pass(inputs, auxiliary_weight);
+    let (family, num_tokens) = (model.family(), inputs.dims().iter().product());
+    let balance_weight = match model.router_aux_loss_coef() {
+        0.0 => 0.0,
+        coefficient => goal.targets().map_or(0.0, |targets| coefficient * count_valid(targets)),
+    };
+    let mut pass = model.pass(inputs);
     let open = |layer: usize, input: Tensor<2>, pass: &mut Pass<'_>| {
         let (tracked, leaf) = (params.tracked_only(&family.block_params(layer)), leaf(input));
         let output = family.block(&model.weights(&tracked), layer, leaf.clone(), pass);
@@ -55,13 +63,13 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     let embedding = params.tracked_only(&family.embedding_params());
     let embedded = model.embed(&embedding, inputs);
     let mut stream = embedded.clone().inner();
-    let mut blocks = Vec::with_capacity(family.num_blocks());
+    let (mut blocks, mut load) = (Vec::with_capacity(family.num_blocks()), Load::default());
     for layer in 0..family.num_blocks() {
         let input = stream.clone();
         let segment = (!recompute).then(|| open(layer, input.clone(), &mut pass));
         stream = match &segment {
-            Some(segment) => segment.output.stream.clone().inner(),
-            None => family.block(&model.weights(params), layer, input.clone(), &mut pass).stream.inner(),
+            Some(segment) => load.seen(&segment.output).inner(),
+            None => load.seen(&family.block(&model.weights(params), layer, input.clone(), &mut pass)).inner(),
         };
         blocks.push((input, segment));
     }
@@ -77,9 +85,11 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     }
     for (layer, (input, segment)) in blocks.into_iter().enumerate().rev() {
         let Segment { tracked, leaf, output } = segment.unwrap_or_else(|| open(layer, input, &mut pass));
-        let BlockOutput { stream, auxiliary } = output;
+        let BlockOutput { stream, routing } = output;
         let root = ops::pull_back(stream, upstream);
-        let mut gradients = auxiliary.map_or(root.clone(), |auxiliary| root + auxiliary).backward();
+        let balance = routing.filter(|_| balance_weight != 0.0).map(|routing| load.loss(routing, num_tokens));
+        let root = balance.map_or(root.clone(), |loss| root + loss.mul_scalar(balance_weight));
+        let mut gradients = root.backward();
         for index in family.block_params(layer) {
             done(index, take(&tracked, index, &mut gradients)?)?;
         }
@@ -106,6 +116,14 @@ struct Segment {
 /// A stream that remembers nothing of how it came about, and keeps its gradient.
 pub(crate) fn leaf(stream: Tensor<2>) -> Tensor<2> {
     stream.inner().autodiff().require_grad()
+}
+
+impl Load {
+    /// The stream after a block, whose choices of experts are counted.
+    fn seen(&mut self, output: &BlockOutput) -> Tensor<2> {
+        output.routing.iter().for_each(|routing| self.add(routing));
+        output.stream.clone()
+    }
 }
 
 /// Targets that are not ignored.

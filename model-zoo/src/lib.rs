@@ -4,6 +4,7 @@
 //! Parameters are flat and named ([`Params`]); a [`Model`] holds none and computes with those it is given.
 
 mod backward;
+mod balance;
 pub mod config;
 mod families;
 mod family;
@@ -17,6 +18,7 @@ pub mod params;
 pub mod philox;
 pub mod rotary;
 pub mod size;
+mod spelling;
 mod weights;
 
 pub use backward::NoGradient;
@@ -25,3 +27,4 @@ pub use goal::Weighed;
 pub use model::{Inputs, Model, Precision};
 pub use ops::AttentionRule;
 pub use params::{Init, ParamSpec, Params, ParamsError};
+pub use spelling::Stored;

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use data_pipeline::chat::config::ExcessLength;
 use data_pipeline::dataset::{Component, DataError, Dataset};
 use data_pipeline::loader::Loader;
-use data_pipeline::order::{MixtureSpec, Order, OrderError};
+use data_pipeline::order::{MixtureSpec, Order, OrderError, PartShare};
 use data_pipeline::prepare::PrepareError;
 use model_zoo::{Model, Params};
 use serde_json::Value;
@@ -20,11 +20,13 @@ use crate::checkpoint::read::Moments;
 use crate::checkpoint::store::Loaded;
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
 use crate::cluster::ClusterError;
-use crate::config::plan::{ChatPlan, MixturePlan};
-use crate::config::raw::Precision;
+use crate::config::plan::{ChatPlan, MixturePlan, PartPlan};
+use crate::config::raw::{Precision, RawDataset};
 use crate::config::{self, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
 use crate::device::{self, DeviceError, Opened};
 use crate::durable;
+use crate::eval::EvalError;
+use crate::eval::subject::Place;
 use crate::events::Event;
 use crate::guard::Guard;
 use crate::hub;
@@ -32,6 +34,7 @@ use crate::optim::Adamw;
 use crate::partition::Partition;
 use crate::run_dir::{RunDir, RunDirError};
 use crate::team::Team;
+use crate::vocabulary::{self, VocabularyError};
 
 /// Largest `plan.json` that is compared, bytes.
 const PLAN_LIMIT_BYTES: u64 = 16 << 20;
@@ -68,6 +71,12 @@ pub enum SessionError {
     /// The base model cannot be read.
     #[error(transparent)]
     Hub(#[from] hub::HubError),
+    /// `base_model` names no model.
+    #[error(transparent)]
+    Base(#[from] EvalError),
+    /// The data set's tokenizer does not go with the base model.
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
     /// The model's config breaks a rule of its family.
     #[error(transparent)]
     Model(#[from] model_zoo::config::ConfigError),
@@ -131,20 +140,24 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
     // First the file by itself: a wrong key must not hide behind a missing data set.
     raw.check()?;
     let chats = chat_data::prepare(&raw)?;
-    let named = raw.datasets.first().map(|dataset| dataset.path.clone()).unwrap_or_default();
-    let ChatData { dir, fresh, warnings } =
-        chats.unwrap_or_else(|| ChatData { dir: named, fresh: None, warnings: Vec::new() });
-    notes.extend(warnings.into_iter().map(|text| raw.places.note("datasets[0].path", text)));
     let mut raw = raw;
-    raw.datasets.iter_mut().for_each(|dataset| dataset.path.clone_from(&dir));
     let excess = raw.chat.as_ref().and_then(|chat| chat.excess_length_strategy).unwrap_or_default();
-    let dataset = Arc::new(Dataset::open_with(&dir, excess)?);
+    let mut fresh = None;
+    if let Some(ChatData { dir, fresh: prepared, warnings }) = chats {
+        notes.extend(warnings.into_iter().map(|text| raw.places.note("datasets[0].path", text)));
+        fresh = prepared;
+        // All files became one data set.
+        raw.datasets.truncate(1);
+        raw.datasets.iter_mut().for_each(|dataset| dataset.path.clone_from(&dir));
+    }
+    let open = |dataset: &RawDataset| Dataset::open_with(&dataset.path, excess);
+    let dataset = Arc::new(Dataset::join(raw.datasets.iter().map(open).collect::<Result<Vec<_>, _>>()?)?);
     notes.extend(packing_note(&dataset, raw.sequence_len, excess)?.map(|text| raw.places.note("sequence_len", text)));
     let facts = facts(&dataset, raw.sequence_len, excess);
-    let base_facts = |dir: &Path| -> Result<BaseFacts, hub::HubError> {
-        Ok(BaseFacts { model: hub::read_config(dir)?, weights: hub::weights_digest(dir)? })
-    };
-    let base = raw.base_model.as_deref().map(base_facts).transpose()?;
+    let base = raw.base_model.take().map(|path| Place::of(&path)).transpose()?;
+    // A run goes on while others train from it: what is written down is the checkpoint.
+    raw.base_model = base.as_ref().map(|place| place.folder().to_owned());
+    let base = base.map(|place| base_facts(&place, &dataset, &raw, &mut notes)).transpose()?;
     let plan = config::resolve(raw, &facts, base)?;
     notes.extend(plan.notes.iter().cloned());
     Ok(Resolved { plan, notes, dataset, fresh })
@@ -158,6 +171,22 @@ fn packing_note(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) ->
         "{} samples of up to {} tokens in {} rows, {share:.0} % of their places filled; {} truncated, {} dropped",
         counts.samples, counts.longest, counts.rows, counts.truncated, counts.dropped
     )))
+}
+
+/// What a plan needs to know of the model that training starts from.
+fn base_facts(
+    place: &Place,
+    dataset: &Dataset,
+    raw: &RawConfig,
+    notes: &mut Vec<Note>,
+) -> Result<BaseFacts, SessionError> {
+    let dir = place.folder();
+    let facts = BaseFacts { model: hub::read_config(dir)?, weights: hub::weights_digest(dir)? };
+    let Some(extension) = vocabulary::extension(&place.tokenizer(), &dataset.tokenizer_folder())? else {
+        return Ok(facts);
+    };
+    notes.push(raw.places.note("base_model", extension.summary()));
+    Ok(BaseFacts { model: extension.widen(&facts.model)?, ..facts })
 }
 
 /// What a plan needs to know of a data set.
@@ -186,6 +215,7 @@ fn facts(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) -> Datase
             excess,
             end_of_turn: chat.end_of_turn_ids.clone(),
         }),
+        parts: dataset.parts().into_iter().map(|part| (part.id, part.streams)).collect(),
     }
 }
 
@@ -246,7 +276,7 @@ impl Session {
         let mut team = team;
         let mut events = Vec::new();
         events.extend(assembly::join_device(&mut team, &plan, &opened)?.map(|text| Event::Noted { text }));
-        let model = Model::new(&plan.model)?.with_precision(plan.precision.into());
+        let model = plan.build_model()?;
         let loader = Arc::new(Loader::new(Arc::clone(&dataset), order(&plan, &dataset)?, plan.sequence_len));
         let output = if team.leads() { Some(Output::open(&plan, dataset.id(), resume)?) } else { None };
         let bucket_bytes = (plan.cluster.bucket_cap_mb * 1e6) as u64;
@@ -385,7 +415,9 @@ fn empty(
 /// The order of training rows that a plan describes.
 fn order(plan: &Plan, dataset: &Dataset) -> Result<Order, SessionError> {
     let MixturePlan { temperature, weights, max_epochs } = plan.mixture.clone();
-    let mixture = MixtureSpec { temperature, weights, max_epochs };
+    let share = |part: &PartPlan| Some(PartShare { streams: part.streams, weight: part.weight? });
+    let parts = plan.dataset.parts.iter().map(share).collect::<Option<Vec<_>>>().unwrap_or_default();
+    let mixture = MixtureSpec { temperature, weights, max_epochs, parts };
     let streams = dataset.streams(plan.sequence_len);
     Ok(Order::new(&streams, &mixture, plan.total_rows(), plan.seed)?)
 }
@@ -435,10 +467,20 @@ fn fresh(
 /// # Errors
 /// A base model that cannot be read.
 pub fn starting_weights(plan: &Plan, model: &Model, device: &Device) -> Result<Params, SessionError> {
-    Ok(match &plan.base_model {
-        Some(folder) => hub::import(folder, device)?.params,
-        None => Params::init(model.specs(), plan.seed, device),
-    })
+    match &plan.base_model {
+        Some(folder) => base_params(folder, plan, model, device),
+        None => Ok(Params::init(model.specs(), plan.seed, device)),
+    }
+}
+
+/// The weights that training starts from, with rows for the tokens that only the data has.
+fn base_params(folder: &Path, plan: &Plan, model: &Model, device: &Device) -> Result<Params, SessionError> {
+    let imported = hub::import(folder, device)?;
+    let tokenizer = plan.dataset.path.join(data_pipeline::manifest::TOKENIZER_FOLDER);
+    match vocabulary::extension(&Place::of(folder)?.tokenizer(), &tokenizer)? {
+        Some(extension) => Ok(extension.apply(&imported, model, device)?),
+        None => Ok(imported.params),
+    }
 }
 
 /// The state before the first step.

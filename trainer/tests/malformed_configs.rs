@@ -190,6 +190,7 @@ fn facts() -> DatasetFacts {
         validation: vec![part("ary_Arab", 9)],
         bytes: 1 << 20,
         chat: None,
+        parts: Vec::new(),
     }
 }
 

@@ -40,6 +40,7 @@ fn facts(vocab_size: usize, sequence_len: usize) -> DatasetFacts {
         validation: parts,
         bytes: 1 << 31,
         chat: None,
+        parts: Vec::new(),
     }
 }
 

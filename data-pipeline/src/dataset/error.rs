@@ -100,6 +100,21 @@ pub enum DataError {
         /// SHA-256 of the dataset's.
         found: String,
     },
+    /// A dataset of chats or preferences beside one of another kind.
+    #[error(
+        "{}: is a data set of {found}, {} of {expected}; join data sets of one kind, or train on one after the other",
+        .dir.display(), .other.display()
+    )]
+    OtherKind {
+        /// The dataset.
+        dir: PathBuf,
+        /// What it holds.
+        found: &'static str,
+        /// The dataset that it should be joined to.
+        other: PathBuf,
+        /// What that holds.
+        expected: &'static str,
+    },
     /// A dataset with a larger vocabulary than the model.
     #[error(
         "{}: has token ids up to {}, the model's vocabulary has {model}; set vocab_size to {dataset} or more, or prepare \

@@ -2,6 +2,7 @@
 
 mod component;
 mod error;
+mod join;
 mod packing;
 mod write;
 
@@ -17,6 +18,7 @@ use crate::tokenizer::files::TOKENIZER_FILE;
 pub(crate) use self::component::RowSlots;
 pub use self::component::{Component, Span, Window};
 pub use self::error::DataError;
+pub use self::join::Part;
 pub use self::packing::PackingCounts;
 pub use self::write::{ChatsToWrite, DatasetMeta, Group, WriteProgress, write_chats, write_dataset};
 
@@ -29,6 +31,8 @@ pub struct Dataset {
     train: Vec<Component>,
     validation: Vec<Component>,
     token_bytes: Vec<u16>,
+    /// Empty for one that was not joined.
+    parts: Vec<Part>,
 }
 
 impl Dataset {
@@ -62,7 +66,8 @@ impl Dataset {
             check_size(&dir.join(TOKENIZER_FOLDER).join(name), record.bytes)?;
         }
         let token_bytes = read_token_bytes(dir, &manifest)?;
-        Ok(Self { dir: dir.to_owned(), id: manifest.id(), manifest, train, validation, token_bytes })
+        let (dir, id) = (dir.to_owned(), manifest.id());
+        Ok(Self { dir, id, manifest, train, validation, token_bytes, parts: Vec::new() })
     }
 
     /// The folder.

@@ -3,8 +3,10 @@
 mod decoder;
 mod gemma2;
 mod gemma3;
+mod gpt2;
 mod llama;
 mod mistral;
+mod mixtral;
 mod qwen2;
 mod qwen3;
 
@@ -20,5 +22,7 @@ pub(crate) fn build(config: ModelConfig) -> Box<dyn Family> {
         ModelConfig::Qwen3(config) => Box::new(qwen3::Qwen3::new(config)),
         ModelConfig::Gemma2(config) => Box::new(gemma2::Gemma2::new(config)),
         ModelConfig::Gemma3(config) => Box::new(gemma3::Gemma3::new(config)),
+        ModelConfig::Mixtral(config) => Box::new(mixtral::Mixtral::new(config)),
+        ModelConfig::Gpt2(config) => Box::new(gpt2::Gpt2::new(config)),
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use data_pipeline::chat::RecordKind;
 use data_pipeline::chat::config::ExcessLength;
+use model_zoo::Model;
 use model_zoo::config::ModelConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -60,6 +61,9 @@ pub struct Plan {
     pub optimizer: OptimizerName,
     /// Its hyper-parameters.
     pub adamw: AdamwHyper,
+    /// Factor of the load-balancing loss of experts; `None` without experts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router_aux_loss_coef: Option<f64>,
     /// Learning rate over the steps.
     pub schedule: Schedule,
     /// Arithmetic of the forward and backward pass.
@@ -100,7 +104,7 @@ pub struct Plan {
 }
 
 /// The data of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatasetPlan {
     /// Directory of the prepared data set.
     pub path: PathBuf,
@@ -115,6 +119,9 @@ pub struct DatasetPlan {
     /// What chats are beside their tokens; `None` of texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat: Option<ChatPlan>,
+    /// The data sets it is joined of; empty when there is but one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartPlan>,
 }
 
 /// Chats or preferences as training data.
@@ -126,6 +133,20 @@ pub struct ChatPlan {
     pub excess: ExcessLength,
     /// Ids that end trained turns.
     pub end_of_turn: Vec<u32>,
+}
+
+/// One of several data sets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartPlan {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its own identity.
+    pub id: String,
+    /// Number of its training streams.
+    pub streams: usize,
+    /// Its share of the rows against the others'; `None` where all share as one data set would.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
 }
 
 /// How languages and sources share the training rows.
@@ -324,6 +345,18 @@ impl Plan {
         self.max_steps.saturating_mul(self.global_batch_rows)
     }
 
+    /// The model as this run computes with it.
+    ///
+    /// # Errors
+    /// A configuration that breaks a rule of its family.
+    pub fn build_model(&self) -> Result<Model, model_zoo::ConfigError> {
+        let model = Model::new(&self.model)?.with_precision(self.precision.into());
+        Ok(match self.router_aux_loss_coef {
+            Some(coefficient) => model.with_router_aux_loss_coef(coefficient),
+            None => model,
+        })
+    }
+
     /// Refuses what a CPU cannot do; call it when the device that was chosen is one.
     ///
     /// # Errors
@@ -358,12 +391,19 @@ impl Plan {
             "reduction": self.reduction,
             "guard": self.guard,
         });
+        let weights: Vec<Option<f64>> = self.dataset.parts.iter().map(|part| part.weight).collect();
+        if let (true, Some(entries)) = (weights.iter().any(Option::is_some), decisive.as_object_mut()) {
+            entries.insert("dataset_weights".into(), json!(weights));
+        }
         // Absent where there is none, so that plans without it keep their digests.
         if let (Some(outer), Some(entries)) = (&self.outer, decisive.as_object_mut()) {
             entries.insert("outer".into(), outer.decisive());
         }
         if let (Some(chat), Some(entries)) = (&self.dataset.chat, decisive.as_object_mut()) {
             entries.insert("excess_length_strategy".into(), json!(chat.excess));
+        }
+        if let (Some(coefficient), Some(entries)) = (self.router_aux_loss_coef, decisive.as_object_mut()) {
+            entries.insert("router_aux_loss_coef".into(), json!(coefficient));
         }
         if let (Some(objective), Some(entries)) = (&self.objective, decisive.as_object_mut()) {
             entries.insert("objective".into(), json!(objective));

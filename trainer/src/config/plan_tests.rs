@@ -43,6 +43,7 @@ pub(crate) fn facts() -> DatasetFacts {
         validation: vec![part("ary_Arab", "doda-mit", 30), part("zgh_Tfng", "cldr", 2)],
         bytes: 1_000_000,
         chat: None,
+        parts: Vec::new(),
     }
 }
 
@@ -228,6 +229,23 @@ fn explicit_dimensions_replace_those_of_a_preset() {
     assert!(own.tie_word_embeddings);
     refused(&["model.num_key_value_heads=3"], "not a multiple of num_key_value_heads");
     refused(&["model={hidden_size: 64, num_attention_heads: 4}"], "`model.num_hidden_layers` is missing");
+}
+
+#[test]
+fn a_family_is_chosen_and_written_back() {
+    for (family, name) in [("llama", "Llama"), ("mistral", "Mistral"), ("qwen2", "Qwen2"), ("qwen3", "Qwen3")] {
+        let key = format!("model.family={family}");
+        let chosen = plan(&[&key]);
+        assert_eq!(chosen.model.family_name(), name);
+        let again = resolve(chosen.to_raw(), &facts(), None).unwrap();
+        assert_eq!((again.digest(), &again.model), (chosen.digest(), &chosen.model));
+    }
+    let ModelConfig::Mistral(mistral) = plan(&["model.family=mistral", "model.sliding_window=64"]).model else {
+        panic!("not a Mistral")
+    };
+    assert_eq!(mistral.sliding_window, Some(64));
+    refused(&["model.sliding_window=64"], "only a Mistral has a window");
+    refused(&["model.family=gemma2"], "gemma2");
 }
 
 #[test]

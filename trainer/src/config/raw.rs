@@ -38,7 +38,7 @@ pub struct RawConfig {
     #[schemars(example = 1)]
     pub seed: Option<u64>,
 
-    /// Hugging Face directory whose weights training starts from. Either this or `model`.
+    /// Hugging Face directory, run directory or checkpoint whose weights training starts from. Either this or `model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"models/base")]
     pub base_model: Option<PathBuf>,
@@ -46,7 +46,7 @@ pub struct RawConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<RawModel>,
 
-    /// The prepared data set, as a list of one directory made by `jazari data prepare`.
+    /// Prepared data sets, each a directory made by `jazari data prepare`, all with one tokenizer.
     #[schemars(example = [BTreeMap::from([("path", "data/moroccan")])])]
     pub datasets: Vec<RawDataset>,
     /// How languages and sources share the training rows.
@@ -116,6 +116,12 @@ pub struct RawConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 1.0)]
     pub max_grad_norm: Option<f64>,
+    /// Factor of the loss that keeps experts equally busy, for models that have them; 0 leaves it out. The logged loss
+    /// does not contain it. Default: 0.02 for fresh weights; for `base_model` the value of its `config.json` where that
+    /// sets `output_router_logits`, else 0, as in transformers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.02)]
+    pub router_aux_loss_coef: Option<f64>,
 
     /// Shape of the learning rate after warm-up: cosine, wsd (stable, then a linear decay), linear or constant.
     /// Default: cosine.
@@ -225,7 +231,8 @@ pub struct RawDataset {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"ary_Arab")]
     pub lang: Option<String>,
-    /// Weight against other data sets. There is one data set for now, so only 1 makes sense.
+    /// Share of the training rows against the other data sets: 0.8 beside 0.2. With none written, the data sets share
+    /// as if they had been prepared together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 1.0)]
     pub weight: Option<f64>,

@@ -80,7 +80,7 @@ pub(crate) fn write_tokenizer(
 }
 
 /// `chat_template.jinja`, else the template inside `tokenizer_config.json`.
-fn chat_template(source: &Path, settings: &Map<String, Value>) -> Result<Option<String>, HubError> {
+pub(crate) fn chat_template(source: &Path, settings: &Map<String, Value>) -> Result<Option<String>, HubError> {
     let path = source.join(CHAT_TEMPLATE_FILE);
     if path.exists() {
         return Ok(Some(read_text(&path, JSON_LIMIT_BYTES)?));

@@ -1,6 +1,6 @@
 //! Owns the way from a plan back to a configuration, every value written out; never decides anything.
 
-use super::{OuterPlan, Plan};
+use super::{DatasetPlan, OuterPlan, PartPlan, Plan};
 use crate::config::check::CONFIG_VERSION;
 use crate::config::error::{ConfigError, Places};
 use crate::config::fresh::raw_model;
@@ -26,7 +26,7 @@ impl Plan {
             seed: Some(self.seed),
             base_model: self.base_model.clone(),
             model: if self.base_model.is_none() { raw_model(&self.model) } else { None },
-            datasets: vec![RawDataset { path: self.dataset.path.clone(), ..RawDataset::default() }],
+            datasets: self.dataset.to_raw(),
             mixture: Some(RawMixture {
                 temperature: Some(self.mixture.temperature),
                 weights: Some(self.mixture.weights.clone()),
@@ -52,6 +52,7 @@ impl Plan {
             eps: Some(self.adamw.eps),
             weight_decay: Some(self.adamw.weight_decay),
             max_grad_norm: Some(self.adamw.max_grad_norm.unwrap_or(0.0)),
+            router_aux_loss_coef: self.router_aux_loss_coef,
             lr_scheduler: Some(self.scheduler_name()),
             warmup_steps: Some(warmup_steps),
             warmup_ratio: None,
@@ -118,6 +119,17 @@ impl Plan {
             Schedule::Cosine { min, .. } | Schedule::Wsd { min, .. } | Schedule::Linear { min, .. } => Some(min),
             Schedule::Constant { .. } => None,
         }
+    }
+}
+
+impl DatasetPlan {
+    fn to_raw(&self) -> Vec<RawDataset> {
+        if self.parts.is_empty() {
+            return vec![RawDataset { path: self.path.clone(), ..RawDataset::default() }];
+        }
+        let written =
+            |part: &PartPlan| RawDataset { path: part.path.clone(), weight: part.weight, ..RawDataset::default() };
+        self.parts.iter().map(written).collect()
     }
 }
 

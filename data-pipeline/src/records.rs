@@ -109,7 +109,8 @@ fn push(path: &Path, records: &mut Vec<Record>, record: Record) -> Result<(), Re
 fn json_lines(path: &Path, text: &str) -> Result<Vec<Record>, RecordError> {
     let mut records = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let record = serde_json::from_str(line).map_err(|e| malformed(path, index + 1, format!("no JSON object ({e})")))?;
+        let record =
+            serde_json::from_str(line).map_err(|e| malformed(path, index + 1, format!("no JSON object ({e})")))?;
         push(path, &mut records, record)?;
     }
     Ok(records)

@@ -81,7 +81,8 @@ impl RecordTemplate {
     /// As [`RecordTemplate::render`].
     pub fn value(&self, record: &Record) -> Result<Value, TemplateError> {
         let Some(expression) = &self.expression else { return Ok(self.render(record)?.into()) };
-        let compiled = self.environment.compile_expression_owned(expression.clone()).map_err(|error| explain(&error))?;
+        let compiled =
+            self.environment.compile_expression_owned(expression.clone()).map_err(|error| explain(&error))?;
         let value = compiled.eval(Serde(record)).map_err(|error| explain(&error))?;
         if value.is_undefined() {
             let reason = format!("`{}` is no field of the record", expression.trim());

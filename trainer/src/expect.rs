@@ -74,7 +74,9 @@ impl Expect {
         if self.every_language_improves {
             missed.extend(not_improved(losses, eval));
         }
-        missed.extend(self.max_regression.iter().filter_map(|(language, limit)| too_much_worse(language, *limit, losses, eval)));
+        missed.extend(
+            self.max_regression.iter().filter_map(|(language, limit)| too_much_worse(language, *limit, losses, eval)),
+        );
         missed
     }
 }

@@ -6,6 +6,7 @@
 pub mod allocator;
 pub mod assembly;
 pub mod buckets;
+pub mod card;
 pub mod checkpoint;
 pub mod cli;
 pub mod cluster;

@@ -79,12 +79,7 @@ impl<'a> TokenizerExtender<'a> {
     ///
     /// # Errors
     /// When no text was added, the vocabulary would be too large, or `stop` was raised.
-    pub fn finish(
-        self,
-        add: usize,
-        progress: &dyn Fn(usize),
-        stop: &AtomicBool,
-    ) -> Result<Extended, TokenizerError> {
+    pub fn finish(self, add: usize, progress: &dyn Fn(usize), stop: &AtomicBool) -> Result<Extended, TokenizerError> {
         let base = self.base;
         let size = base.vocab_size();
         if add == 0 || size.saturating_add(add) > MAX_VOCAB_SIZE {
@@ -137,11 +132,7 @@ impl Tokenizer {
 }
 
 /// The base's files with the new entries at the end of its vocabulary and merges.
-fn render(
-    base: &Tokenizer,
-    pieces: &[Vec<u8>],
-    merges: &[Pair],
-) -> Result<BTreeMap<String, Vec<u8>>, TokenizerError> {
+fn render(base: &Tokenizer, pieces: &[Vec<u8>], merges: &[Pair]) -> Result<BTreeMap<String, Vec<u8>>, TokenizerError> {
     let malformed = |reason: &str| TokenizerError::Malformed { path: base.path.clone(), reason: reason.to_owned() };
     let mut json: Value =
         serde_json::from_slice(&read_limited(&base.path)?).map_err(|error| malformed(&error.to_string()))?;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::failure::{Exit, Failure, note, say};
 use super::progress::{StageProgress, thousands};
+use crate::card;
 use crate::device::{self, DeviceChoice};
 use crate::durable;
 use crate::eval::choice::{Accuracy, TaskResult, answer};
@@ -81,11 +82,8 @@ pub(super) struct EvalArguments {
 pub(super) fn eval(arguments: &EvalArguments) -> Result<Exit, Failure> {
     let stop = StopFlag::install(true).map_err(Failure::failed)?;
     // Tables are read before the model: a mistake in a task shows at once.
-    let options = TaskOptions {
-        data: arguments.task_data.clone(),
-        num_fewshot: arguments.num_fewshot,
-        limit: arguments.limit,
-    };
+    let options =
+        TaskOptions { data: arguments.task_data.clone(), num_fewshot: arguments.num_fewshot, limit: arguments.limit };
     let load = |path: &PathBuf| Task::load(path, &options).map(|task| (path.clone(), task));
     let tasks: Vec<(PathBuf, Task)> = arguments.tasks.iter().map(load).collect::<Result<_, _>>()?;
     refuse_doubles(&tasks)?;
@@ -112,7 +110,8 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<Exit, Failure> {
     }
     if let Some(run) = &subject.run {
         let path = results.add_to_run(run)?;
-        note(&format!("added to {}", path.display()));
+        card::html::write_report(run).map_err(Failure::failed)?;
+        note(&format!("added to {} and to the run's report.html", path.display()));
     }
     Ok(Exit::Done)
 }

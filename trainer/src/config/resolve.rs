@@ -133,6 +133,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
             max_grad_norm: Some(raw.max_grad_norm.unwrap_or(1.0)).filter(|norm| *norm > 0.0),
         },
         schedule,
+        warmup_start_ratio: raw.warmup_start_ratio.unwrap_or(0.0),
         precision: raw.precision.unwrap_or_default(),
         gradient_checkpointing: raw.gradient_checkpointing.unwrap_or_default(),
         reduction: raw.reduction.unwrap_or_default(),

@@ -129,9 +129,10 @@ fn judge(number: usize, question: &Question, scored: &[f64], metrics: &[Metric])
     let pick = |metric: &Metric| {
         let lengths = question.choices.iter().map(|choice| metric.length(choice));
         let values: Vec<f64> = scored.iter().zip(lengths).map(|(nats, length)| nats / length).collect();
-        let best = values.iter().enumerate().fold((0, f64::NEG_INFINITY), |best, (i, value)| {
-            if *value > best.1 { (i, *value) } else { best }
-        });
+        let best = values
+            .iter()
+            .enumerate()
+            .fold((0, f64::NEG_INFINITY), |best, (i, value)| if *value > best.1 { (i, *value) } else { best });
         (*metric, best.0)
     };
     Answered {

@@ -97,12 +97,7 @@ pub(super) fn batch_of(inputs: &[&[u32]]) -> TokenBatch {
     }
 }
 
-fn score_batch(
-    subject: &Subject,
-    requests: &[Request],
-    rows: &[Row<'_>],
-    scored: &mut [f64],
-) -> Result<(), EvalError> {
+fn score_batch(subject: &Subject, requests: &[Request], rows: &[Row<'_>], scored: &mut [f64]) -> Result<(), EvalError> {
     let inputs: Vec<&[u32]> = rows.iter().map(|row| row.input).collect();
     let batch = batch_of(&inputs);
     let on_device = step::to_device(&batch, subject.model.vocab_size(), &subject.device)?;
@@ -160,7 +155,8 @@ mod tests {
             [request(&[1, 2, 3, 7], 1), request(&[1, 2, 3, 8], 1), request(&[1, 2, 3, 7, 9], 2), request(&[5, 6], 1)];
         let rows = rows(&requests, 64);
         let shape: Vec<_> = rows.iter().map(|row| (row.input, row.requests.as_slice(), row.scored)).collect();
-        let expected: [(&[u32], &[usize], usize); 3] = [(&[1, 2, 3, 7], &[2], 2), (&[1, 2, 3], &[0, 1], 1), (&[5], &[3], 1)];
+        let expected: [(&[u32], &[usize], usize); 3] =
+            [(&[1, 2, 3, 7], &[2], 2), (&[1, 2, 3], &[0, 1], 1), (&[5], &[3], 1)];
         assert_eq!(shape, expected);
     }
 

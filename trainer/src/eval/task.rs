@@ -22,9 +22,25 @@ const MAX_SHOTS: usize = 64;
 
 /// Keys of the format that decide nothing here: names for groups, settings of generation or of the Hub.
 const WITHOUT_EFFECT: [&str; 19] = [
-    "tag", "group", "group_alias", "task_alias", "metadata", "training_split", "repeats", "should_decontaminate",
-    "doc_to_decontamination_query", "generation_kwargs", "unsafe_code", "gen_prefix", "filter_list", "weight_by_size",
-    "custom_dataset", "use_prompt", "test_split", "validation_split", "dataset_name",
+    "tag",
+    "group",
+    "group_alias",
+    "task_alias",
+    "metadata",
+    "training_split",
+    "repeats",
+    "should_decontaminate",
+    "doc_to_decontamination_query",
+    "generation_kwargs",
+    "unsafe_code",
+    "gen_prefix",
+    "filter_list",
+    "weight_by_size",
+    "custom_dataset",
+    "use_prompt",
+    "test_split",
+    "validation_split",
+    "dataset_name",
 ];
 
 /// How the model's choice is read off the log-likelihoods.
@@ -286,7 +302,8 @@ impl Written {
         let mut metrics = Vec::new();
         for WrittenMetric { metric } in list {
             let known = [Metric::Acc, Metric::AccNorm, Metric::AccBytes].into_iter().find(|m| m.name() == metric);
-            let known = known.ok_or_else(|| format!("metric `{metric}` is not known; use acc, acc_norm or acc_bytes"))?;
+            let known =
+                known.ok_or_else(|| format!("metric `{metric}` is not known; use acc, acc_norm or acc_bytes"))?;
             if !metrics.contains(&known) {
                 metrics.push(known);
             }

@@ -59,7 +59,10 @@ fn examples_are_the_first_others_and_include_is_read() {
 
 #[test]
 fn data_sets_of_the_hub_are_found_in_a_folder() {
-    let text = TASK.replace("dataset_path: json\ndataset_kwargs: {data_files: {test: sums.jsonl}}", "dataset_path: who/Sums\ndataset_name: easy");
+    let text = TASK.replace(
+        "dataset_path: json\ndataset_kwargs: {data_files: {test: sums.jsonl}}",
+        "dataset_path: who/Sums\ndataset_name: easy",
+    );
     let options = TaskOptions { data: Some(PathBuf::new()), ..TaskOptions::default() };
     assert_eq!(load(&text, &options).unwrap().questions.len(), 3);
     assert!(refusal(&text).contains("put them into a folder Sums/ and name the folder above with --task-data"));
@@ -88,7 +91,8 @@ fn what_cannot_be_asked_is_refused() {
 #[test]
 fn gold_may_be_a_list_or_the_text_of_a_choice() {
     let gold = |to: &str| {
-        let text = TASK.replace("doc_to_choice: choices", "doc_to_choice: [la, iyeh]").replace("doc_to_target: answer", to);
+        let text =
+            TASK.replace("doc_to_choice: choices", "doc_to_choice: [la, iyeh]").replace("doc_to_target: answer", to);
         load(&text, &TaskOptions::default()).unwrap().questions[0].gold.clone()
     };
     assert_eq!(gold("doc_to_target: [0, 1]"), [0, 1]);

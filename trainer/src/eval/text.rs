@@ -100,12 +100,7 @@ pub fn data_set(
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn raw(
-    subject: &Subject,
-    file: &str,
-    options: TextOptions,
-    watch: &Watch<'_>,
-) -> Result<TextResult, EvalError> {
+pub fn raw(subject: &Subject, file: &str, options: TextOptions, watch: &Watch<'_>) -> Result<TextResult, EvalError> {
     let rows = read_rows(subject, file, options, watch)?;
     let bytes_of = subject.tokenizer.token_bytes();
     let total: u64 = rows.values().flatten().map(|row| row.len() as u64).sum();
@@ -115,7 +110,8 @@ pub fn raw(
         let mut rest = rows.as_slice();
         while let Some(longest) = rest.first() {
             let (now, after) = rest.split_at((options.batch_tokens / longest.len().max(1)).clamp(1, rest.len()));
-            let inputs: Vec<&[u32]> = now.iter().map(|row| row.split_last().map_or(&[][..], |(_, head)| head)).collect();
+            let inputs: Vec<&[u32]> =
+                now.iter().map(|row| row.split_last().map_or(&[][..], |(_, head)| head)).collect();
             let mut batch = batch_of(&inputs);
             for (slots, row) in batch.targets.chunks_exact_mut(batch.seq_len).zip(now) {
                 // Ids are below the vocabulary's size, which fits 31 bits.

@@ -1,4 +1,4 @@
-//! Continuing a trained model: from a run, on several data sets, with a larger vocabulary, watched language by language.
+//! Continuing a trained model: from a run, on several data sets, with a larger vocabulary, language by language.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "support/mod.rs"]

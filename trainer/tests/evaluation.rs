@@ -9,7 +9,8 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use support::{run, run_ok, shared, text, tiny_dataset, train_tiny};
+use support::{root, run, run_ok, shared, text, tiny_dataset, train_tiny};
+use trainer::eval::task::{Task, TaskOptions};
 
 fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -65,6 +66,24 @@ fn a_run_a_checkpoint_and_an_export_have_the_same_scores() {
     assert!(text(&output).contains("say what to evaluate on"), "{}", text(&output));
     let output = run(&["eval", &shown("nothing")]);
     assert!(output.status.code() == Some(2) && text(&output).contains("neither a run directory"), "{}", text(&output));
+}
+
+/// Two made-up records of each benchmark, in Parquet with the columns and folders of the Hub.
+#[test]
+fn the_darija_benchmarks_load_as_they_lie_on_the_hub() {
+    let data = Some(root().join("trainer/tests/golden/darija"));
+    let options = TaskOptions { data, num_fewshot: Some(1), limit: None };
+    let load = |name: &str| Task::load(&root().join("samples/eval").join(name), &options).unwrap();
+    let (letters, endings) = (load("darijammlu.yaml"), load("darijahellaswag.yaml"));
+    // The example is the other record, as the first of `dev` is the question itself.
+    let expected = "هادا سؤال متعدد الخيارات (مع الجواب ديالو) على البيولوجيا\n\nالقلب فيه ربعة.\n\nشحال فيه؟\nA. 3\nB. 4\nC. 5\n\
+        الجواب: B\n\nهادا سؤال متعدد الخيارات (مع الجواب ديالو) على البيولوجيا\n\nشنو هو القلب؟\nA. عضلة\nB. عظم\nC. جلد\nD. شعر\n\
+        الجواب:";
+    assert_eq!(letters.questions[0].context, expected);
+    assert_eq!(letters.questions[1].choices, ["A", "B", "C"]);
+    assert_eq!((letters.questions[0].gold.as_slice(), letters.questions[1].gold.as_slice()), (&[0][..], &[1][..]));
+    assert!(endings.questions[0].context.ends_with("الطبخ: واحد الراجل كيقطع البصلة. من بعد"));
+    assert_eq!((endings.questions[0].choices.len(), endings.questions[0].gold.as_slice()), (4, &[0][..]));
 }
 
 /// Log-likelihoods and accuracies of lm-evaluation-harness 0.4.13 with transformers on the same model and questions:

@@ -106,7 +106,7 @@ fn a_model_takes_a_larger_vocabulary_and_refuses_a_foreign_one() {
     let data = prepared(&dir.path().join("data"), "samples/ary_Latn.jsonl", &wide);
     let next = dir.path().join("next");
     let list = format!("[{{path: \"{}\"}}]", data.display());
-    let more = ["max_steps=4", "eval_steps=4", "mixture.max_epochs=1000"];
+    let more = ["max_steps=10", "eval_steps=10", "mixture.max_epochs=1000"];
     let arguments = continuing(&base, &next, &list, &more);
     let said = text(&run_ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>()));
     assert!(said.contains("the vocabulary grows from"), "{said}");

@@ -6,6 +6,7 @@
 pub mod allocator;
 pub mod assembly;
 pub mod buckets;
+pub mod card;
 pub mod chat_data;
 pub mod checkpoint;
 pub mod cli;

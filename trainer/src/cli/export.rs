@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
-use model_zoo::WeightDtype;
+use model_zoo::{Model, WeightDtype};
 
 use super::failure::{Exit, Failure, note, say};
 use super::formats::{Quantize, Source, export_gguf, open_source, progress, verify_gguf};
 use super::progress::{StageProgress, short};
+use crate::card::RunFacts;
+use crate::card::markdown::{self, ModelFacts};
 use crate::checkpoint::{self, CheckpointError, Manifest};
 use crate::device::{self, DeviceChoice, Opened};
+use crate::durable;
 use crate::gguf::Quantization;
 use crate::hub::{self, ExportOptions, VerifyReport};
 use crate::parity::{self, ParityRow};
@@ -35,6 +38,9 @@ pub(super) struct ExportArguments {
     /// Largest weight file, MiB
     #[arg(long, default_value_t = 4096, value_name = "MIB")]
     max_shard_size: u64,
+    /// Licence of the model for its card, as the Hub names it: apache-2.0, cc-by-nc-4.0
+    #[arg(long, value_name = "ID")]
+    license: Option<String>,
     /// Folder with tokenizer.json; default: that of the run the checkpoint belongs to
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
@@ -153,11 +159,47 @@ fn export_hub(
         report.max_logit,
         report.num_token_ids
     ));
+    if let Some((path, manifest)) = &source.checkpoint {
+        write_card(arguments, path, manifest, &source.model, &source.params)?;
+    }
     if let Some(reference) = &arguments.reference {
         parity::write_reference(&arguments.out, reference, &opened.device).map_err(Failure::failed)?;
         say(&format!("its answers are in {}: logits, greedy texts, log-likelihoods, token ids", reference.display()));
     }
     Ok(Exit::Done)
+}
+
+/// Writes the model card, from what the run directory knows.
+fn write_card(
+    arguments: &ExportArguments,
+    checkpoint: &Path,
+    manifest: &Manifest,
+    model: &Model,
+    params: &model_zoo::Params,
+) -> Result<(), Failure> {
+    let config = model.config();
+    let hub: serde_json::Value = serde_json::from_str(&config.to_hub_json(WeightDtype::F32)).unwrap_or_default();
+    let facts = ModelFacts {
+        name: arguments.out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        licence: arguments.license.clone(),
+        architecture: hub.pointer("/architectures/0").and_then(|name| name.as_str()).unwrap_or_default().to_owned(),
+        parameters: params.num_elements() as u64,
+        vocab_size: config.vocab_size(),
+        context: config.max_positions(),
+        dtype: arguments.dtype.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default(),
+        step: manifest.step,
+        tokens: manifest.tokens,
+        digest: manifest.state_digest.clone(),
+    };
+    let run = RunFacts::read(checkpoint.ancestors().nth(2).unwrap_or(Path::new(".")));
+    let card = markdown::render(&facts, &run);
+    durable::write_atomic(&arguments.out.join(markdown::FILE), card.as_bytes()).map_err(Failure::failed)?;
+    say(&format!("  {:<28} model card: data, licences, training, evaluation, limits", markdown::FILE));
+    let forbidden = run.data.non_commercial();
+    if !forbidden.is_empty() {
+        note(&format!("warning: parts of the training data forbid commercial use: {}", forbidden.join(", ")));
+    }
+    Ok(())
 }
 
 /// Checks whatever `path` is.

@@ -8,7 +8,7 @@ use model_zoo::{Model, Params};
 
 use super::failure::{Exit, Failure, note, say};
 use super::progress::{StageProgress, short};
-use crate::checkpoint::{self, read::SavedModel};
+use crate::checkpoint::{self, Manifest, read::SavedModel};
 use crate::device::Opened;
 use crate::gguf::{self, GgufOptions, GgufSource, Quantization, TensorType};
 use crate::hub::{self, ExportProgress, GenerationConfig};
@@ -62,6 +62,8 @@ pub(super) struct Source {
     pub(super) end_of_turn: Vec<u32>,
     /// How the model was taught to chat; `None`: as the tokenizer's folder says.
     pub(super) chat_template: Option<String>,
+    /// The checkpoint it was read from and what that says of itself.
+    pub(super) checkpoint: Option<(PathBuf, Manifest)>,
 }
 
 /// Opens a checkpoint, a run (its newest valid checkpoint) or a Hugging Face directory.
@@ -76,6 +78,7 @@ pub(super) fn open_source(path: &Path, tokenizer: Option<&Path>, opened: &Opened
             tokenizer: path.to_owned(),
             end_of_turn: imported.generation.eos_token_ids,
             chat_template: None,
+            checkpoint: None,
         }
     } else {
         let SavedModel { path, manifest, config, params } =
@@ -91,6 +94,7 @@ pub(super) fn open_source(path: &Path, tokenizer: Option<&Path>, opened: &Opened
             tokenizer: path.ancestors().nth(2).unwrap_or(Path::new(".")).join("tokenizer"),
             end_of_turn,
             chat_template,
+            checkpoint: Some((path, manifest)),
         }
     };
     if let Some(folder) = tokenizer {

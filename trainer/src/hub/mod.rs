@@ -12,10 +12,11 @@ pub(crate) mod publish;
 pub(crate) mod tokenizer_files;
 mod verify;
 pub mod weights;
-mod writer;
+pub(crate) mod writer;
 
 pub use error::HubError;
 pub use export::{ExportOptions, ExportProgress, ExportReport, export};
+pub(crate) use export::relative_tolerance;
 pub use generation_config::GenerationConfig;
 pub use import::{Imported, import, read_config};
 pub(crate) use probe::TEXTS as PROBE_TEXTS;

@@ -37,6 +37,8 @@ fn facts(vocab_size: usize, sequence_len: usize) -> DatasetFacts {
         train: parts.clone(),
         validation: parts,
         bytes: 1 << 31,
+        chat: None,
+        parts: Vec::new(),
     }
 }
 

@@ -108,6 +108,7 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
         dtype,
         max_shard_bytes: arguments.max_shard_size.max(1) << 20,
         end_of_turn: &source.end_of_turn,
+        chat_template: source.chat_template.as_deref(),
     };
     match arguments.to {
         Layout::Mistral => export_mistral(&source, &options, &opened),

@@ -62,6 +62,8 @@ pub(super) struct Source {
     pub(super) tokenizer: PathBuf,
     /// Ids that end a turn, beside those of the model's configuration.
     pub(super) end_of_turn: Vec<u32>,
+    /// How the model was taught to chat; `None`: as the tokenizer's folder says.
+    pub(super) chat_template: Option<String>,
     /// Holds the tokenizer's folder where it had to be made.
     _unpacked: Option<Unpacked>,
 }
@@ -97,6 +99,7 @@ pub(super) fn open_source(path: &Path, tokenizer: Option<&Path>, opened: &Opened
             params: imported.params,
             tokenizer: path.to_owned(),
             end_of_turn: imported.generation.eos_token_ids,
+            chat_template: None,
             _unpacked: None,
         }
     } else if mistral::is_layout(path) {
@@ -109,18 +112,23 @@ pub(super) fn open_source(path: &Path, tokenizer: Option<&Path>, opened: &Opened
             params: imported.params,
             tokenizer: unpacked.as_ref().map_or_else(|| path.to_owned(), |folder| folder.0.clone()),
             end_of_turn: imported.generation.eos_token_ids,
+            chat_template: None,
             _unpacked: unpacked,
         }
     } else {
         let SavedModel { path, manifest, config, params } =
             checkpoint::read::read_model(path, &opened.device).map_err(Failure::usage)?;
+        let chat = hub::ChatFormat::read(&path).map_err(Failure::usage)?;
+        let (chat_template, end_of_turn) =
+            chat.map_or((None, Vec::new()), |chat| (Some(chat.chat_template), chat.end_of_turn));
         Source {
             title: format!("{} (step {}, state {})", path.display(), manifest.step, short(&manifest.state_digest)),
             model: Model::new(&config).map_err(Failure::usage)?,
             params,
             // RUN/checkpoints/step-N -> RUN/tokenizer
             tokenizer: path.ancestors().nth(2).unwrap_or(Path::new(".")).join("tokenizer"),
-            end_of_turn: Vec::new(),
+            end_of_turn,
+            chat_template,
             _unpacked: None,
         }
     };
@@ -157,7 +165,8 @@ pub(super) fn export_gguf(
 ) -> Result<Exit, Failure> {
     let generation = GenerationConfig::of(source.model.config(), &source.end_of_turn);
     let Source { model, params, tokenizer, .. } = source;
-    let gguf_source = GgufSource::of_params(model, params, tokenizer, generation, &opened.device);
+    let mut gguf_source = GgufSource::of_params(model, params, tokenizer, generation, &opened.device);
+    gguf_source.chat_template.clone_from(&source.chat_template);
     let stage = std::cell::RefCell::new(StageProgress::new());
     stage.borrow_mut().stage("writing, reopening, comparing", None);
     let report = gguf::export(&gguf_source, &GgufOptions { out, quantization }, &progress(&stage));

@@ -3,7 +3,9 @@
 //! This is the only module that prints. Results go to standard output, everything else to standard error.
 
 mod data;
+mod eval;
 mod export;
+mod extend;
 mod failure;
 mod formats;
 mod generate;
@@ -53,6 +55,8 @@ enum Command {
     Outer(outer::Command),
     /// Turn a model into a Hugging Face directory or a GGUF file, reopen it and compare
     Export(export::ExportArguments),
+    /// Evaluate a model: bits per byte by language, multiple choice, samples
+    Eval(eval::EvalArguments),
     /// Generate text from an exported model
     Generate(generate::GenerateArguments),
     /// Check a checkpoint, an export or a data set: digests, shapes, finiteness
@@ -108,6 +112,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Launch(arguments) => launch::launch(arguments),
         Command::Outer(command) => outer::run(command),
         Command::Export(arguments) => export::export(&arguments),
+        Command::Eval(arguments) => eval::eval(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Verify(arguments) => export::verify(&arguments),
         Command::Parity(arguments) => export::parity(&arguments),

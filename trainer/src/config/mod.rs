@@ -6,6 +6,7 @@
 //! in, never to the configuration file, so that a command means the same for every recipe it is given.
 
 pub mod alias;
+mod chat;
 pub mod check;
 mod de;
 pub mod error;

@@ -42,6 +42,8 @@ pub(crate) fn facts() -> DatasetFacts {
         ],
         validation: vec![part("ary_Arab", "doda-mit", 30), part("zgh_Tfng", "cldr", 2)],
         bytes: 1_000_000,
+        chat: None,
+        parts: Vec::new(),
     }
 }
 

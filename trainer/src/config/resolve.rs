@@ -6,8 +6,8 @@ use model_zoo::config::ModelConfig;
 use super::error::{ConfigError, Note, Places};
 use super::fresh::fresh_model;
 use super::keys::nearest;
-use super::plan::{ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, Plan};
-use super::raw::{RawCluster, RawConfig, RawOuter, SchedulerName};
+use super::plan::{ChatPlan, ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, PartPlan, Plan};
+use super::raw::{RawCluster, RawConfig, RawDataset, RawOuter, SchedulerName};
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
 use crate::schedule::Schedule;
@@ -61,6 +61,10 @@ pub struct DatasetFacts {
     pub validation: Vec<ComponentFacts>,
     /// Size of its files, bytes.
     pub bytes: u64,
+    /// What chats are beside their tokens; `None` of texts.
+    pub chat: Option<ChatPlan>,
+    /// Identity and number of training streams of each data set that it is joined of.
+    pub parts: Vec<(String, usize)>,
 }
 
 /// What a plan needs to know about the weights training starts from.
@@ -103,10 +107,13 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     refuse_overuse(&raw.places, dataset, &mixture, max_steps.saturating_mul(global_batch_rows))?;
     let schedule = resolve_schedule(&raw, max_steps)?;
     check_languages(&raw, dataset)?;
+    let objective = super::chat::objective(&raw, dataset)?;
     let guard_default = GuardSpec::default();
     let guard = raw.guard.unwrap_or_default();
     let interval = max_steps.div_ceil(DEFAULT_INTERVALS).max(1);
+    let parts = resolve_parts(&raw.datasets, dataset);
     let path = raw.datasets.into_iter().next().map(|dataset| dataset.path).unwrap_or_default();
+    let chat = dataset.chat.clone();
     let [beta1, beta2] = raw.betas.unwrap_or([0.9, 0.999]);
     Ok(Plan {
         output_dir: raw.output_dir,
@@ -114,8 +121,17 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         base_model: raw.base_model,
         base_weights,
         model,
-        dataset: DatasetPlan { path, id: dataset.id.clone(), train_tokens, train_rows, bytes: dataset.bytes },
+        dataset: DatasetPlan {
+            path,
+            id: dataset.id.clone(),
+            train_tokens,
+            train_rows,
+            bytes: dataset.bytes,
+            chat,
+            parts,
+        },
         mixture,
+        objective,
         sequence_len: raw.sequence_len,
         global_batch_rows,
         micro_batch_rows,
@@ -155,6 +171,20 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         notes,
         places: raw.places,
     })
+}
+
+/// The data sets of a joined one.
+fn resolve_parts(raw: &[RawDataset], joined: &DatasetFacts) -> Vec<PartPlan> {
+    if raw.len() < 2 {
+        return Vec::new();
+    }
+    let part = |(raw, (id, streams)): (&RawDataset, &(String, usize))| PartPlan {
+        path: raw.path.clone(),
+        id: id.clone(),
+        streams: *streams,
+        weight: raw.weight,
+    };
+    raw.iter().zip(&joined.parts).map(part).collect()
 }
 
 fn resolve_cluster(cluster: RawCluster) -> ClusterPlan {
@@ -369,9 +399,12 @@ fn refuse_overuse(
 
 fn check_languages(raw: &RawConfig, dataset: &DatasetFacts) -> Result<(), ConfigError> {
     let languages = languages(&dataset.validation);
-    for name in raw.expect.iter().flat_map(|expect| expect.val_bpb_below.keys()) {
+    let below = raw.expect.iter().flat_map(|expect| expect.val_bpb_below.keys().map(|name| ("val_bpb_below", name)));
+    let risen = raw.expect.iter().flat_map(|expect| expect.max_regression.keys().map(|name| ("max_regression", name)));
+    for (key, name) in below.chain(risen) {
         // `all` is the total over the languages.
-        if name == "all" && !languages.is_empty() || languages.contains(name) {
+        let is_total = key == "val_bpb_below" && name == "all" && !languages.is_empty();
+        if is_total || languages.contains(name) {
             continue;
         }
         let message = format!("`{}` has no held-out documents in the data set", super::error::shown(name));
@@ -379,7 +412,7 @@ fn check_languages(raw: &RawConfig, dataset: &DatasetFacts) -> Result<(), Config
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("it holds out {}", listed(&languages)),
         };
-        return Err(raw.places.invalid(&format!("expect.val_bpb_below.{name}"), message, hint));
+        return Err(raw.places.invalid(&format!("expect.{key}.{name}"), message, hint));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Suggested reading order: `weights` (all tensors of a directory), `import`, `writer`, `tokenizer_files`, `export`,
 //! `verify`.
 
+mod chat_format;
 mod error;
 mod export;
 mod generation_config;
@@ -14,9 +15,10 @@ mod verify;
 pub mod weights;
 pub(crate) mod writer;
 
+pub use chat_format::{CHAT_FORMAT_FILE, ChatFormat};
 pub use error::HubError;
-pub use export::{ExportOptions, ExportProgress, ExportReport, export};
 pub(crate) use export::relative_tolerance;
+pub use export::{ExportOptions, ExportProgress, ExportReport, export};
 pub use generation_config::GenerationConfig;
 pub use import::{Imported, import, read_config};
 pub(crate) use probe::TEXTS as PROBE_TEXTS;

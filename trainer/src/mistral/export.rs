@@ -20,8 +20,8 @@ use crate::hub::publish::{Record, publish};
 use crate::hub::tokenizer_files::object;
 use crate::hub::writer::round;
 use crate::hub::{
-    ExportOptions, ExportProgress, GENERATION_CONFIG_FILE, GenerationConfig, HubError, MAX_TOKENIZER_BYTES, PROBE_TEXTS,
-    TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, probe,
+    ExportOptions, ExportProgress, GENERATION_CONFIG_FILE, GenerationConfig, HubError, MAX_TOKENIZER_BYTES,
+    PROBE_TEXTS, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, probe,
 };
 use crate::tensor_file::{self, Entry};
 
@@ -100,7 +100,8 @@ fn write_model(
         WeightDtype::Bf16 => Dtype::BF16,
     };
     let mut entries = Vec::with_capacity(total);
-    for (index, (Place { name, change }, (_, shape))) in places(head_dim, &listed)?.into_iter().zip(&listed).enumerate() {
+    for (index, (Place { name, change }, (_, shape))) in places(head_dim, &listed)?.into_iter().zip(&listed).enumerate()
+    {
         let bytes = Box::new({
             let name = name.clone();
             move || -> Result<Vec<u8>, HubError> {
@@ -183,8 +184,8 @@ fn copy_hub_tokenizer(from: &Path, to: &Path) -> Result<(), HubError> {
 /// The written file, turned back, must give every text the ids of the original.
 fn compare_texts(original: &Path, written: &Path) -> Result<(), HubError> {
     let refused = |cause: String| HubError::Tokenizer { path: written.to_owned(), cause };
-    let tekken: Value = serde_json::from_str(&read_text(written, MAX_TOKENIZER_BYTES)?)
-        .map_err(|error| refused(error.to_string()))?;
+    let tekken: Value =
+        serde_json::from_str(&read_text(written, MAX_TOKENIZER_BYTES)?).map_err(|error| refused(error.to_string()))?;
     let (tokenizer, config) = to_hub(&tekken).map_err(refused)?;
     let roles = config.as_object().cloned().unwrap_or_default();
     let found = Tokenizer::from_json(tokenizer.to_string().as_bytes(), &roles, written)

@@ -7,14 +7,12 @@ use model_zoo::{Model, ModelConfig, Params};
 use serde_json::Value;
 
 use super::names::{Place, places};
-use super::{PARAMS_FILE, SENTENCE_PIECE_FILE, TEKKEN_FILE, WEIGHTS_FILE, settings};
 use super::tekken::to_hub;
+use super::{PARAMS_FILE, SENTENCE_PIECE_FILE, TEKKEN_FILE, WEIGHTS_FILE, settings};
 use crate::durable::{read_text, write_atomic};
 use crate::gguf::Settings;
 use crate::hub::tokenizer_files::object;
-use crate::hub::{
-    GenerationConfig, HubError, Imported, MAX_TOKENIZER_BYTES, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
-};
+use crate::hub::{GenerationConfig, HubError, Imported, MAX_TOKENIZER_BYTES, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
 use crate::tensor_file::TensorFile;
 
 /// Special ids of Tekken and of Mistral's SentencePiece files: 1 begins a text, 2 ends it.
@@ -68,8 +66,8 @@ fn special_ids(folder: &Path) -> Result<(u32, u32), HubError> {
         return Ok((BOS, EOS));
     }
     let text = read_text(&path, MAX_TOKENIZER_BYTES)?;
-    let tekken: Value = serde_json::from_str(&text)
-        .map_err(|error| HubError::Json { path: path.clone(), cause: error.to_string() })?;
+    let tekken: Value =
+        serde_json::from_str(&text).map_err(|error| HubError::Json { path: path.clone(), cause: error.to_string() })?;
     let listed = tekken["special_tokens"].as_array().cloned().unwrap_or_default();
     let place = |name: &str| listed.iter().position(|token| token["token_str"].as_str() == Some(name));
     let id = |name: &str, default: u32| place(name).and_then(|at| u32::try_from(at).ok()).unwrap_or(default);

@@ -20,7 +20,8 @@ pub(super) fn places(head_dim: usize, tensors: &[(String, Vec<usize>)]) -> Resul
         what: format!("tensor {name:?} has no place in Mistral's layout; it is for Llama, Mistral and Mixtral"),
     };
     // Rows of queries and keys stand as in GGUF, whose architecture "llama" comes from the same code.
-    let planned = plan(Family::Mixtral, head_dim, tensors).map_err(|error| HubError::Layout { what: error.to_string() })?;
+    let planned =
+        plan(Family::Mixtral, head_dim, tensors).map_err(|error| HubError::Layout { what: error.to_string() })?;
     let mut changes = vec![Change::None; tensors.len()];
     for part in planned.iter().flat_map(|tensor| &tensor.parts) {
         if let Some(change) = changes.get_mut(part.index) {

@@ -169,6 +169,7 @@ impl StoredRows {
             segments,
             positions,
             components: vec![0; self.rows],
+            samples: Vec::new(),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Owns the way from a plan back to a configuration, every value written out; never decides anything.
 
-use super::{OuterPlan, Plan};
+use super::{DatasetPlan, OuterPlan, PartPlan, Plan};
 use crate::config::check::CONFIG_VERSION;
 use crate::config::error::{ConfigError, Places};
 use crate::config::fresh::raw_model;
-use crate::config::raw::{RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawOuter, SchedulerName};
+use crate::config::raw::{
+    RawChat, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawOuter, SchedulerName,
+};
 use crate::config::units::BatchSize;
+use crate::preference::Objective;
 use crate::schedule::Schedule;
 
 impl Plan {
@@ -23,12 +26,18 @@ impl Plan {
             seed: Some(self.seed),
             base_model: self.base_model.clone(),
             model: if self.base_model.is_none() { raw_model(&self.model) } else { None },
-            datasets: vec![RawDataset { path: self.dataset.path.clone(), weight: None }],
+            datasets: self.dataset.to_raw(),
             mixture: Some(RawMixture {
                 temperature: Some(self.mixture.temperature),
                 weights: Some(self.mixture.weights.clone()),
                 max_epochs: Some(self.mixture.max_epochs),
             }),
+            chat: self
+                .dataset
+                .chat
+                .as_ref()
+                .map(|chat| RawChat { excess_length_strategy: Some(chat.excess), ..RawChat::default() }),
+            objective: self.objective.map(Objective::to_raw),
             sequence_len: self.sequence_len,
             sample_packing: Some(true),
             global_batch_size: Some(BatchSize::Sequences(self.global_batch_rows)),
@@ -109,6 +118,17 @@ impl Plan {
             Schedule::Cosine { min, .. } | Schedule::Wsd { min, .. } | Schedule::Linear { min, .. } => Some(min),
             Schedule::Constant { .. } => None,
         }
+    }
+}
+
+impl DatasetPlan {
+    fn to_raw(&self) -> Vec<RawDataset> {
+        if self.parts.is_empty() {
+            return vec![RawDataset { path: self.path.clone(), ..RawDataset::default() }];
+        }
+        let written =
+            |part: &PartPlan| RawDataset { path: part.path.clone(), weight: part.weight, ..RawDataset::default() };
+        self.parts.iter().map(written).collect()
     }
 }
 

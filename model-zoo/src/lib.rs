@@ -3,9 +3,12 @@
 //! Owns what a model computes; never touches files, clocks or sockets, and starts no threads outside its CPU kernels.
 //! Parameters are flat and named ([`Params`]); a [`Model`] holds none and computes with those it is given.
 
+mod adapted_model;
+pub mod adapter;
 mod backward;
 pub mod config;
 mod family;
+pub mod frozen;
 pub mod generate;
 mod hub_config;
 pub mod init;
@@ -18,8 +21,10 @@ pub mod rotary;
 pub mod size;
 mod weights;
 
+pub use adapter::{AdaptedModule, AdapterError, AdapterSpec};
 pub use backward::NoGradient;
 pub use config::{ConfigError, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
 pub use family::AttentionRule;
+pub use frozen::{BaseFormat, FrozenBase};
 pub use model::{Inputs, Model, Precision};
 pub use params::{Init, ParamSpec, Params, ParamsError};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::Adapted;
 use crate::backward::{self, NoGradient};
 use crate::config::{ConfigError, ModelConfig};
 use crate::family::{Attend, Family, Pass};
@@ -48,11 +49,15 @@ impl Inputs {
 
 /// A model of one of the families of [`ModelConfig`]. It holds no trained weights: every method takes the [`Params`] it
 /// computes with, which must have been made from this model's [`Model::specs`].
-#[derive(Debug)]
+///
+/// An adapted model ([`Model::with_adapter`]) also holds the frozen weights that its parameters correct; clones share
+/// them.
+#[derive(Debug, Clone)]
 pub struct Model {
     config: ModelConfig,
-    family: Box<dyn Family>,
+    family: Arc<dyn Family>,
     precision: Precision,
+    adapted: Option<Adapted>,
 }
 
 impl Model {
@@ -62,10 +67,10 @@ impl Model {
     /// [`ConfigError`] when the configuration breaks a rule of its family.
     pub fn new(config: &ModelConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let family: Box<dyn Family> = match config.clone() {
-            ModelConfig::Llama(config) => Box::new(Llama::new(config)),
+        let family: Arc<dyn Family> = match config.clone() {
+            ModelConfig::Llama(config) => Arc::new(Llama::new(config)),
         };
-        Ok(Self { config: config.clone(), family, precision: Precision::F32 })
+        Ok(Self { config: config.clone(), family, precision: Precision::F32, adapted: None })
     }
 
     /// The same model computing in `precision`.
@@ -92,18 +97,26 @@ impl Model {
         self.config.vocab_size()
     }
 
-    /// Its parameters in order, under their Hugging Face names.
+    /// Its parameters in order, under their Hugging Face names; of an adapted model those that are trained, under PEFT's.
     #[must_use]
     pub fn specs(&self) -> Arc<[ParamSpec]> {
-        self.family.specs()
+        self.adapted.as_ref().map_or_else(|| self.family.specs(), |adapted| Arc::clone(&adapted.layout.specs))
+    }
+
+    pub(crate) fn adapted(&self) -> Option<&Adapted> {
+        self.adapted.as_ref()
+    }
+
+    pub(crate) fn adapted_to(self, adapted: Option<Adapted>) -> Self {
+        Self { adapted, ..self }
     }
 
     pub(crate) fn family(&self) -> &dyn Family {
         self.family.as_ref()
     }
 
-    pub(crate) fn weights<'a>(&self, params: &'a Params) -> Weights<'a> {
-        Weights::new(params, self.precision)
+    pub(crate) fn weights<'a>(&'a self, params: &'a Params) -> Weights<'a> {
+        Weights::new(params, self.precision, self.adapted.as_ref())
     }
 
     /// A pass over rows; with `auxiliary_weight` see [`Pass`].
@@ -197,7 +210,7 @@ impl Model {
     /// All parameters, in the order in which [`Model::loss_and_gradients`] completes their gradients.
     #[must_use]
     pub fn gradient_order(&self) -> Vec<usize> {
-        backward::gradient_order(self.family())
+        backward::gradient_order(self)
     }
 
     /// Negative log-likelihood of each target, nats, `[batch, seq]`, f32; 0 where `targets` is < 0. Meant for

@@ -11,6 +11,7 @@ use data_pipeline::order::{MixtureSpec, Order, OrderError};
 use model_zoo::{Model, Params};
 use serde_json::Value;
 
+use crate::adapter::{self, AdapterFileError};
 use crate::assembly;
 use crate::buckets::Buckets;
 use crate::checkpoint::read::Moments;
@@ -19,7 +20,7 @@ use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSp
 use crate::cluster::ClusterError;
 use crate::config::plan::MixturePlan;
 use crate::config::raw::Precision;
-use crate::config::{self, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
+use crate::config::{self, AdapterFacts, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
 use crate::device::{self, DeviceError, Opened};
 use crate::durable;
 use crate::events::Event;
@@ -62,6 +63,9 @@ pub enum SessionError {
     /// The base model cannot be read.
     #[error(transparent)]
     Hub(#[from] hub::HubError),
+    /// The adapter cannot be made, or does not fit the base.
+    #[error(transparent)]
+    Adapter(#[from] AdapterFileError),
     /// The model's config breaks a rule of its family.
     #[error(transparent)]
     Model(#[from] model_zoo::config::ConfigError),
@@ -125,13 +129,23 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
     let folder = raw.datasets.first().map(|dataset| dataset.path.clone()).unwrap_or_default();
     let dataset = Arc::new(Dataset::open(&folder)?);
     let facts = facts(&dataset, raw.sequence_len);
-    let base_facts = |dir: &Path| -> Result<BaseFacts, hub::HubError> {
-        Ok(BaseFacts { model: hub::read_config(dir)?, weights: hub::weights_digest(dir)? })
-    };
-    let base = raw.base_model.as_deref().map(base_facts).transpose()?;
+    let base = raw.base_model.as_deref().map(|dir| base_facts(dir, raw.lora_model_dir.as_deref())).transpose()?;
     let plan = config::resolve(raw, &facts, base)?;
     notes.extend(plan.notes.iter().cloned());
     Ok(Resolved { plan, notes, dataset })
+}
+
+/// What a plan needs to know of the weights that training starts from.
+fn base_facts(dir: &Path, adapter: Option<&Path>) -> Result<BaseFacts, SessionError> {
+    let adapter_facts = |dir: &Path| -> Result<AdapterFacts, AdapterFileError> {
+        Ok(AdapterFacts { lora: adapter::read_config(dir)?.0, weights: adapter::digest(dir)? })
+    };
+    Ok(BaseFacts {
+        model: hub::read_config(dir)?,
+        weights: hub::weights_digest(dir)?,
+        stored_in_bf16: hub::weights::Weights::open(dir)?.dtypes()? == [model_zoo::WeightDtype::Bf16],
+        adapter: adapter.map(adapter_facts).transpose()?,
+    })
 }
 
 /// What a plan needs to know of a data set.
@@ -215,7 +229,7 @@ impl Session {
         let mut team = team;
         let mut events = Vec::new();
         events.extend(assembly::join_device(&mut team, &plan, &opened)?.map(|text| Event::Noted { text }));
-        let model = Model::new(&plan.model)?.with_precision(plan.precision.into());
+        let model = model_of(&plan, &opened.device)?;
         let loader = Arc::new(Loader::new(Arc::clone(&dataset), order(&plan, &dataset)?, plan.sequence_len));
         let output = if team.leads() { Some(Output::open(&plan, dataset.id(), resume)?) } else { None };
         let bucket_bytes = (plan.cluster.bucket_cap_mb * 1e6) as u64;
@@ -343,6 +357,14 @@ fn empty(
     Ok(beginning(plan, Params::from_tensors(specs, zeros).map_err(hub::HubError::from)?, partition, device))
 }
 
+/// The model of a plan: whole, or frozen with an adapter on top.
+fn model_of(plan: &Plan, device: &Device) -> Result<Model, SessionError> {
+    let model = Model::new(&plan.model)?.with_precision(plan.precision.into());
+    let (Some(adapter), Some(folder)) = (&plan.adapter, &plan.base_model) else { return Ok(model) };
+    let base = adapter::load_base(folder, &model, adapter.base, device)?;
+    Ok(adapter::adapted_model(model, &adapter.lora, base)?)
+}
+
 /// The order of training rows that a plan describes.
 fn order(plan: &Plan, dataset: &Dataset) -> Result<Order, SessionError> {
     let MixturePlan { temperature, weights, max_epochs } = plan.mixture.clone();
@@ -387,9 +409,10 @@ fn fresh(
     partition: Option<Partition>,
     device: &Device,
 ) -> Result<TrainState, SessionError> {
-    let params = match &plan.base_model {
-        Some(folder) => hub::import(folder, device)?.params,
-        None => Params::init(model.specs(), plan.seed, device),
+    let params = match (&plan.adapter, &plan.base_model) {
+        (Some(adapter), _) => adapter::first_params(adapter, model, plan.seed, device)?,
+        (None, Some(folder)) => hub::import(folder, device)?.params,
+        (None, None) => Params::init(model.specs(), plan.seed, device),
     };
     Ok(beginning(plan, params, partition, device))
 }

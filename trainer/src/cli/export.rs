@@ -32,6 +32,12 @@ pub(super) struct ExportArguments {
     /// Folder with tokenizer.json; default: that of the run the checkpoint belongs to
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
+    /// Of an adapter run: merge the adapter into its base; this is what `--to hf` does anyway
+    #[arg(long)]
+    merge: bool,
+    /// Of an adapter run: directory of the base model; default: where the run found it
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
     /// Also write what the model answers (logits, greedy texts, token ids) to this new folder, for checking servers
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
@@ -41,6 +47,8 @@ pub(super) struct ExportArguments {
 enum Layout {
     /// Hugging Face directory
     Hf,
+    /// Adapter directory of PEFT; only of an adapter run
+    Adapter,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -51,6 +59,16 @@ enum Dtype {
     Bf16,
     /// IEEE half precision
     F16,
+}
+
+impl From<Dtype> for WeightDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+            Dtype::F16 => Self::F16,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -73,15 +91,18 @@ pub(super) struct ParityArguments {
 
 /// Writes a checkpoint as a Hugging Face directory and proves that it is the same model.
 pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
-    let Layout::Hf = arguments.to;
     for (option, path) in [("--out", Some(&arguments.out)), ("--reference", arguments.reference.as_ref())] {
         if let Some(path) = path.filter(|path| path.symlink_metadata().is_ok()) {
             return Err(Failure::usage(format!("{}: exists already; choose another {option}", path.display())));
         }
     }
     let opened = device::open(DeviceChoice::Cpu, None).map_err(Failure::usage)?;
-    let SavedModel { path, manifest, config, params } =
-        checkpoint::read::read_model(&arguments.checkpoint, &opened.device).map_err(Failure::usage)?;
+    let saved = checkpoint::read::read_model(&arguments.checkpoint, &opened.device).map_err(Failure::usage)?;
+    if let Layout::Adapter = arguments.to {
+        return super::adapter::export(&saved, arguments.base.as_deref(), &arguments.out, arguments.dtype.into());
+    }
+    let saved = super::adapter::merged(saved, arguments.base.as_deref(), arguments.merge, &opened.device)?;
+    let SavedModel { path, manifest, config, params, .. } = saved;
     let tokenizer = match &arguments.tokenizer {
         Some(folder) => folder.clone(),
         // RUN/checkpoints/step-N -> RUN/tokenizer
@@ -94,11 +115,7 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
         )));
     }
     let model = Model::new(&config).map_err(Failure::usage)?;
-    let dtype = match arguments.dtype {
-        Dtype::F32 => WeightDtype::F32,
-        Dtype::Bf16 => WeightDtype::Bf16,
-        Dtype::F16 => WeightDtype::F16,
-    };
+    let dtype = arguments.dtype.into();
     let options = ExportOptions {
         out: &arguments.out,
         tokenizer: &tokenizer,

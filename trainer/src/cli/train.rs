@@ -157,7 +157,7 @@ fn run(session: &mut Session, outer: Option<&Site>, stop: StopFlag) -> Result<Ou
     let mut context = Context {
         buckets: buckets.clone(),
         device: opened.device.clone(),
-        model: model_zoo::Model::new(&plan.model).map_err(Failure::failed)?.with_precision(model.precision()),
+        model: model.clone(),
         dataset: std::sync::Arc::clone(dataset),
         loader: std::sync::Arc::clone(loader),
         checkpoints,

@@ -16,6 +16,7 @@ use super::error::{ConfigError, Note, Places};
 use super::raw::{
     EngineChoice, GradientCheckpointing, OptimizerName, OuterCompress, OuterOptimizer, Precision, Reduction, WireChoice,
 };
+use crate::adapter::AdapterPlan;
 use crate::device::DeviceChoice;
 use crate::expect::Expect;
 use crate::guard::GuardSpec;
@@ -38,6 +39,9 @@ pub struct Plan {
     pub base_weights: Option<String>,
     /// The model.
     pub model: ModelConfig,
+    /// What is trained on top of it while it is frozen; absent: all of it is trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterPlan>,
     /// The data.
     pub dataset: DatasetPlan,
     /// Shares of languages and sources.
@@ -339,6 +343,9 @@ impl Plan {
             "guard": self.guard,
         });
         // Absent where there is none, so that plans without it keep their digests.
+        if let (Some(adapter), Some(entries)) = (&self.adapter, decisive.as_object_mut()) {
+            entries.insert("adapter".into(), adapter.decisive());
+        }
         if let (Some(outer), Some(entries)) = (&self.outer, decisive.as_object_mut()) {
             entries.insert("outer".into(), outer.decisive());
         }

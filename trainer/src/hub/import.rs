@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use model_zoo::{Model, ModelConfig, Params};
+use model_zoo::{Model, ModelConfig, ParamSpec, Params};
 
 use super::generation_config::GenerationConfig;
 use super::weights::Weights;
@@ -44,20 +44,47 @@ pub fn import(dir: &Path, device: &Device) -> Result<Imported, HubError> {
     let config = read_config(dir)?;
     let generation = GenerationConfig::read(dir, &config)?;
     let model = Model::new(&config).map_err(|source| HubError::Config { path: dir.join(CONFIG_FILE), source })?;
-    let weights = Weights::open(dir)?;
+    let mut weights = OpenedWeights::open(dir, &model)?;
     let specs = model.specs();
-    let dropped = weights.check(&specs, config.tied_head())?;
     let mut tensors = Vec::with_capacity(specs.len());
     for spec in specs.iter() {
-        let values = weights.floats(&spec.name)?;
-        if spec.name == EMBEDDING_NAME && dropped.iter().any(|name| name == HEAD_NAME) {
-            check_tied_head(&weights, &values)?;
-        }
+        let values = weights.read(spec)?;
         let count = values.len();
         tensors.push(Tensor::<1>::from_data(TensorData::new(values, [count]), (device, DType::F32)));
     }
     let params = Params::from_tensors(specs, tensors)?;
-    Ok(Imported { model, params, generation, dropped })
+    Ok(Imported { model, params, generation, dropped: weights.dropped })
+}
+
+/// The weights of a directory, found to be those of a model, to be read one by one.
+#[derive(Debug)]
+pub struct OpenedWeights {
+    weights: Weights,
+    dropped: Vec<String>,
+}
+
+impl OpenedWeights {
+    /// Opens a directory's weights and checks their names, shapes and number formats against all parameters of `model`.
+    ///
+    /// # Errors
+    /// As [`import`].
+    pub fn open(dir: &Path, model: &Model) -> Result<Self, HubError> {
+        let weights = Weights::open(dir)?;
+        let dropped = weights.check(&model.family_specs(), model.config().tied_head())?;
+        Ok(Self { weights, dropped })
+    }
+
+    /// The values of a parameter, widened to f32, all of them finite.
+    ///
+    /// # Errors
+    /// As [`import`].
+    pub fn read(&mut self, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
+        let values = self.weights.floats(&spec.name)?;
+        if spec.name == EMBEDDING_NAME && self.dropped.iter().any(|name| name == HEAD_NAME) {
+            check_tied_head(&self.weights, &values)?;
+        }
+        Ok(values)
+    }
 }
 
 const EMBEDDING_NAME: &str = "model.embed_tokens.weight";

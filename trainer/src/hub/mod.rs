@@ -16,10 +16,11 @@ mod writer;
 pub use error::HubError;
 pub use export::{ExportOptions, ExportProgress, ExportReport, export};
 pub use generation_config::GenerationConfig;
-pub use import::{Imported, import, read_config};
-pub(crate) use probe::TEXTS as PROBE_TEXTS;
+pub use import::{Imported, OpenedWeights, import, read_config};
+pub(crate) use probe::{TEXTS as PROBE_TEXTS, logits as probe_logits};
 pub use verify::{Check, VerifyReport, verify};
 pub use weights::weights_digest;
+pub(crate) use writer::{round, write_tensors};
 
 pub(crate) use data_pipeline::tokenizer::MAX_TOKENIZER_BYTES;
 pub(crate) use data_pipeline::tokenizer::chat::CHAT_TEMPLATE_FILE;

@@ -3,6 +3,7 @@
 use model_zoo::config::{ModelConfig, RopeScaling};
 
 use super::{OuterPlan, Plan};
+use crate::config::adapter;
 use crate::config::check::CONFIG_VERSION;
 use crate::config::error::{ConfigError, Places};
 use crate::config::raw::{
@@ -21,12 +22,26 @@ impl Plan {
             Schedule::Wsd { decay_steps, total_steps, .. } => Some(decay_steps as f64 / total_steps.max(1) as f64),
             _ => None,
         };
-        RawConfig {
+        let mut raw = RawConfig {
             config_version: CONFIG_VERSION,
             output_dir: self.output_dir.clone(),
             seed: Some(self.seed),
             base_model: self.base_model.clone(),
             model: self.base_model.is_none().then(|| raw_model(&self.model)),
+            adapter: None,
+            lora_r: None,
+            lora_alpha: None,
+            lora_target_modules: None,
+            lora_target_linear: None,
+            lora_layers_to_transform: None,
+            lora_rank_pattern: None,
+            lora_alpha_pattern: None,
+            lora_modules_to_save: None,
+            use_rslora: None,
+            use_dora: None,
+            lora_dropout: None,
+            lora_model_dir: None,
+            base_dtype: None,
             datasets: vec![RawDataset { path: self.dataset.path.clone(), weight: None }],
             mixture: Some(RawMixture {
                 temperature: Some(self.mixture.temperature),
@@ -81,7 +96,9 @@ impl Plan {
             logging_steps: Some(self.logging_steps),
             expect: (!self.expect.is_empty()).then(|| self.expect.clone()),
             places: Places::default(),
-        }
+        };
+        adapter::write_out(self.adapter.as_ref(), &mut raw);
+        raw
     }
 
     /// [`Plan::to_raw`] as YAML, for `config.resolved.yaml`.

@@ -76,6 +76,36 @@ fn llama_stored_in_bf16() {
     check("llama_bf16", &["training"]);
 }
 
+#[test]
+fn adapters() {
+    for name in ["llama_lora"] {
+        let Some(report) = report(name) else { return };
+        let failed: Vec<String> =
+            report.rows.iter().filter(|row| !row.passed()).map(|row| format!("{row:?}")).collect();
+        assert!(report.passed(), "{name}: {}", failed.join("\n"));
+        let seen: Vec<&str> = report.rows.iter().map(|row| row.check.as_str()).collect();
+        let needed = [
+            "scaling",
+            "logits",
+            "logits, relative",
+            "loss",
+            "loss of the base",
+            "greedy texts",
+            "merged beside adapted",
+            "gradient norms",
+            "gradients",
+            "1 AdamW step, mean",
+            "1 AdamW step, largest",
+            "10 AdamW steps, mean",
+            "10 AdamW steps, largest",
+            "loss of every step",
+            "norm of every step",
+        ];
+        assert!(needed.iter().all(|check| seen.contains(check)), "{name}: {seen:?}");
+        assert!(name != "llama_lora" || seen.contains(&"merged tensors"));
+    }
+}
+
 /// Runs the bundle `llama` with `from` replaced by `to` in one of its files; names the checks that failed.
 fn failures_after(file: &str, from: &str, to: &str) -> Option<Vec<String>> {
     let (source, copy) = (shared()?.join("fixtures/llama"), tempfile::tempdir().unwrap());
@@ -129,10 +159,6 @@ fn bundles_that_are_not_supported_are_named() {
         let message = parity::run(&dir, &Device::flex(), &|_| ()).unwrap_err().to_string();
         message.replace(&dir.display().to_string(), "DIR")
     };
-    assert_eq!(
-        refusal("llama_lora"),
-        "DIR: adapter (LoRA) bundles are not supported; use a bundle of a whole Llama checkpoint"
-    );
     assert_eq!(
         refusal("gemma2"),
         "DIR/hf/config.json: key \"architectures\" is \"Gemma2ForCausalLM\", which is not supported; supported: \

@@ -2,6 +2,7 @@
 //! prints nothing.
 
 mod card;
+pub mod chat;
 pub mod config;
 pub mod dataset;
 pub mod dedup;
@@ -14,12 +15,14 @@ pub mod manifest;
 pub mod normalize;
 pub mod order;
 pub mod prepare;
+pub mod records;
 pub mod shard;
 mod share;
 pub mod source;
 mod split;
 mod spool;
 pub mod stats;
+pub mod template;
 pub mod tokenizer;
 pub mod verify;
 

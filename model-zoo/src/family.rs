@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor};
 
 use crate::generate::KvCache;
 use crate::model::Inputs;
-use crate::ops::{self, AttentionShape};
+use crate::ops::{self, AttentionRule, AttentionShape};
 use crate::params::ParamSpec;
 use crate::rotary::Rotation;
 use crate::weights::Weights;
@@ -109,25 +109,6 @@ pub(crate) struct Heads {
     pub(crate) head_dim: usize,
 }
 
-/// How scores become weights.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AttentionRule {
-    /// Factor of the scores.
-    pub scale: f64,
-    /// Most tokens a query sees, itself included; `None` = all earlier ones.
-    pub window: Option<usize>,
-    /// Bound `c` of scaled scores `x`, which become `c * tanh(x / c)`.
-    pub softcap: Option<f64>,
-}
-
-impl AttentionRule {
-    /// The rule of Vaswani et al. 2017: every earlier token, scores divided by the root of the width of a head.
-    #[must_use]
-    pub fn plain(head_dim: usize) -> Self {
-        Self { scale: 1.0 / (head_dim as f64).sqrt(), window: None, softcap: None }
-    }
-}
-
 impl Pass<'_> {
     /// Attention of block `layer`: rotated queries `[tokens, heads * head_dim]`, keys and values
     /// `[tokens, kv_heads * head_dim]`; gives `[tokens, heads * head_dim]`.
@@ -142,11 +123,11 @@ impl Pass<'_> {
             Attend::Rows(inputs) => {
                 let [batch, seq] = inputs.dims();
                 let shape = AttentionShape { batch, seq, heads, kv_heads, head_dim };
-                ops::attention(query, key, value, inputs.segments.clone(), shape, rule.scale)
+                ops::attention(query, key, value, inputs.segments.clone(), shape, rule)
             }
             Attend::Cache(cache) => {
                 let shape = AttentionShape { batch: 1, seq: query.dims()[0], heads, kv_heads, head_dim };
-                cache.attend(layer, query, key, value, &shape, rule.scale)
+                cache.attend(layer, query, key, value, &shape, rule)
             }
         }
     }

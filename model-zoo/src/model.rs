@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::Adapted;
 use crate::backward::{self, NoGradient};
 use crate::config::{ConfigError, ModelConfig};
+use crate::families;
 use crate::family::{Attend, Family, Pass};
 use crate::generate::KvCache;
-use crate::llama::Llama;
 use crate::ops;
 use crate::params::{ParamSpec, Params};
 use crate::weights::{Weights, widen};
@@ -67,9 +67,7 @@ impl Model {
     /// [`ConfigError`] when the configuration breaks a rule of its family.
     pub fn new(config: &ModelConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let family: Arc<dyn Family> = match config.clone() {
-            ModelConfig::Llama(config) => Arc::new(Llama::new(config)),
-        };
+        let family = families::build(config.clone());
         Ok(Self { config: config.clone(), family, precision: Precision::F32, adapted: None })
     }
 
@@ -184,7 +182,7 @@ impl Model {
         let weights = self.weights(params);
         let hidden = weights.narrow(self.family.final_norm(&weights, stream));
         let head = weights.narrow(self.family.head_weight(&weights));
-        ops::linear_cross_entropy(hidden, head, targets.flatten(0, 1))
+        ops::linear_cross_entropy(hidden, head, targets.flatten(0, 1), self.family.logit_softcap())
     }
 
     /// Forward and backward pass of one micro-batch: the loss of [`Model::loss_sum`], and one call of
@@ -220,7 +218,7 @@ impl Model {
         let (weights, dims) = (self.weights(params), targets.dims());
         let hidden = weights.narrow(self.hidden(params, inputs));
         let head = weights.narrow(self.family.head_weight(&weights));
-        ops::linear_cross_entropy_tokens(hidden, head, targets.flatten(0, 1)).reshape(dims)
+        ops::linear_cross_entropy_tokens(hidden, head, targets.flatten(0, 1), self.family.logit_softcap()).reshape(dims)
     }
 
     /// Scores of every vocabulary entry from final hidden states, `[n, hidden]` -> `[n, vocab]`, f32.
@@ -228,10 +226,7 @@ impl Model {
     pub fn head(&self, params: &Params, hidden: Tensor<2>) -> Tensor<2> {
         let weights = self.weights(params);
         let logits = widen(ops::linear(weights.narrow(hidden), weights.narrow(self.family.head_weight(&weights))));
-        match self.family.logit_softcap() {
-            Some(bound) => logits.div_scalar(bound).tanh().mul_scalar(bound),
-            None => logits,
-        }
+        ops::softcap(logits, self.family.logit_softcap())
     }
 
     /// Final hidden states `[new, hidden]` of `tokens` (`[new]`), which continue the one document in `cache`. The

@@ -12,7 +12,7 @@ use crate::init::initial_values;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Init {
-    /// Every element is 0.
+    /// Every element is 0 (biases, and norm scales that are counted from 1).
     Zeros,
     /// Every element is 1 (norm scales).
     Ones,

@@ -1,6 +1,6 @@
 //! Owns arithmetic about a model's size: parameters, operations and activation memory; never touches devices.
 
-use crate::config::{LlamaConfig, ModelConfig};
+use crate::config::{DecoderConfig, ModelConfig};
 use crate::model::Precision;
 
 /// Parameters by category.
@@ -12,8 +12,8 @@ pub struct ParameterCount {
     pub attention: u64,
     /// Gate, up and down projections of all blocks.
     pub feed_forward: u64,
-    /// Norm scales.
-    pub norms: u64,
+    /// Norm scales and biases.
+    pub vectors: u64,
     /// Output head; 0 when it is the embedding.
     pub head: u64,
 }
@@ -22,37 +22,54 @@ impl ParameterCount {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.embedding + self.attention + self.feed_forward + self.norms + self.head
+        self.embedding + self.attention + self.feed_forward + self.vectors + self.head
     }
 }
 
 /// Counts the parameters of a valid configuration.
 #[must_use]
 pub fn count_parameters(config: &ModelConfig) -> ParameterCount {
-    let ModelConfig::Llama(llama) = config;
-    let sizes = Sizes::of(llama);
+    let sizes = Sizes::of(config);
     let embedding = sizes.vocab * sizes.hidden;
     ParameterCount {
         embedding,
         attention: sizes.layers * 2 * sizes.hidden * (sizes.query + sizes.key_value),
         feed_forward: sizes.layers * 3 * sizes.hidden * sizes.inner,
-        norms: (2 * sizes.layers + 1) * sizes.hidden,
-        head: if llama.tie_word_embeddings { 0 } else { embedding },
+        vectors: sizes.layers * sizes.block_vectors + sizes.hidden,
+        head: if config.tied_head() { 0 } else { embedding },
     }
 }
 
 /// Floating-point operations to train on one token of a row of `seq` tokens: 6 for every parameter that takes part in
 /// a matrix product (the head counts, the embedding look-up does not) and, for causal attention, 6 a layer, query
-/// element and token of context: two products forward, four backward, half of them masked. Recomputation is not
-/// counted.
+/// element and token of context: two products forward, four backward, half of them masked; in a layer with a window
+/// only what the window leaves. Recomputation is not counted.
 #[must_use]
 pub fn flops_per_token(config: &ModelConfig, seq: usize) -> f64 {
-    let ModelConfig::Llama(llama) = config;
-    let sizes = Sizes::of(llama);
+    let sizes = Sizes::of(config);
     let count = count_parameters(config);
     let matmul_parameters = count.attention + count.feed_forward + sizes.vocab * sizes.hidden;
-    let attention = sizes.layers * sizes.query * seq as u64;
-    6.0 * (matmul_parameters as f64 + attention as f64)
+    let context = (0..config.num_layers()).map(|layer| context(seq, window(config, layer))).sum::<f64>();
+    let attention = sizes.query as f64 * context;
+    6.0 * (matmul_parameters as f64 + attention)
+}
+
+/// Twice the tokens that a token of a row sees on average, in the limit of long rows: `seq` without a window.
+fn context(seq: usize, window: Option<usize>) -> f64 {
+    let (seq, window) = (seq as f64, window.map_or(f64::INFINITY, |window| window as f64));
+    if window < seq { 2.0 * window - window * window / seq } else { seq }
+}
+
+/// The window of a layer; `None` = it has none.
+fn window(config: &ModelConfig, layer: usize) -> Option<usize> {
+    match config {
+        ModelConfig::Llama(_) => None,
+        ModelConfig::Mistral(config) => config.sliding_window,
+        ModelConfig::Qwen2(config) => config.windows.as_ref()?.of(layer),
+        ModelConfig::Qwen3(config) => config.windows.as_ref()?.of(layer),
+        ModelConfig::Gemma2(config) => config.windows.of(layer),
+        ModelConfig::Gemma3(config) => config.windows.of(layer),
+    }
 }
 
 /// Which kernels run between the matrix products.
@@ -100,17 +117,16 @@ pub fn activation_memory(
     kernels: Kernels,
     recompute: bool,
 ) -> ActivationMemory {
-    let ModelConfig::Llama(llama) = config;
-    let sizes = Sizes::of(llama);
+    let sizes = Sizes::of(config);
     let tokens = rows as u64 * seq as u64;
     let wide = 4;
     let narrow = match precision {
         Precision::F32 => 4,
         Precision::Bf16Mixed => 2,
     };
-    // Two inputs of norms in the residual stream; then what the products read: two norm outputs, rotated queries and
-    // keys, values, attended values, gate, up and their product. One statistic a norm, one log-sum a head.
-    let stream = 2 * sizes.hidden + 2 + sizes.heads;
+    // The inputs of norms in f32; then what the products read: two norm outputs, rotated queries and keys, values,
+    // attended values, gate, up and their product. One statistic a norm, one log-sum a head.
+    let stream = sizes.norm_inputs + sizes.norm_statistics + sizes.heads;
     let products = 2 * sizes.hidden + 2 * sizes.query + 2 * sizes.key_value + 3 * sizes.inner;
     let mut per_token = stream * wide + products * narrow;
     let mut head = tokens * (2 * sizes.hidden * wide + 2 * sizes.hidden * narrow);
@@ -141,19 +157,45 @@ struct Sizes {
     heads: u64,
     query: u64,
     key_value: u64,
+    /// Norm scales and biases of a block.
+    block_vectors: u64,
+    /// Elements of a token that the norms of a block read.
+    norm_inputs: u64,
+    /// Means of squares of a token that they keep.
+    norm_statistics: u64,
 }
 
 impl Sizes {
-    fn of(config: &LlamaConfig) -> Self {
-        let head_dim = config.head_dim as u64;
+    fn of(config: &ModelConfig) -> Self {
+        let (decoder, block_norms, head_norms, biases) = match config {
+            ModelConfig::Llama(decoder) => (decoder, 2, false, false),
+            ModelConfig::Mistral(config) => (&config.decoder, 2, false, false),
+            ModelConfig::Qwen2(config) => (&config.decoder, 2, false, true),
+            ModelConfig::Qwen3(config) => (&config.decoder, 2, true, false),
+            ModelConfig::Gemma2(config) => (&config.decoder, 4, false, false),
+            ModelConfig::Gemma3(config) => (&config.decoder, 4, true, false),
+        };
+        Self::new(decoder, block_norms, head_norms, biases)
+    }
+
+    /// `block_norms` norms a block over the width of the stream, and `head_norms` over heads of queries and keys;
+    /// `biases` on queries, keys and values.
+    fn new(decoder: &DecoderConfig, block_norms: u64, head_norms: bool, biases: bool) -> Self {
+        let (hidden, head_dim) = (decoder.hidden_size as u64, decoder.head_dim as u64);
+        let (heads, kv_heads) = (decoder.num_attention_heads as u64, decoder.num_key_value_heads as u64);
+        let (query, key_value) = (heads * head_dim, kv_heads * head_dim);
+        let (with_heads, with_biases) = (u64::from(head_norms), u64::from(biases));
         Self {
-            vocab: config.vocab_size as u64,
-            hidden: config.hidden_size as u64,
-            inner: config.intermediate_size as u64,
-            layers: config.num_hidden_layers as u64,
-            heads: config.num_attention_heads as u64,
-            query: config.num_attention_heads as u64 * head_dim,
-            key_value: config.num_key_value_heads as u64 * head_dim,
+            vocab: decoder.vocab_size as u64,
+            hidden,
+            inner: decoder.intermediate_size as u64,
+            layers: decoder.num_hidden_layers as u64,
+            heads,
+            query,
+            key_value,
+            block_vectors: block_norms * hidden + with_heads * 2 * head_dim + with_biases * (query + 2 * key_value),
+            norm_inputs: block_norms * hidden + with_heads * (query + key_value),
+            norm_statistics: block_norms + with_heads * (heads + kv_heads),
         }
     }
 }

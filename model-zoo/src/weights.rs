@@ -90,6 +90,11 @@ impl<'a> Weights<'a> {
         stored.widened(&device.unwrap_or_default())
     }
 
+    /// [`Weights::linear`], then the bias of index `bias`, `[out]`.
+    pub(crate) fn linear_bias(&self, x: Tensor<2>, index: usize, bias: usize) -> Tensor<2> {
+        ops::add_bias(self.linear(x, index), self.vector(bias))
+    }
+
     /// To the number format of matrix products.
     pub(crate) fn narrow(&self, x: Tensor<2>) -> Tensor<2> {
         match self.precision {

@@ -8,24 +8,26 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
 
+use burn::tensor::Device;
 use data_pipeline::loader::TokenBatch;
+use model_zoo::{Model, Params};
 
 use crate::checkpoint::TrainState;
 use crate::config::plan::Plan;
 use crate::events::{EvalRecord, Event, LanguageScore};
-use crate::step;
+use crate::step::{self, StepError};
 use crate::train::{Context, TrainError};
 
 /// Running totals of one language.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Totals {
+pub(crate) struct Totals {
     nats: f64,
     tokens: u64,
     bytes: u64,
 }
 
 impl Totals {
-    fn score(self) -> LanguageScore {
+    pub(crate) fn score(self) -> LanguageScore {
         LanguageScore {
             bpb: self.nats / std::f64::consts::LN_2 / self.bytes.max(1) as f64,
             loss: self.nats / self.tokens.max(1) as f64,
@@ -50,7 +52,7 @@ impl Totals {
         Self { nats: f64::from_bits(next()), tokens: next(), bytes: next() }
     }
 
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.nats += other.nats;
         self.tokens += other.tokens;
         self.bytes += other.bytes;
@@ -71,7 +73,8 @@ pub fn evaluate(plan: &Plan, state: &TrainState, cx: &mut Context<'_>) -> Result
         rows_done += batch.rows.end - batch.rows.start;
         if index % world == rank {
             let tokens = cx.loader.validation_rows(batch.component, batch.rows.clone())?;
-            mine.push(score(state, cx, &tokens)?);
+            let scored = score(&cx.model, &state.params, &cx.device, cx.dataset.token_bytes(), &tokens);
+            mine.push(scored.map_err(|source| TrainError::Step { step: state.step, source })?);
             (cx.observer)(&Event::Evaluating { language: batch.language.clone(), rows_done, rows })?;
         }
     }
@@ -129,13 +132,21 @@ fn rows_by_component(plan: &Plan, cx: &Context<'_>) -> Vec<(usize, String, u64)>
     work
 }
 
-fn score(state: &TrainState, cx: &Context<'_>, batch: &TokenBatch) -> Result<Totals, TrainError> {
-    let on_device = step::to_device(batch, cx.model.vocab_size(), &cx.device)
-        .map_err(|source| TrainError::Step { step: state.step, source })?;
-    let losses = cx.model.token_losses(&state.params, &on_device.inputs, on_device.targets);
+/// Scores the targets of a batch that stand for text, by the bytes of each id.
+///
+/// # Errors
+/// An id outside the vocabulary.
+pub(crate) fn score(
+    model: &Model,
+    params: &Params,
+    device: &Device,
+    bytes_of: &[u16],
+    batch: &TokenBatch,
+) -> Result<Totals, StepError> {
+    let on_device = step::to_device(batch, model.vocab_size(), device)?;
+    let losses = model.token_losses(params, &on_device.inputs, on_device.targets);
     let losses = losses.into_data().convert::<f32>();
     let losses = losses.as_slice::<f32>().unwrap_or_default();
-    let bytes_of = cx.dataset.token_bytes();
     let mut totals = Totals::default();
     for (&target, &loss) in batch.targets.iter().zip(losses) {
         let bytes = usize::try_from(target).ok().and_then(|id| bytes_of.get(id)).copied().unwrap_or(0);

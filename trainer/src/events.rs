@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::control::Straggler;
 use crate::guard::Reason;
+use crate::regression::Regression;
 
 /// One logged step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,7 +42,7 @@ pub struct StepRecord {
 }
 
 /// Validation result of one language.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LanguageScore {
     /// Bits a byte of UTF-8 text.
     pub bpb: f64,
@@ -147,6 +148,8 @@ pub enum Event {
     },
     /// An evaluation is done.
     Evaluated(EvalRecord),
+    /// Languages are worse than at the first evaluation of the run.
+    Regressed(Regression),
     /// A checkpoint is committed and was read back.
     Saved {
         /// Its step.

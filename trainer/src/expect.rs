@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::LossSpan;
 use crate::events::EvalRecord;
+use crate::regression;
 
 /// What the finished run must show; anything missed ends the program with exit code 3.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +27,10 @@ pub struct Expect {
     /// run makes before its first step.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub every_language_improves: bool,
+    /// Most that the bits per byte of each named language may rise over the first evaluation, as a share of it:
+    /// `{fra_Latn: 0.05}` allows 5 %. For runs that continue a trained model.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub max_regression: BTreeMap<String, f64>,
 }
 
 impl Expect {
@@ -69,7 +74,19 @@ impl Expect {
         if self.every_language_improves {
             missed.extend(not_improved(losses, eval));
         }
+        missed.extend(
+            self.max_regression.iter().filter_map(|(language, limit)| too_much_worse(language, *limit, losses, eval)),
+        );
         missed
+    }
+}
+
+/// Why a language misses its `max_regression`.
+fn too_much_worse(language: &str, limit: f64, losses: &LossSpan, eval: Option<&EvalRecord>) -> Option<String> {
+    match eval.and_then(|eval| regression::rise(&losses.first_val_bpb, eval, language)) {
+        Some(rise) if rise <= limit => None,
+        Some(rise) => Some(format!("max_regression: {language}: {limit}, its bits per byte rose by {rise:.4}")),
+        None => Some(format!("max_regression: {language}: {limit}, but there are no two evaluations of it")),
     }
 }
 
@@ -101,6 +118,7 @@ mod tests {
             loss_drop_at_least: Some(1.0),
             val_bpb_below: [("ary_Arab".to_owned(), 1.5), ("all".to_owned(), 1.5)].into(),
             every_language_improves: true,
+            max_regression: [("ary_Arab".to_owned(), -0.05)].into(),
         };
         let losses = |first, last| LossSpan {
             first: Some(first),
@@ -108,9 +126,9 @@ mod tests {
             first_val_bpb: [("ary_Arab".to_owned(), 1.5)].into(),
         };
         assert!(expect.missed(&losses(3.0, 1.9), Some(&eval(1.4))).is_empty());
-        assert_eq!(expect.missed(&losses(2.5, 2.0), Some(&eval(1.5))).len(), 5);
-        assert_eq!(expect.missed(&losses(f64::NAN, f64::NAN), Some(&eval(f64::NAN))).len(), 5, "NaN meets nothing");
-        assert_eq!(expect.missed(&LossSpan::default(), None).len(), 5);
+        assert_eq!(expect.missed(&losses(2.5, 2.0), Some(&eval(1.5))).len(), 6);
+        assert_eq!(expect.missed(&losses(f64::NAN, f64::NAN), Some(&eval(f64::NAN))).len(), 6, "NaN meets nothing");
+        assert_eq!(expect.missed(&LossSpan::default(), None).len(), 6);
         assert!(Expect::default().is_empty() && !expect.is_empty());
     }
 

@@ -5,24 +5,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use data_pipeline::chat::config::ExcessLength;
 use data_pipeline::dataset::{Component, DataError, Dataset};
 use data_pipeline::loader::Loader;
-use data_pipeline::order::{MixtureSpec, Order, OrderError};
+use data_pipeline::order::{MixtureSpec, Order, OrderError, PartShare};
+use data_pipeline::prepare::PrepareError;
 use model_zoo::{Model, Params};
 use serde_json::Value;
 
 use crate::adapter::{self, AdapterFileError};
 use crate::assembly;
 use crate::buckets::Buckets;
+use crate::chat_data::{self, ChatData, Fresh};
 use crate::checkpoint::read::Moments;
 use crate::checkpoint::store::Loaded;
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
 use crate::cluster::ClusterError;
-use crate::config::plan::MixturePlan;
-use crate::config::raw::Precision;
+use crate::config::plan::{ChatPlan, MixturePlan, PartPlan};
+use crate::config::raw::{Precision, RawDataset};
 use crate::config::{self, AdapterFacts, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
 use crate::device::{self, DeviceError, Opened};
 use crate::durable;
+use crate::eval::EvalError;
+use crate::eval::subject::Place;
 use crate::events::Event;
 use crate::guard::Guard;
 use crate::hub;
@@ -30,6 +35,7 @@ use crate::optim::Adamw;
 use crate::partition::Partition;
 use crate::run_dir::{RunDir, RunDirError};
 use crate::team::Team;
+use crate::vocabulary::{self, VocabularyError};
 
 /// Largest `plan.json` that is compared, bytes.
 const PLAN_LIMIT_BYTES: u64 = 16 << 20;
@@ -54,6 +60,9 @@ pub enum SessionError {
     /// The data set is missing or damaged.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Files of chats cannot be prepared.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
     /// The mixture cannot be drawn.
     #[error(transparent)]
     Order(#[from] OrderError),
@@ -66,6 +75,12 @@ pub enum SessionError {
     /// The adapter cannot be made, or does not fit the base.
     #[error(transparent)]
     Adapter(#[from] AdapterFileError),
+    /// `base_model` names no model.
+    #[error(transparent)]
+    Base(#[from] EvalError),
+    /// The data set's tokenizer does not go with the base model.
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
     /// The model's config breaks a rule of its family.
     #[error(transparent)]
     Model(#[from] model_zoo::config::ConfigError),
@@ -116,6 +131,8 @@ pub struct Resolved {
     pub notes: Vec<Note>,
     /// The data set.
     pub dataset: Arc<Dataset>,
+    /// What was prepared on the way, until the run has begun.
+    pub fresh: Option<Fresh>,
 }
 
 /// Reads a config, the manifest of its data set and the config of its base model, and resolves the plan.
@@ -126,30 +143,74 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
     let (raw, mut notes) = config::load::<RawConfig>(config, overrides)?;
     // First the file by itself: a wrong key must not hide behind a missing data set.
     raw.check()?;
-    let folder = raw.datasets.first().map(|dataset| dataset.path.clone()).unwrap_or_default();
-    let dataset = Arc::new(Dataset::open(&folder)?);
-    let facts = facts(&dataset, raw.sequence_len);
-    let base = raw.base_model.as_deref().map(|dir| base_facts(dir, raw.lora_model_dir.as_deref())).transpose()?;
+    let chats = chat_data::prepare(&raw)?;
+    let mut raw = raw;
+    let excess = raw.chat.as_ref().and_then(|chat| chat.excess_length_strategy).unwrap_or_default();
+    let mut fresh = None;
+    if let Some(ChatData { dir, fresh: prepared, warnings }) = chats {
+        notes.extend(warnings.into_iter().map(|text| raw.places.note("datasets[0].path", text)));
+        fresh = prepared;
+        // All files became one data set.
+        raw.datasets.truncate(1);
+        raw.datasets.iter_mut().for_each(|dataset| dataset.path.clone_from(&dir));
+    }
+    let open = |dataset: &RawDataset| Dataset::open_with(&dataset.path, excess);
+    let dataset = Arc::new(Dataset::join(raw.datasets.iter().map(open).collect::<Result<Vec<_>, _>>()?)?);
+    notes.extend(packing_note(&dataset, raw.sequence_len, excess)?.map(|text| raw.places.note("sequence_len", text)));
+    let facts = facts(&dataset, raw.sequence_len, excess);
+    let base = raw.base_model.take().map(|path| Place::of(&path)).transpose()?;
+    // A run goes on while others train from it: what is written down is the checkpoint.
+    raw.base_model = base.as_ref().map(|place| place.folder().to_owned());
+    let base = base.map(|place| base_facts(&place, &dataset, &raw, &mut notes)).transpose()?;
     let plan = config::resolve(raw, &facts, base)?;
     notes.extend(plan.notes.iter().cloned());
-    Ok(Resolved { plan, notes, dataset })
+    Ok(Resolved { plan, notes, dataset, fresh })
 }
 
-/// What a plan needs to know of the weights that training starts from.
-fn base_facts(dir: &Path, adapter: Option<&Path>) -> Result<BaseFacts, SessionError> {
+/// How samples fill rows, in words; `None` of texts.
+fn packing_note(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) -> Result<Option<String>, DataError> {
+    let Some(counts) = dataset.packing(sequence_len, excess)? else { return Ok(None) };
+    let share = 100.0 * counts.tokens as f64 / (counts.rows.max(1) * sequence_len as u64) as f64;
+    Ok(Some(format!(
+        "{} samples of up to {} tokens in {} rows, {share:.0} % of their places filled; {} truncated, {} dropped",
+        counts.samples, counts.longest, counts.rows, counts.truncated, counts.dropped
+    )))
+}
+
+/// What a plan needs to know of the model that training starts from.
+fn base_facts(
+    place: &Place,
+    dataset: &Dataset,
+    raw: &RawConfig,
+    notes: &mut Vec<Note>,
+) -> Result<BaseFacts, SessionError> {
+    let dir = place.folder();
     let adapter_facts = |dir: &Path| -> Result<AdapterFacts, AdapterFileError> {
         Ok(AdapterFacts { lora: adapter::read_config(dir)?.0, weights: adapter::digest(dir)? })
     };
-    Ok(BaseFacts {
+    if checkpoint::read::read_adapter(dir)?.is_some() {
+        return Err(AdapterFileError::NotWhole { path: dir.to_owned() }.into());
+    }
+    let facts = BaseFacts {
         model: hub::read_config(dir)?,
         weights: hub::weights_digest(dir)?,
         stored_in_bf16: hub::weights::Weights::open(dir)?.dtypes()? == [model_zoo::WeightDtype::Bf16],
-        adapter: adapter.map(adapter_facts).transpose()?,
-    })
+        adapter: raw.lora_model_dir.as_deref().map(adapter_facts).transpose()?,
+    };
+    let Some(extension) = vocabulary::extension(&place.tokenizer(), &dataset.tokenizer_folder())? else {
+        return Ok(facts);
+    };
+    if raw.adapter.is_some() {
+        let message = "the data's tokenizer has tokens that `base_model` has no rows for, which an adapter cannot add";
+        let hint = "train all weights on the extended vocabulary first, or prepare the data with the base's tokenizer";
+        return Err(raw.places.invalid("adapter", message, hint).into());
+    }
+    notes.push(raw.places.note("base_model", extension.summary()));
+    Ok(BaseFacts { model: extension.widen(&facts.model)?, ..facts })
 }
 
 /// What a plan needs to know of a data set.
-fn facts(dataset: &Dataset, sequence_len: usize) -> DatasetFacts {
+fn facts(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) -> DatasetFacts {
     let components = |components: &[Component]| {
         let facts = |c: &Component| ComponentFacts {
             lang: c.lang().to_owned(),
@@ -169,6 +230,12 @@ fn facts(dataset: &Dataset, sequence_len: usize) -> DatasetFacts {
         train: components(dataset.train()),
         validation: components(dataset.validation()),
         bytes: manifest.shards.iter().flat_map(|s| s.files.values()).map(|f| f.bytes).sum(),
+        chat: manifest.chat.as_ref().map(|chat| ChatPlan {
+            kind: chat.kind,
+            excess,
+            end_of_turn: chat.end_of_turn_ids.clone(),
+        }),
+        parts: dataset.parts().into_iter().map(|part| (part.id, part.streams)).collect(),
     }
 }
 
@@ -221,7 +288,7 @@ impl Session {
     /// # Errors
     /// See [`SessionError`].
     pub fn open(resolved: Resolved, resume: &Resume, share: HostShare, team: Team) -> Result<Self, SessionError> {
-        let Resolved { plan, dataset, .. } = resolved;
+        let Resolved { plan, dataset, fresh, .. } = resolved;
         let opened = device::open_for(plan.device, share.local_rank, plan.threads.or(share.threads))?;
         if plan.precision == Precision::Bf16Mixed && !opened.supports_bf16() {
             return Err(SessionError::NoBf16 { device: opened.summary() });
@@ -245,10 +312,7 @@ impl Session {
         };
         let state = shared(loaded, &plan, &model, partition, device, &mut team)?;
         let mut session = Self {
-            checkpoint_files: vec![
-                ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
-                ("config.json", plan.model.to_hub_json(model_zoo::WeightDtype::F32).into_bytes()),
-            ],
+            checkpoint_files: checkpoint_files(&plan, &dataset),
             plan,
             opened,
             model,
@@ -261,6 +325,7 @@ impl Session {
             events,
         };
         session.write_run_files()?;
+        fresh.into_iter().for_each(Fresh::keep);
         Ok(session)
     }
 
@@ -272,6 +337,16 @@ impl Session {
         run.copy_tokenizer(&self.dataset.tokenizer_folder())?;
         Ok(())
     }
+}
+
+/// Small files that travel inside every checkpoint.
+fn checkpoint_files(plan: &Plan, dataset: &Dataset) -> Vec<(&'static str, Vec<u8>)> {
+    let mut files = vec![
+        ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
+        ("config.json", plan.model.to_hub_json(model_zoo::WeightDtype::F32).into_bytes()),
+    ];
+    files.extend(hub::ChatFormat::of(dataset).map(|chat| (hub::CHAT_FORMAT_FILE, chat.to_json())));
+    files
 }
 
 impl Output {
@@ -368,7 +443,9 @@ fn model_of(plan: &Plan, device: &Device) -> Result<Model, SessionError> {
 /// The order of training rows that a plan describes.
 fn order(plan: &Plan, dataset: &Dataset) -> Result<Order, SessionError> {
     let MixturePlan { temperature, weights, max_epochs } = plan.mixture.clone();
-    let mixture = MixtureSpec { temperature, weights, max_epochs };
+    let share = |part: &PartPlan| Some(PartShare { streams: part.streams, weight: part.weight? });
+    let parts = plan.dataset.parts.iter().map(share).collect::<Option<Vec<_>>>().unwrap_or_default();
+    let mixture = MixtureSpec { temperature, weights, max_epochs, parts };
     let streams = dataset.streams(plan.sequence_len);
     Ok(Order::new(&streams, &mixture, plan.total_rows(), plan.seed)?)
 }
@@ -411,10 +488,20 @@ fn fresh(
 ) -> Result<TrainState, SessionError> {
     let params = match (&plan.adapter, &plan.base_model) {
         (Some(adapter), _) => adapter::first_params(adapter, model, plan.seed, device)?,
-        (None, Some(folder)) => hub::import(folder, device)?.params,
+        (None, Some(folder)) => base_params(folder, plan, model, device)?,
         (None, None) => Params::init(model.specs(), plan.seed, device),
     };
     Ok(beginning(plan, params, partition, device))
+}
+
+/// The weights that training starts from, with rows for the tokens that only the data has.
+fn base_params(folder: &Path, plan: &Plan, model: &Model, device: &Device) -> Result<Params, SessionError> {
+    let imported = hub::import(folder, device)?;
+    let tokenizer = plan.dataset.path.join(data_pipeline::manifest::TOKENIZER_FOLDER);
+    match vocabulary::extension(&Place::of(folder)?.tokenizer(), &tokenizer)? {
+        Some(extension) => Ok(extension.apply(&imported, model, device)?),
+        None => Ok(imported.params),
+    }
 }
 
 /// The state before the first step.

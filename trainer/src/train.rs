@@ -25,6 +25,7 @@ use crate::outer::OuterError;
 use crate::outer::site::Site;
 use crate::outer::sync::{self, Ended};
 use crate::prefetch::Prefetch;
+use crate::regression;
 use crate::signals::StopFlag;
 use crate::step::{self, StepError, StepGradients};
 use crate::team::{Layout, Team, Waits};
@@ -344,6 +345,9 @@ fn evaluate(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Result
         state.losses.first_val_bpb = record.val.iter().map(|(lang, score)| (lang.clone(), score.bpb)).collect();
     }
     (cx.observer)(&Event::Evaluated(record.clone()))?;
+    if let Some(regression) = regression::find(&state.losses.first_val_bpb, &record) {
+        (cx.observer)(&Event::Regressed(regression))?;
+    }
     Ok(record)
 }
 

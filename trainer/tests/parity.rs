@@ -35,6 +35,7 @@ fn check(name: &str, absent: &[&str]) {
         "decoded continuations",
         "rendered chats",
         "token ids of chats",
+        "trained tokens of chats",
     ];
     if absent.is_empty() {
         needed.extend([

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use data_pipeline::config::PrepareConfig;
-use trainer::config::{ComponentFacts, DatasetFacts, Estimate, Plan, RawConfig, load, resolve};
+use trainer::config::{BaseFacts, ComponentFacts, DatasetFacts, Estimate, Plan, RawConfig, load, resolve};
 
 fn configs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
@@ -37,6 +37,8 @@ fn facts(vocab_size: usize, sequence_len: usize) -> DatasetFacts {
         train: parts.clone(),
         validation: parts,
         bytes: 1 << 31,
+        chat: None,
+        parts: Vec::new(),
     }
 }
 
@@ -44,7 +46,14 @@ fn plan(name: &str, vocab_size: usize) -> Plan {
     let (raw, notes) = load::<RawConfig>(&configs().join(name), &[]).unwrap_or_else(|error| panic!("{error}"));
     assert!(notes.is_empty(), "{name}: a shipped config uses our own names: {notes:?}");
     let facts = facts(vocab_size, raw.sequence_len);
-    resolve(raw, &facts, None).unwrap_or_else(|error| panic!("{error}"))
+    let base = raw.base_model.is_some().then(|| base(vocab_size));
+    resolve(raw, &facts, base).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A base for recipes that start from one: the model that such a recipe names.
+fn base(vocab_size: usize) -> BaseFacts {
+    let model = plan("darija-30m-cpu.yaml", vocab_size).model;
+    BaseFacts { model, weights: "synthetic".into(), stored_in_bf16: false, adapter: None }
 }
 
 #[test]

@@ -16,12 +16,24 @@ pub struct MixtureSpec {
     pub weights: BTreeMap<String, f64>,
     /// Most times that a row may be repeated over the run, on average over its stream.
     pub max_epochs: f64,
+    /// The datasets whose streams stand one after another, with their shares of the rows; empty where they share as one
+    /// dataset would.
+    pub parts: Vec<PartShare>,
+}
+
+/// A dataset's place in a mixture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PartShare {
+    /// Number of its streams.
+    pub streams: usize,
+    /// Its share of the rows against those of the other parts. Temperature and factors divide it among its streams.
+    pub weight: f64,
 }
 
 impl Default for MixtureSpec {
     /// Every row as often as every other: natural shares, no factors, no cap.
     fn default() -> Self {
-        Self { temperature: 1.0, weights: BTreeMap::new(), max_epochs: f64::INFINITY }
+        Self { temperature: 1.0, weights: BTreeMap::new(), max_epochs: f64::INFINITY, parts: Vec::new() }
     }
 }
 
@@ -95,7 +107,8 @@ pub(crate) fn resolve(
     total_rows: u64,
 ) -> Result<Vec<(f64, Portion)>, OrderError> {
     check_numbers(spec)?;
-    let wanted = wanted_shares(streams, spec)?;
+    check_names(streams, spec)?;
+    let wanted = if spec.parts.is_empty() { wanted_shares(streams, spec)? } else { shares_by_part(streams, spec)? };
     let caps: Vec<f64> = streams.iter().map(|s| spec.max_epochs * s.rows as f64 / total_rows.max(1) as f64).collect();
     let rows: u64 = streams.iter().zip(&wanted).filter(|(_, w)| **w > 0.0).map(|(s, _)| s.rows).sum();
     let portions = pour(&wanted, &caps).ok_or_else(|| OrderError::TooFewRows {
@@ -120,7 +133,34 @@ fn check_numbers(spec: &MixtureSpec) -> Result<(), OrderError> {
         let good = weight.is_finite() && weight >= 0.0;
         number(&format!("mixture.weights.{name}"), weight, good, "a factor of 0 or more")?;
     }
+    for (i, part) in spec.parts.iter().enumerate() {
+        let good = part.weight.is_finite() && part.weight >= 0.0;
+        number(&format!("datasets[{i}].weight"), part.weight, good, "a share of 0 or more")?;
+    }
     Ok(())
+}
+
+/// The shares of each part, which are divided among its own streams. A weight of 0 leaves a part out; a part whose
+/// streams are all left out gives its share to the others.
+fn shares_by_part(streams: &[Stream], spec: &MixtureSpec) -> Result<Vec<f64>, OrderError> {
+    let mut rest = streams;
+    let mut shares = Vec::with_capacity(streams.len());
+    for part in &spec.parts {
+        let (own, after) = rest.split_at(part.streams.min(rest.len()));
+        rest = after;
+        match wanted_shares(own, spec) {
+            Ok(own) => shares.extend(own.into_iter().map(|share| share * part.weight)),
+            Err(OrderError::NothingLeft) => shares.resize(shares.len() + own.len(), 0.0),
+            Err(error) => return Err(error),
+        }
+    }
+    shares.resize(streams.len(), 0.0);
+    let sum: f64 = shares.iter().sum();
+    if !(sum > 0.0 && sum.is_finite()) {
+        return Err(OrderError::NothingLeft);
+    }
+    shares.iter_mut().for_each(|share| *share /= sum);
+    Ok(shares)
 }
 
 /// Shares by temperature and weights, summing to 1; streams without rows get 0.
@@ -129,7 +169,6 @@ fn wanted_shares(streams: &[Stream], spec: &MixtureSpec) -> Result<Vec<f64>, Ord
     for stream in streams.iter().filter(|s| s.rows > 0) {
         *language_tokens.entry(&stream.lang).or_default() += stream.tokens as f64;
     }
-    check_names(streams, spec)?;
     let mut shares: Vec<f64> = streams
         .iter()
         .map(|stream| {

@@ -15,7 +15,7 @@ mod mixture;
 mod tests;
 
 use self::feistel::{Permutation, mix_pair};
-pub use self::mixture::{MixtureSpec, OrderError, Stream};
+pub use self::mixture::{MixtureSpec, OrderError, PartShare, Stream};
 
 /// Rows of a block; a component's share of the run is a multiple of one over this number.
 pub const BLOCK_ROWS: u64 = 65_536;
@@ -83,7 +83,14 @@ impl Order {
         let lanes: Vec<Lane> = streams
             .iter()
             .zip(&quotas)
-            .map(|(stream, &quota)| Lane { rows: stream.rows, quota, key: mix_pair(seed, name_key(stream)) })
+            .enumerate()
+            .map(|(i, (stream, &quota))| {
+                // Joined datasets may hold streams of one name; they are shuffled apart.
+                let earlier = streams.iter().take(i).filter(|other| other.name() == stream.name()).count() as u64;
+                let name = name_key(stream);
+                let name = if earlier == 0 { name } else { mix_pair(name, earlier) };
+                Lane { rows: stream.rows, quota, key: mix_pair(seed, name) }
+            })
             .collect();
         let places = spread(&lanes);
         let mut order = Self { lanes, places, shares: Vec::new(), total_rows };

@@ -21,7 +21,34 @@ fn spec(temperature: f64, weights: &[(&str, f64)], max_epochs: f64) -> MixtureSp
         temperature,
         weights: weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect(),
         max_epochs,
+        parts: Vec::new(),
     }
+}
+
+#[test]
+fn datasets_share_by_their_weights_and_inside_as_they_would_alone() {
+    let streams = [stream("fra_Latn", "old", 9_000), stream("ary_Arab", "old", 1_000), stream("ary_Arab", "new", 100)];
+    let part = |streams, weight| PartShare { streams, weight };
+    let mix = |parts: &[PartShare]| MixtureSpec { parts: parts.to_vec(), ..spec(1.0, &[], f64::INFINITY) };
+    near(&shares(&streams, &mix(&[part(2, 0.2), part(1, 0.8)])), &[0.18, 0.02, 0.8]);
+    near(&shares(&streams, &mix(&[part(2, 0.0), part(1, 3.0)])), &[0.0, 0.0, 1.0]);
+    let left_out = MixtureSpec { weights: [("fra_Latn".to_owned(), 0.0)].into(), ..mix(&[part(1, 1.0), part(2, 1.0)]) };
+    near(&shares(&streams, &left_out), &[0.0, 1_000. / 1_100., 100. / 1_100.]);
+    let negative = Order::new(&streams, &mix(&[part(2, -1.0), part(1, 1.0)]), 10, 1).unwrap_err().to_string();
+    assert!(negative.starts_with("datasets[0].weight: -1 is not a share"), "{negative}");
+}
+
+#[test]
+fn streams_of_one_name_in_two_datasets_are_shuffled_apart() {
+    let streams = [stream("ary_Arab", "a", 1_000), stream("ary_Arab", "a", 1_000)];
+    let order = Order::new(&streams, &spec(1.0, &[], f64::INFINITY), 2_000, 1).unwrap();
+    let rows = |component| -> Vec<u64> {
+        (0..2_000).map(|i| order.row(i)).filter(|row| row.component == component).map(|row| row.row).collect()
+    };
+    assert_ne!(rows(0), rows(1));
+    let alone = Order::new(&streams[..1], &spec(1.0, &[], f64::INFINITY), 1_000, 1).unwrap();
+    let alone: Vec<u64> = (0..900).map(|i| alone.row(i).row).collect();
+    assert_eq!(rows(0)[..900], alone, "the order of a dataset does not change when another joins it");
 }
 
 fn shares(streams: &[Stream], spec: &MixtureSpec) -> Vec<f64> {

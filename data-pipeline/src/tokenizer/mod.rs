@@ -5,6 +5,7 @@ pub mod alphabet;
 pub mod chat;
 mod error;
 pub mod eval;
+mod extend;
 pub mod files;
 mod merges;
 mod open;
@@ -13,11 +14,14 @@ mod special;
 mod train;
 mod words;
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 pub use self::alphabet::Spelling;
 pub use self::error::TokenizerError;
+pub use self::extend::{ExtendReport, Extended, TokenizerExtender};
 pub use self::open::MAX_TOKENIZER_BYTES;
 pub use self::train::{
     MAX_REPEATS, MAX_SAMPLE_BYTES, MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, SampledLanguage, TokenizerTrainer, TrainConfig,
@@ -99,6 +103,23 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
         let encoding = fenced("encode", || self.library.encode_fast(text, add_special))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Ids of a rendered chat, in which special tokens have their meaning and nothing is added, with the byte range of
+    /// the text that each stands for.
+    ///
+    /// # Errors
+    /// When the library fails or panics.
+    pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), TokenizerError> {
+        let encoding = fenced("encode", || self.library.encode(text, false))?;
+        let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
+        Ok((encoding.get_ids().to_vec(), ranges))
+    }
+
+    /// Ids of the special tokens.
+    pub fn special_ids(&self) -> BTreeSet<u32> {
+        let added = self.library.get_added_tokens_decoder();
+        added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect()
     }
 
     /// An encoder for texts of a corpus, in which special tokens have no meaning: a document that spells

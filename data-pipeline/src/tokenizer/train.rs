@@ -77,9 +77,9 @@ pub const MAX_SAMPLE_BYTES: u64 = 4_000_000_000;
 /// Most repeats.
 pub const MAX_REPEATS: f64 = 1000.0;
 /// Words longer than this (base64, unbroken lines) teach nothing and would slow every merge down.
-const MAX_WORD_BYTES: usize = 256;
+pub(super) const MAX_WORD_BYTES: usize = 256;
 /// Longest token: 32 Arabic or 21 Tifinagh letters.
-const MAX_TOKEN_BYTES: usize = 64;
+pub(super) const MAX_TOKEN_BYTES: usize = 64;
 
 impl TrainConfig {
     /// Checks the ranges of all settings.

@@ -64,7 +64,8 @@ impl Splitter {
         !self.composed_only || is_nfc_quick(text.chars()) == IsNormalized::Yes
     }
 
-    fn cut<'a>(&self, text: &'a str, mut each: impl FnMut(&'a str)) {
+    /// Hands out the words of a text in order.
+    pub fn cut<'a>(&self, text: &'a str, mut each: impl FnMut(&'a str)) {
         let split = match &self.cut {
             Cut::Scanner => return pattern::split(text, each),
             Cut::Pattern(split) => split,

@@ -7,11 +7,13 @@
 
 mod adamw;
 mod attention;
+mod bias;
 mod cross_entropy;
 mod embedding;
 mod flex;
 mod frozen;
 mod gemm;
+mod glu;
 mod linear;
 mod magnitude;
 mod nf4;
@@ -23,22 +25,23 @@ mod rms_norm;
 mod rope;
 mod scratch;
 mod simd;
-mod swiglu;
 
 #[cfg(test)]
 mod tests;
 
 pub use adamw::{AdamwStep, adamw};
-pub use attention::{AttentionShape, attention};
+pub use attention::{AttentionRule, AttentionShape, attention};
+pub use bias::add_bias;
 pub use cross_entropy::{linear_cross_entropy, linear_cross_entropy_tokens};
 pub use embedding::embedding;
 pub use frozen::{LowRank, Stored, adapted_linear, frozen_linear, frozen_rows};
+pub use glu::{geglu, swiglu};
 pub use linear::linear;
 pub(crate) use magnitude::row_lengths;
 pub use magnitude::{adapted_matrix, adapted_row_lengths, scale_columns};
 pub use nf4::Nf4;
 pub use pull_back::pull_back;
 pub use reduce::{SUM_CHUNK, add, chunk_squares, sum_squares};
+pub(crate) use reference::softcap;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
-pub use swiglu::swiglu;

@@ -2,7 +2,7 @@
 //! kernels are compared with, and what runs where there is none.
 
 use super::adamw::Factors;
-use super::attention::AttentionShape;
+use super::attention::{AttentionRule, AttentionShape};
 use super::frozen::LowRank;
 use burn::Tensor;
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
@@ -57,6 +57,18 @@ pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     gate.clone() * sigmoid(gate) * up
 }
 
+/// [`super::geglu`]: computes in the dtype of its inputs.
+pub(crate) fn geglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    let inner = (gate.clone() + gate.clone().square() * gate.clone() * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
+    gate * 0.5 * (inner.tanh() + 1.0) * up
+}
+
+/// [`super::add_bias`]: computes in the dtype of `x`.
+pub(crate) fn add_bias(x: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    let bias = if bias.dtype() == x.dtype() { bias } else { bias.cast(x.dtype()) };
+    x + bias.unsqueeze_dim(0)
+}
+
 /// [`super::attention`]: scores in the dtype of its inputs, softmax in `f32`.
 pub(crate) fn attention(
     q: Tensor<2>,
@@ -64,7 +76,7 @@ pub(crate) fn attention(
     v: Tensor<2>,
     segments: Tensor<2, Int>,
     shape: AttentionShape,
-    scale: f64,
+    rule: AttentionRule,
 ) -> Tensor<2> {
     let AttentionShape { batch, seq, heads, kv_heads, head_dim } = shape;
     let (group, dtype) = (heads / kv_heads, q.dtype());
@@ -73,37 +85,61 @@ pub(crate) fn attention(
     let q = q.reshape([batch, kv_heads, group * seq, head_dim]);
     let k = k.reshape([batch, seq, kv_heads, head_dim]).permute([0, 2, 3, 1]);
     let v = v.reshape([batch, seq, kv_heads, head_dim]).permute([0, 2, 1, 3]);
-    let scores = single(q.matmul(k)).reshape([batch, kv_heads, group, seq, seq]) * scale;
-    let hidden = hidden(segments).reshape([batch, 1, 1, seq, seq]).expand([batch, kv_heads, group, seq, seq]);
+    let scores = single(q.matmul(k)).reshape([batch, kv_heads, group, seq, seq]) * rule.scale;
+    let scores = softcap(scores, rule.softcap);
+    let hidden =
+        hidden(segments, rule.window).reshape([batch, 1, 1, seq, seq]).expand([batch, kv_heads, group, seq, seq]);
     let weights = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 4).cast(dtype);
     let mixed = weights.reshape([batch, kv_heads, group * seq, seq]).matmul(v);
     let mixed = mixed.reshape([batch, kv_heads, group, seq, head_dim]).permute([0, 3, 1, 2, 4]);
     mixed.reshape([batch * seq, heads * head_dim])
 }
 
-/// `[batch, seq, seq]`: whether the key is later than the query, or of another document.
-fn hidden(segments: Tensor<2, Int>) -> Tensor<3, Bool> {
+/// `c * tanh(x / c)` for a bound `c`.
+pub(crate) fn softcap<const D: usize>(x: Tensor<D>, bound: Option<f64>) -> Tensor<D> {
+    match bound {
+        Some(bound) => (x / bound).tanh() * bound,
+        None => x,
+    }
+}
+
+/// `[batch, seq, seq]`: whether the key is later than the query, before its window, or of another document.
+fn hidden(segments: Tensor<2, Int>, window: Option<usize>) -> Tensor<3, Bool> {
     let [batch, seq] = segments.dims();
     let positions = Tensor::<1, Int>::arange(0..seq as i64, &segments.device());
     let queries = positions.clone().reshape([1, seq, 1]).expand([batch, seq, seq]);
     let keys = positions.reshape([1, 1, seq]).expand([batch, seq, seq]);
     let of_query = segments.clone().reshape([batch, seq, 1]).expand([batch, seq, seq]);
     let of_key = segments.reshape([batch, 1, seq]).expand([batch, seq, seq]);
-    keys.greater(queries).bool_or(of_query.not_equal(of_key))
+    let hidden = keys.clone().greater(queries.clone()).bool_or(of_query.not_equal(of_key));
+    match window {
+        Some(window) if window < seq => hidden.bool_or((keys + window as i64).lower_equal(queries)),
+        _ => hidden,
+    }
 }
 
-/// [`super::linear_cross_entropy_tokens`]: logits in the dtype of `h`, log-softmax in `f32`.
-pub(crate) fn linear_cross_entropy_tokens(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+/// [`super::linear_cross_entropy_tokens`]: logits in the dtype of `h`, the rest in `f32`.
+pub(crate) fn linear_cross_entropy_tokens(
+    h: Tensor<2>,
+    w: Tensor<2>,
+    targets: Tensor<1, Int>,
+    bound: Option<f64>,
+) -> Tensor<1> {
     let n = h.dims()[0];
     let ignored = targets.clone().lower_elem(0);
-    let log_probabilities = log_softmax(single(linear(h, w)), 1);
+    let log_probabilities = log_softmax(softcap(single(linear(h, w)), bound), 1);
     let losses = log_probabilities.gather(1, targets.clamp_min(0).reshape([n, 1])).reshape([n]).neg();
     losses.mask_fill(ignored, 0.0)
 }
 
 /// [`super::linear_cross_entropy`].
-pub(crate) fn linear_cross_entropy(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    linear_cross_entropy_tokens(h, w, targets).sum()
+pub(crate) fn linear_cross_entropy(
+    h: Tensor<2>,
+    w: Tensor<2>,
+    targets: Tensor<1, Int>,
+    bound: Option<f64>,
+) -> Tensor<1> {
+    linear_cross_entropy_tokens(h, w, targets, bound).sum()
 }
 
 /// [`super::embedding`].

@@ -56,6 +56,16 @@ pub enum AdapterFileError {
         /// Digest of the weights that training started from.
         expected: String,
     },
+    /// A base that is only an adapter.
+    #[error(
+        "{}: this run trained an adapter, which is no model by itself; write it merged with `jazari export RUN --out DIR` \
+         and name that, or go on from the adapter with `lora_model_dir`",
+        path.display()
+    )]
+    NotWhole {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// The number format of the base is not computed on the device.
     #[error(
         "`adapter: qlora` computes on a CPU only, and the device is {device}; write `adapter: lora` with `base_dtype: bf16`, or `device: cpu`"

@@ -296,17 +296,20 @@ fn write_and_prove(
 /// `adapter_config.json`.
 fn settings(model: &Model, lora: &LoraConfig, base: &str) -> Result<Value, AdapterFileError> {
     let known = model.adaptable_modules();
-    let names = || -> Result<Vec<String>, AdapterFileError> {
-        Ok(lora.spec(model)?.modules.into_iter().map(|module| module.name).collect())
-    };
+    let spec = lora.spec(model)?;
+    let names = || spec.modules.iter().map(|module| module.name.clone()).collect();
     // peft takes numbers of blocks only beside a list of names.
     let (targets, layers) = match (&lora.targets, &lora.layers) {
         (Targets::AllLinear, layers) => (Targets::Endings(endings(&known)), layers.clone()),
-        (Targets::Pattern(_), Some(_)) => (Targets::Endings(names()?), None),
+        (Targets::Pattern(_), Some(_)) => (Targets::Endings(names()), None),
         (targets, layers) => (targets.clone(), layers.clone()),
     };
     let is_tied = model.config().tied_head() && lora.modules_to_save.iter().any(|name| name == "embed_tokens");
-    let whole = |number: f64| if number.fract() == 0.0 { json!(number as i64) } else { json!(number) };
+    // Whole names: peft takes any name that ends in these letters, `input_layernorm` for `norm`.
+    let module = |name: String| name.rsplit_once('.').map_or(String::new(), |(module, _)| module.to_owned());
+    let mut whole: Vec<String> = spec.whole.into_iter().map(module).collect();
+    whole.dedup();
+    let number = |number: f64| if number.fract() == 0.0 { json!(number as i64) } else { json!(number) };
     Ok(json!({
         "alpha_pattern": lora.alpha_pattern,
         "base_model_name_or_path": base,
@@ -318,9 +321,9 @@ fn settings(model: &Model, lora: &LoraConfig, base: &str) -> Result<Value, Adapt
         "init_lora_weights": true,
         "layers_pattern": null,
         "layers_to_transform": layers,
-        "lora_alpha": whole(lora.alpha),
+        "lora_alpha": number(lora.alpha),
         "lora_dropout": 0.0,
-        "modules_to_save": (!lora.modules_to_save.is_empty()).then_some(&lora.modules_to_save),
+        "modules_to_save": (!whole.is_empty()).then_some(&whole),
         "peft_type": "LORA",
         "r": lora.rank,
         "rank_pattern": lora.rank_pattern,

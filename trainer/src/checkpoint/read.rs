@@ -102,8 +102,11 @@ pub fn read_model(path: &Path, device: &Device) -> Result<SavedModel, Checkpoint
     Ok(SavedModel { path, manifest, config, params, adapter })
 }
 
-/// The adapter that a checkpoint's plan speaks of.
-fn read_adapter(checkpoint: &Path) -> Result<Option<SavedAdapter>, CheckpointError> {
+/// The adapter that a checkpoint's plan speaks of; `None` of a folder without such a plan.
+///
+/// # Errors
+/// When the plan is damaged.
+pub fn read_adapter(checkpoint: &Path) -> Result<Option<SavedAdapter>, CheckpointError> {
     let at = checkpoint.join("plan.json");
     if !at.is_file() {
         return Ok(None);

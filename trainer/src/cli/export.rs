@@ -114,6 +114,7 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
             tokenizer.display()
         )));
     }
+    let chat = hub::ChatFormat::read(&path).map_err(Failure::usage)?;
     let model = Model::new(&config).map_err(Failure::usage)?;
     let dtype = arguments.dtype.into();
     let options = ExportOptions {
@@ -121,7 +122,8 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
         tokenizer: &tokenizer,
         dtype,
         max_shard_bytes: arguments.max_shard_size.max(1) << 20,
-        end_of_turn: &[],
+        end_of_turn: chat.as_ref().map_or(&[], |chat| chat.end_of_turn.as_slice()),
+        chat_template: chat.as_ref().map(|chat| chat.chat_template.as_str()),
     };
     note(&format!("exporting {} (step {}, state {})", path.display(), manifest.step, short(&manifest.state_digest)));
     let stage = std::cell::RefCell::new(StageProgress::new());

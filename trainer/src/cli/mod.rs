@@ -4,7 +4,9 @@
 
 mod adapter;
 mod data;
+mod eval;
 mod export;
+mod extend;
 mod failure;
 mod generate;
 mod launch;
@@ -53,6 +55,8 @@ enum Command {
     Outer(outer::Command),
     /// Turn a checkpoint into a Hugging Face directory, reopen it and compare
     Export(export::ExportArguments),
+    /// Evaluate a model: bits per byte by language, multiple choice, samples
+    Eval(eval::EvalArguments),
     /// Generate text from an exported model
     Generate(generate::GenerateArguments),
     /// Check a checkpoint, an export or a data set: digests, shapes, finiteness
@@ -108,6 +112,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Launch(arguments) => launch::launch(arguments),
         Command::Outer(command) => outer::run(command),
         Command::Export(arguments) => export::export(&arguments),
+        Command::Eval(arguments) => eval::eval(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Verify(arguments) => export::verify(&arguments),
         Command::Parity(arguments) => export::parity(&arguments),

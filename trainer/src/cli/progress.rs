@@ -63,6 +63,7 @@ impl TrainProgress {
                 }
             }
             Event::Evaluated(record) => self.evaluated(record),
+            Event::Regressed(regression) => self.line(&format!("warning: step {}: {regression}", regression.step)),
             Event::Saved { checkpoint, bytes, seconds, .. } => {
                 self.line(&format!("saved {} ({}, {seconds:.1} s)", checkpoint.display(), HumanBytes(*bytes)));
             }
@@ -190,7 +191,8 @@ impl StageProgress {
         } else if self.last_line.elapsed() >= PLAIN_INTERVAL {
             self.last_line = Instant::now();
             let of = self.total.map(|t| format!("/{}", HumanBytes(t))).unwrap_or_default();
-            note(&format!("{}: {}{of} {message}", self.name, HumanBytes(done)));
+            let bytes = if done == 0 && of.is_empty() { String::new() } else { format!("{}{of} ", HumanBytes(done)) };
+            note(&format!("{}: {bytes}{message}", self.name));
         }
     }
 

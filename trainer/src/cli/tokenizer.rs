@@ -20,6 +20,8 @@ pub(super) enum Command {
     Train(TrainArguments),
     /// Tokens per word, bytes per token and round trip, by language
     Eval(EvalArguments),
+    /// Append tokens learned on new text to a tokenizer; its ids keep their meaning
+    Extend(super::extend::ExtendArguments),
 }
 
 #[derive(Debug, Args)]
@@ -51,6 +53,7 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Train(arguments) => train(&arguments),
         Command::Eval(arguments) => eval(&arguments),
+        Command::Extend(arguments) => super::extend::extend(&arguments),
     }
 }
 

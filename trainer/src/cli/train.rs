@@ -164,7 +164,7 @@ fn run(session: &mut Session, outer: Option<&Site>, stop: StopFlag) -> Result<Ou
         checkpoint_files,
         peak_flops: peak_flops * team.world() as f64,
         team,
-        flops_per_token: model_zoo::size::flops_per_token(&plan.model, plan.sequence_len),
+        flops_per_token: plan.flops_per_token(),
         observer: &mut observer,
         outer,
         stop,

@@ -1,10 +1,13 @@
 //! Owns the rules of the adapter keys, and what they resolve to; never touches an adapter's files.
 
 use model_zoo::config::ModelConfig;
+use model_zoo::frozen::frozen_bytes;
+use model_zoo::size::flops_per_token;
 use model_zoo::{BaseFormat, Model};
 
 use super::check::Rules;
 use super::error::{ConfigError, Note, Places};
+use super::plan::Plan;
 use super::raw::{AdapterKind, BaseDtype, RawConfig};
 use super::resolve::BaseFacts;
 use crate::adapter::{AdapterFileError, AdapterPlan, LoraConfig, StartPlan, Targets};
@@ -190,6 +193,43 @@ fn misfit(places: &Places, error: &AdapterFileError, from_file: bool) -> ConfigE
         }
         AdapterFileError::Settings { key, what } => places.invalid(key, format!("`{key}`: {what}"), hint),
         other => places.invalid("adapter", other.to_string(), hint),
+    }
+}
+
+/// What an adapter run trains and holds, by arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdapterCost {
+    /// Parameters that are trained.
+    pub trained: u64,
+    /// Bytes of the frozen weights.
+    pub frozen_bytes: u64,
+    /// What they would take in bf16.
+    pub frozen_bytes_bf16: u64,
+}
+
+impl Plan {
+    /// What the plan's adapter trains and holds; `None` where all weights are trained.
+    pub fn adapter_cost(&self) -> Option<AdapterCost> {
+        let adapter = self.adapter.as_ref()?;
+        // The plan was made with this very model and adapter.
+        let model = Model::new(&self.model).ok()?;
+        let specs = model.adapter_specs(&adapter.lora.spec(&model).ok()?).ok()?;
+        let bytes = |format| frozen_bytes(&model.family_specs(), &model.linear_params(), format);
+        Some(AdapterCost {
+            trained: specs.iter().map(|spec| spec.num_elements() as u64).sum(),
+            frozen_bytes: bytes(adapter.base),
+            frozen_bytes_bf16: bytes(BaseFormat::Bf16),
+        })
+    }
+
+    /// Floating-point operations to train on one token. A frozen matrix needs no gradient of its own: 4 a weight instead
+    /// of 6.
+    pub fn flops_per_token(&self) -> f64 {
+        let whole = flops_per_token(&self.model, self.sequence_len);
+        let Some(cost) = self.adapter_cost() else { return whole };
+        // Without a context only the products with weights are left.
+        let products = flops_per_token(&self.model, 0);
+        whole - products / 3.0 + 6.0 * cost.trained as f64
     }
 }
 

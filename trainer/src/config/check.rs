@@ -2,7 +2,7 @@
 //! other; never resolves a default and never touches the data set.
 
 use super::error::{ConfigError, Places};
-use super::raw::{Precision, RawConfig, RawModel, SchedulerName};
+use super::raw::{Family, Precision, RawConfig, RawDataset, RawModel, SchedulerName};
 use super::units::BatchSize;
 use crate::device::DeviceChoice;
 use crate::expect::Expect;
@@ -94,6 +94,7 @@ impl RawConfig {
                 return Err(rules.places.invalid("datasets[0].path", "the path of the data set is empty", example));
             }
             [dataset] => {
+                super::chat::check(self, dataset, rules.places)?;
                 if dataset.weight.is_some_and(|weight| weight != 1.0) {
                     let message = "a weight has no effect with one data set";
                     let hint =
@@ -101,12 +102,7 @@ impl RawConfig {
                     return Err(rules.places.invalid("datasets[0].weight", message, hint));
                 }
             }
-            more => {
-                let message = format!("{} data sets are listed; this version trains on one", more.len());
-                let hint =
-                    "prepare the sources together with one `jazari data prepare`, and weigh them under `mixture:`";
-                return Err(rules.places.invalid("datasets[1]", message, hint));
-            }
+            more => check_several(more, rules)?,
         }
         let Some(mixture) = &self.mixture else { return Ok(()) };
         rules.number(
@@ -388,6 +384,29 @@ pub(crate) fn bf16_on_cpu(places: &Places) -> ConfigError {
     )
 }
 
+/// Several data sets: different folders, and weights for all of them or for none.
+fn check_several(datasets: &[RawDataset], rules: &Rules<'_>) -> Result<(), ConfigError> {
+    let weighed = datasets.iter().filter(|dataset| dataset.weight.is_some()).count();
+    for (i, dataset) in datasets.iter().enumerate() {
+        let path = format!("datasets[{i}].path");
+        if dataset.path.as_os_str().is_empty() {
+            return Err(rules.places.invalid(&path, "the path of the data set is empty", "write its directory"));
+        }
+        if datasets.iter().take(i).any(|other| other.path == dataset.path) {
+            let hint = "name it once; weights repeat a data set more often than another";
+            return Err(rules.places.invalid(&path, "the data set is listed twice", hint));
+        }
+        let weight = format!("datasets[{i}].weight");
+        rules.above_zero(&weight, dataset.weight, 1e6, "a share of the training rows against the other data sets")?;
+        if dataset.weight.is_none() && weighed > 0 {
+            let message = "this data set has no weight, another has one";
+            let hint = "write a weight for each, such as 0.8 and 0.2, or for none";
+            return Err(rules.places.missing(&weight, message, hint));
+        }
+    }
+    Ok(())
+}
+
 fn check_model(model: &RawModel, rules: &Rules<'_>) -> Result<(), ConfigError> {
     let sizes = [
         ("hidden_size", model.hidden_size),
@@ -398,6 +417,7 @@ fn check_model(model: &RawModel, rules: &Rules<'_>) -> Result<(), ConfigError> {
         ("head_dim", model.head_dim),
         ("vocab_size", model.vocab_size),
         ("max_position_embeddings", model.max_position_embeddings),
+        ("sliding_window", model.sliding_window),
     ];
     for (name, size) in sizes {
         let path = format!("model.{name}");
@@ -408,6 +428,10 @@ fn check_model(model: &RawModel, rules: &Rules<'_>) -> Result<(), ConfigError> {
                 "add `size: 10m` for a preset, or write `hidden_size`, `num_hidden_layers` and `num_attention_heads`";
             return Err(rules.places.missing(&path, format!("`{path}` is missing, and no preset gives it"), hint));
         }
+    }
+    if model.sliding_window.is_some() && model.family != Some(Family::Mistral) {
+        let message = "only a Mistral has a window";
+        return Err(rules.places.invalid("model.sliding_window", message, "delete it, or write `family: mistral`"));
     }
     rules.above_zero("model.rope_theta", model.rope_theta, 1e12, "it is the base of the rotary frequencies")?;
     rules.above_zero("model.rms_norm_eps", model.rms_norm_eps, 1.0, "it keeps the normalisation finite")?;
@@ -420,6 +444,10 @@ fn check_expect(expect: &Expect, rules: &Rules<'_>) -> Result<(), ConfigError> {
     for (language, bound) in &expect.val_bpb_below {
         let path = format!("expect.val_bpb_below.{language}");
         rules.above_zero(&path, Some(*bound), 1e3, "bits per byte")?;
+    }
+    for (language, limit) in &expect.max_regression {
+        let path = format!("expect.max_regression.{language}");
+        rules.number(&path, Some(*limit), 0.0..=10.0, "a rise as a share: 0.05 is 5 %")?;
     }
     Ok(())
 }

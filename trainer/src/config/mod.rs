@@ -7,10 +7,12 @@
 
 mod adapter;
 pub mod alias;
+mod chat;
 pub mod check;
 mod de;
 pub mod error;
 pub mod estimate;
+mod fresh;
 mod keys;
 pub mod plan;
 pub mod presets;
@@ -22,7 +24,7 @@ pub mod yaml;
 
 use data_pipeline::config::PrepareConfig;
 
-pub use adapter::AdapterFacts;
+pub use adapter::{AdapterCost, AdapterFacts};
 pub use error::{ConfigError, Note};
 pub use estimate::{Estimate, Throughput};
 pub use plan::Plan;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use data_pipeline::chat::RecordKind;
+use data_pipeline::chat::config::ExcessLength;
 use model_zoo::config::ModelConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -21,6 +23,7 @@ use crate::device::DeviceChoice;
 use crate::expect::Expect;
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
+use crate::preference::Objective;
 use crate::schedule::Schedule;
 
 /// Changes whenever the same plan would mean other numbers, so that old digests stop matching.
@@ -46,6 +49,9 @@ pub struct Plan {
     pub dataset: DatasetPlan,
     /// Shares of languages and sources.
     pub mixture: MixturePlan,
+    /// What is learned from preferences; `None` is the next token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objective: Option<Objective>,
     /// Tokens in a row.
     pub sequence_len: usize,
     /// Rows in a step, over every process.
@@ -98,7 +104,7 @@ pub struct Plan {
 }
 
 /// The data of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatasetPlan {
     /// Directory of the prepared data set.
     pub path: PathBuf,
@@ -110,6 +116,37 @@ pub struct DatasetPlan {
     pub train_rows: u64,
     /// Size of its files, bytes.
     pub bytes: u64,
+    /// What chats are beside their tokens; `None` of texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<ChatPlan>,
+    /// The data sets it is joined of; empty when there is but one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartPlan>,
+}
+
+/// Chats or preferences as training data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatPlan {
+    /// Chats or preferences.
+    pub kind: RecordKind,
+    /// What becomes of samples that are longer than a row.
+    pub excess: ExcessLength,
+    /// Ids that end trained turns.
+    pub end_of_turn: Vec<u32>,
+}
+
+/// One of several data sets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartPlan {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its own identity.
+    pub id: String,
+    /// Number of its training streams.
+    pub streams: usize,
+    /// Its share of the rows against the others'; `None` where all share as one data set would.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
 }
 
 /// How languages and sources share the training rows.
@@ -342,12 +379,22 @@ impl Plan {
             "reduction": self.reduction,
             "guard": self.guard,
         });
+        let weights: Vec<Option<f64>> = self.dataset.parts.iter().map(|part| part.weight).collect();
+        if let (true, Some(entries)) = (weights.iter().any(Option::is_some), decisive.as_object_mut()) {
+            entries.insert("dataset_weights".into(), json!(weights));
+        }
         // Absent where there is none, so that plans without it keep their digests.
         if let (Some(adapter), Some(entries)) = (&self.adapter, decisive.as_object_mut()) {
             entries.insert("adapter".into(), adapter.decisive());
         }
         if let (Some(outer), Some(entries)) = (&self.outer, decisive.as_object_mut()) {
             entries.insert("outer".into(), outer.decisive());
+        }
+        if let (Some(chat), Some(entries)) = (&self.dataset.chat, decisive.as_object_mut()) {
+            entries.insert("excess_length_strategy".into(), json!(chat.excess));
+        }
+        if let (Some(objective), Some(entries)) = (&self.objective, decisive.as_object_mut()) {
+            entries.insert("objective".into(), json!(objective));
         }
         decisive
     }

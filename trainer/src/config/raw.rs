@@ -4,16 +4,19 @@
 //! The doc comments below are what `jazari schema` shows in editors, the examples what error messages suggest.
 
 mod adapter;
+mod chat;
 mod cluster;
 mod model;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use data_pipeline::config::FieldNames;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::adapter::{AdapterKind, BaseDtype};
+pub use self::chat::{DatasetType, ObjectiveName, RawChat, RawObjective};
 pub use self::cluster::{EngineChoice, OuterCompress, OuterOptimizer, RawCluster, RawOuter, WireChoice};
 pub use self::model::{Family, RawModel, RawRopeScaling, RopeScalingKind, SizePreset};
 use super::error::Places;
@@ -38,7 +41,7 @@ pub struct RawConfig {
     #[schemars(example = 1)]
     pub seed: Option<u64>,
 
-    /// Hugging Face directory whose weights training starts from. Either this or `model`.
+    /// Hugging Face directory, run directory or checkpoint whose weights training starts from. Either this or `model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"models/base")]
     pub base_model: Option<PathBuf>,
@@ -105,12 +108,18 @@ pub struct RawConfig {
     #[schemars(example = &"bf16")]
     pub base_dtype: Option<BaseDtype>,
 
-    /// The prepared data set, as a list of one directory made by `jazari data prepare`.
+    /// Prepared data sets, each a directory made by `jazari data prepare`, all with one tokenizer.
     #[schemars(example = [BTreeMap::from([("path", "data/moroccan")])])]
     pub datasets: Vec<RawDataset>,
     /// How languages and sources share the training rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mixture: Option<RawMixture>,
+    /// How chats become rows, when `datasets` holds chats or preferences; see `docs/guide/sft.md`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<RawChat>,
+    /// What is learned from preferences; of other data sets the next token is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<RawObjective>,
     /// Length of a training row in tokens.
     #[schemars(example = 1024)]
     pub sequence_len: usize,
@@ -259,14 +268,27 @@ pub struct RawConfig {
     pub places: Places,
 }
 
-/// One prepared data set.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// One data set.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawDataset {
-    /// Directory that `jazari data prepare` made.
+    /// Directory that `jazari data prepare` made; of chats and preferences a file, a folder or a glob.
     #[schemars(example = &"data/moroccan")]
     pub path: PathBuf,
-    /// Weight against other data sets. There is one data set for now, so only 1 makes sense.
+    /// What lies there: prepared (a directory made by `jazari data prepare`), or files of chat or preference records.
+    /// Default: prepared.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"chat")]
+    pub kind: Option<DatasetType>,
+    /// Names of the fields of records; the usual ones are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<FieldNames>,
+    /// Language of records that name none, `ary_Arab`. Default: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"ary_Arab")]
+    pub lang: Option<String>,
+    /// Share of the training rows against the other data sets: 0.8 beside 0.2. With none written, the data sets share
+    /// as if they had been prepared together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 1.0)]
     pub weight: Option<f64>,

@@ -1,13 +1,14 @@
 //! Owns the way from a written configuration to a plan: every default and every rule that spans keys, the data set and
 //! the base model; never touches files or devices.
 
-use model_zoo::config::{LlamaConfig, ModelConfig, RopeConfig, RopeScaling};
+use model_zoo::config::ModelConfig;
 
 use super::adapter::{AdapterFacts, resolve_adapter};
 use super::error::{ConfigError, Note, Places};
+use super::fresh::fresh_model;
 use super::keys::nearest;
-use super::plan::{ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, Plan};
-use super::raw::{Family, RawCluster, RawConfig, RawModel, RawOuter, RawRopeScaling, RopeScalingKind, SchedulerName};
+use super::plan::{ChatPlan, ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, PartPlan, Plan};
+use super::raw::{RawCluster, RawConfig, RawDataset, RawOuter, SchedulerName};
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
 use crate::schedule::Schedule;
@@ -61,6 +62,10 @@ pub struct DatasetFacts {
     pub validation: Vec<ComponentFacts>,
     /// Size of its files, bytes.
     pub bytes: u64,
+    /// What chats are beside their tokens; `None` of texts.
+    pub chat: Option<ChatPlan>,
+    /// Identity and number of training streams of each data set that it is joined of.
+    pub parts: Vec<(String, usize)>,
 }
 
 /// What a plan needs to know about the weights training starts from.
@@ -108,10 +113,13 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     refuse_overuse(&raw.places, dataset, &mixture, max_steps.saturating_mul(global_batch_rows))?;
     let schedule = resolve_schedule(&raw, max_steps)?;
     check_languages(&raw, dataset)?;
+    let objective = super::chat::objective(&raw, dataset)?;
     let guard_default = GuardSpec::default();
     let guard = raw.guard.unwrap_or_default();
     let interval = max_steps.div_ceil(DEFAULT_INTERVALS).max(1);
+    let parts = resolve_parts(&raw.datasets, dataset);
     let path = raw.datasets.into_iter().next().map(|dataset| dataset.path).unwrap_or_default();
+    let chat = dataset.chat.clone();
     let [beta1, beta2] = raw.betas.unwrap_or([0.9, 0.999]);
     Ok(Plan {
         output_dir: raw.output_dir,
@@ -120,8 +128,17 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         base_weights,
         model,
         adapter,
-        dataset: DatasetPlan { path, id: dataset.id.clone(), train_tokens, train_rows, bytes: dataset.bytes },
+        dataset: DatasetPlan {
+            path,
+            id: dataset.id.clone(),
+            train_tokens,
+            train_rows,
+            bytes: dataset.bytes,
+            chat,
+            parts,
+        },
         mixture,
+        objective,
         sequence_len: raw.sequence_len,
         global_batch_rows,
         micro_batch_rows,
@@ -161,6 +178,20 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         notes,
         places: raw.places,
     })
+}
+
+/// The data sets of a joined one.
+fn resolve_parts(raw: &[RawDataset], joined: &DatasetFacts) -> Vec<PartPlan> {
+    if raw.len() < 2 {
+        return Vec::new();
+    }
+    let part = |(raw, (id, streams)): (&RawDataset, &(String, usize))| PartPlan {
+        path: raw.path.clone(),
+        id: id.clone(),
+        streams: *streams,
+        weight: raw.weight,
+    };
+    raw.iter().zip(&joined.parts).map(part).collect()
 }
 
 fn resolve_cluster(cluster: RawCluster) -> ClusterPlan {
@@ -243,51 +274,6 @@ fn resolve_model(
         notes.push(places.note("base_model", text));
     }
     Ok(model)
-}
-
-/// A model with fresh weights; the dimensions were checked to be there.
-fn fresh_model(model: &RawModel, sequence_len: usize, dataset: &DatasetFacts) -> ModelConfig {
-    let preset = model.size.map(super::raw::SizePreset::dimensions);
-    let hidden_size = model.hidden_size.or(preset.map(|p| p.hidden_size)).unwrap_or_default();
-    let heads = model.num_attention_heads.or(preset.map(|p| p.num_attention_heads)).unwrap_or_default();
-    let head_dim = model.head_dim.or(preset.map(|p| p.head_dim)).unwrap_or(hidden_size / heads.max(1));
-    let inner = model.intermediate_size.or(preset.filter(|_| model.hidden_size.is_none()).map(|p| p.intermediate_size));
-    let key_value_heads = model
-        .num_key_value_heads
-        .or(preset.filter(|_| model.num_attention_heads.is_none()).map(|p| p.num_key_value_heads));
-    let Family::Llama = model.family.unwrap_or_default();
-    ModelConfig::Llama(LlamaConfig {
-        vocab_size: model.vocab_size.unwrap_or(dataset.vocab_size),
-        hidden_size,
-        // 8/3 of the width in whole blocks of 64, as the presets have it.
-        intermediate_size: inner.unwrap_or((hidden_size * 8).div_ceil(3 * 64) * 64),
-        num_hidden_layers: model.num_hidden_layers.or(preset.map(|p| p.num_hidden_layers)).unwrap_or_default(),
-        num_attention_heads: heads,
-        num_key_value_heads: key_value_heads.unwrap_or(heads),
-        head_dim,
-        max_position_embeddings: model.max_position_embeddings.unwrap_or(sequence_len),
-        rms_norm_eps: model.rms_norm_eps.unwrap_or(1e-5),
-        rope: RopeConfig {
-            theta: model.rope_theta.unwrap_or(10_000.0),
-            scaling: model.rope_scaling.as_ref().map_or(RopeScaling::None, rope_scaling),
-        },
-        tie_word_embeddings: model.tie_word_embeddings.or(preset.map(|p| p.tie_word_embeddings)).unwrap_or(true),
-        initializer_range: model.initializer_range.unwrap_or(0.02),
-        bos_token_id: dataset.bos,
-        eos_token_ids: dataset.eos.into_iter().collect(),
-        pad_token_id: dataset.pad,
-    })
-}
-
-fn rope_scaling(raw: &RawRopeScaling) -> RopeScaling {
-    match raw.rope_type {
-        RopeScalingKind::Llama3 => RopeScaling::Llama3 {
-            factor: raw.factor,
-            low_freq_factor: raw.low_freq_factor,
-            high_freq_factor: raw.high_freq_factor,
-            original_max_position_embeddings: raw.original_max_position_embeddings,
-        },
-    }
 }
 
 /// Rows of a step and of a micro-batch.
@@ -420,9 +406,12 @@ fn refuse_overuse(
 
 fn check_languages(raw: &RawConfig, dataset: &DatasetFacts) -> Result<(), ConfigError> {
     let languages = languages(&dataset.validation);
-    for name in raw.expect.iter().flat_map(|expect| expect.val_bpb_below.keys()) {
+    let below = raw.expect.iter().flat_map(|expect| expect.val_bpb_below.keys().map(|name| ("val_bpb_below", name)));
+    let risen = raw.expect.iter().flat_map(|expect| expect.max_regression.keys().map(|name| ("max_regression", name)));
+    for (key, name) in below.chain(risen) {
         // `all` is the total over the languages.
-        if name == "all" && !languages.is_empty() || languages.contains(name) {
+        let is_total = key == "val_bpb_below" && name == "all" && !languages.is_empty();
+        if is_total || languages.contains(name) {
             continue;
         }
         let message = format!("`{}` has no held-out documents in the data set", super::error::shown(name));
@@ -430,7 +419,7 @@ fn check_languages(raw: &RawConfig, dataset: &DatasetFacts) -> Result<(), Config
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("it holds out {}", listed(&languages)),
         };
-        return Err(raw.places.invalid(&format!("expect.val_bpb_below.{name}"), message, hint));
+        return Err(raw.places.invalid(&format!("expect.{key}.{name}"), message, hint));
     }
     Ok(())
 }

@@ -28,6 +28,8 @@ pub struct ExportOptions<'a> {
     pub max_shard_bytes: u64,
     /// Ids that end a turn, beside those of the model's configuration.
     pub end_of_turn: &'a [u32],
+    /// The chat template that the model was taught, over that of the tokenizer's folder.
+    pub chat_template: Option<&'a str>,
 }
 
 /// What an export is doing.
@@ -112,7 +114,7 @@ fn write_and_prove(
     let generation = GenerationConfig::of(config, options.end_of_turn);
     write_atomic(&dir.join(CONFIG_FILE), config.to_hub_json(options.dtype).as_bytes())?;
     write_atomic(&dir.join(GENERATION_CONFIG_FILE), generation.to_json().as_bytes())?;
-    write_tokenizer(options.tokenizer, dir, config, &generation)?;
+    write_tokenizer((options.tokenizer, options.chat_template), dir, config, &generation)?;
     let total = params.specs().len();
     let written = |tensors| progress(ExportProgress::Written { tensors, total });
     write_weights(dir, params, options.dtype, options.max_shard_bytes, &written)?;

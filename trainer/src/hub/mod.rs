@@ -3,6 +3,7 @@
 //! Suggested reading order: `weights` (all tensors of a directory), `import`, `writer`, `tokenizer_files`, `export`,
 //! `verify`.
 
+mod chat_format;
 mod error;
 mod export;
 mod generation_config;
@@ -13,6 +14,7 @@ mod verify;
 pub mod weights;
 mod writer;
 
+pub use chat_format::{CHAT_FORMAT_FILE, ChatFormat};
 pub use error::HubError;
 pub use export::{ExportOptions, ExportProgress, ExportReport, export};
 pub use generation_config::GenerationConfig;

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use data_pipeline::tokenizer::chat::without_generation_marks;
 use model_zoo::ModelConfig;
 use serde_json::{Map, Value, json};
 
@@ -26,7 +27,7 @@ const TOKENIZER_CLASS: &str = "PreTrainedTokenizerFast";
 /// # Errors
 /// [`HubError`] when a file cannot be read or a special id has no token.
 pub(crate) fn write_tokenizer(
-    source: &Path,
+    (source, template): (&Path, Option<&str>),
     out: &Path,
     config: &ModelConfig,
     generation: &GenerationConfig,
@@ -67,7 +68,10 @@ pub(crate) fn write_tokenizer(
     }
     settings.entry("clean_up_tokenization_spaces").or_insert(json!(false));
     settings.entry("added_tokens_decoder").or_insert(Value::Object(added));
-    if let Some(template) = chat_template(source, &settings)? {
+    let own = template.map(str::to_owned).map_or_else(|| chat_template(source, &settings), |given| Ok(Some(given)))?;
+    if let Some(template) = own {
+        // Servers do not know the marks of what is trained.
+        let template = without_generation_marks(&template);
         write_atomic(&out.join(CHAT_TEMPLATE_FILE), template.as_bytes())?;
         settings.insert("chat_template".into(), json!(template));
     }

@@ -78,9 +78,8 @@ pub fn verify(dir: &Path, checked: &dyn Fn(usize, usize)) -> VerifyReport {
 
 fn configuration(dir: &Path) -> Result<(String, ModelConfig), String> {
     let config = read_config(dir).map_err(|error| error.to_string())?;
-    let ModelConfig::Llama(llama) = &config;
-    let detail =
-        format!("Llama, {} layers of {}, vocabulary {}", llama.num_hidden_layers, llama.hidden_size, llama.vocab_size);
+    let (family, layers, width) = (config.family_name(), config.num_layers(), config.hidden_size());
+    let detail = format!("{family}, {layers} layers of {width}, vocabulary {}", config.vocab_size());
     Ok((detail, config))
 }
 

@@ -166,6 +166,7 @@ impl StoredRows {
             segments,
             positions,
             components: vec![0; self.rows],
+            samples: Vec::new(),
         }
     }
 }

@@ -66,6 +66,10 @@ pub struct RawModel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 0.02)]
     pub initializer_range: Option<f64>,
+    /// Most tokens that a token sees, itself included; `family: mistral` only. Default: all earlier ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 4096)]
+    pub sliding_window: Option<usize>,
 }
 
 /// Rotary scaling as Llama 3.1 defines it, with the names of Hugging Face.
@@ -96,6 +100,12 @@ pub enum Family {
     /// Llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
     #[default]
     Llama,
+    /// Mistral: a Llama that may see a window of earlier tokens only.
+    Mistral,
+    /// Qwen2: a Llama with biases on queries, keys and values.
+    Qwen2,
+    /// Qwen3: a Llama that normalises every head of queries and keys.
+    Qwen3,
 }
 
 /// Presets of dimensions.

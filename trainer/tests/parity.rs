@@ -79,7 +79,7 @@ fn llama_stored_in_bf16() {
 
 #[test]
 fn adapters() {
-    for name in ["llama_lora"] {
+    for name in ["llama_lora", "qwen2_rslora"] {
         let Some(report) = report(name) else { return };
         let failed: Vec<String> =
             report.rows.iter().filter(|row| !row.passed()).map(|row| format!("{row:?}")).collect();

@@ -58,7 +58,7 @@ fn zeros_and_nothing_stay_what_they_are() {
 #[test]
 fn a_number_takes_little_more_than_four_bits() {
     let bits = 8.0 * Nf4::quantise(&vec![0.5; 1 << 20]).num_bytes() as f64 / f64::from(1 << 20);
-    assert!((4.127..4.13).contains(&bits), "{bits} bits a value");
+    assert!((4.126..4.128).contains(&bits), "{bits} bits a value");
 }
 
 proptest! {

@@ -9,12 +9,16 @@ use crate::ops;
 use crate::params::Params;
 
 /// What a pass is for.
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, on the stack of a pass")]
 pub(crate) enum Goal<'a> {
     /// The sum of the losses of `[batch, seq]` targets, < 0 = ignored.
     Sum(Tensor<2, Int>),
     /// A function of the losses of several sets of targets.
-    Parts(Vec<Tensor<2, Int>>, &'a mut dyn FnMut(&[f64]) -> Weighed),
+    Parts(Vec<Tensor<2, Int>>, &'a mut Weigh<'a>),
 }
+
+/// What makes [`Weighed`] of the losses of several sets of targets.
+pub type Weigh<'a> = dyn FnMut(&[f64]) -> Weighed + 'a;
 
 /// A function of several losses at the point where it was evaluated.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +32,7 @@ pub struct Weighed {
 /// What the head gives.
 pub(crate) struct HeadPass {
     pub(crate) loss: f64,
-    /// Gradients of the head's parameters, in the order of [`crate::family::Family::head_params`].
+    /// Gradients of what is trained of the head, in the order of [`crate::family::Family::head_params`].
     pub(crate) gradients: Vec<(usize, Tensor<1>)>,
     /// Gradient of the last stream, `[batch * seq, hidden]`.
     pub(crate) upstream: Tensor<2>,
@@ -89,7 +93,7 @@ fn pass(
     targets: Tensor<2, Int>,
     weight: Option<f64>,
 ) -> Result<HeadPass, NoGradient> {
-    let indices = model.family().head_params();
+    let indices = model.trained(&model.family().head_params());
     let (head, last) = (params.tracked_only(&indices), leaf(stream));
     let loss = model.head_loss(&head, last.clone(), targets);
     let found = value(loss.clone().inner());

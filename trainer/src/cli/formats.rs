@@ -90,8 +90,14 @@ impl Drop for Unpacked {
     }
 }
 
-/// Opens a checkpoint, a run (its newest valid checkpoint) or a Hugging Face directory.
-pub(super) fn open_source(path: &Path, tokenizer: Option<&Path>, opened: &Opened) -> Result<Source, Failure> {
+/// Opens a checkpoint, a run (its newest valid checkpoint) or a Hugging Face directory. The adapter of a run is merged
+/// into its base, found in `base` if that is named; `merge` says that the user asked for it.
+pub(super) fn open_source(
+    path: &Path,
+    tokenizer: Option<&Path>,
+    (base, merge): (Option<&Path>, bool),
+    opened: &Opened,
+) -> Result<Source, Failure> {
     let is_hub = path.join("config.json").is_file() && !path.join(checkpoint::manifest::FILE_NAME).is_file();
     let mut source = if is_hub {
         let imported = hub::import(path, &opened.device).map_err(Failure::usage)?;
@@ -120,8 +126,9 @@ pub(super) fn open_source(path: &Path, tokenizer: Option<&Path>, opened: &Opened
             _unpacked: unpacked,
         }
     } else {
-        let SavedModel { path, manifest, config, params } =
-            checkpoint::read::read_model(path, &opened.device).map_err(Failure::usage)?;
+        let saved = checkpoint::read::read_model(path, &opened.device).map_err(Failure::usage)?;
+        let SavedModel { path, manifest, config, params, .. } =
+            super::adapter::merged(saved, base, merge, &opened.device)?;
         let chat = hub::ChatFormat::read(&path).map_err(Failure::usage)?;
         let (chat_template, end_of_turn) =
             chat.map_or((None, Vec::new()), |chat| (Some(chat.chat_template), chat.end_of_turn));

@@ -69,7 +69,14 @@ fn exports_hold_the_bytes_that_were_imported() {
             for max_shard_bytes in [1 << 30, 100_000] {
                 let dir = tempfile::tempdir().unwrap();
                 let out = dir.path().join("out");
-                let options = ExportOptions { out: &out, tokenizer: &source, dtype, max_shard_bytes, end_of_turn: &[] };
+                let options = ExportOptions {
+                    out: &out,
+                    tokenizer: &source,
+                    dtype,
+                    max_shard_bytes,
+                    end_of_turn: &[],
+                    chat_template: None,
+                };
                 export(&imported.model, &imported.params, &options, &Device::flex(), &|_| ()).unwrap();
                 let mut found = BTreeMap::new();
                 for entry in std::fs::read_dir(&out).unwrap() {

@@ -63,6 +63,11 @@ pub(super) fn parse(
 
 /// Reads a file of at most [`MAX_TOKENIZER_BYTES`].
 pub(super) fn read_limited(path: &Path) -> Result<Vec<u8>, TokenizerError> {
+    // A pipe would keep its reader waiting, and some devices have no end.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file");
+        return Err(TokenizerError::io(path, "read")(source));
+    }
     let file = File::open(path).map_err(TokenizerError::io(path, "read"))?;
     let mut bytes = Vec::new();
     // The length that a file reports need not be the one it has.

@@ -7,7 +7,9 @@ use super::{ConfigError, DecoderConfig};
 
 /// Most experts of a block, far above any published model.
 const MAX_EXPERTS: usize = 1 << 10;
-/// Most parameters of one block's experts together, so that counts of all blocks stay inside 64 bits.
+/// Most experts of all blocks together: each has names of its own, which are made before weights are looked at.
+const MAX_EXPERTS_OF_ALL_BLOCKS: usize = 1 << 16;
+/// Most elements of one block's experts together, so that counts of all blocks stay inside 64 bits.
 const MAX_EXPERT_ELEMENTS: u64 = 1 << 44;
 
 /// Mixtral: a Mistral whose feed-forward block is chosen, token by token, among several (A. Q. Jiang et al. 2024,
@@ -42,7 +44,9 @@ impl MixtralConfig {
         }
         bounded("num_local_experts", self.num_local_experts, MAX_EXPERTS)?;
         bounded("num_experts_per_tok", self.num_experts_per_tok, self.num_local_experts)?;
-        let DecoderConfig { hidden_size, intermediate_size, .. } = self.decoder;
+        let DecoderConfig { hidden_size, intermediate_size, num_hidden_layers, .. } = self.decoder;
+        let all = num_hidden_layers * self.num_local_experts;
+        bounded("num_hidden_layers * num_local_experts", all, MAX_EXPERTS_OF_ALL_BLOCKS)?;
         let elements = [self.num_local_experts, hidden_size, intermediate_size].map(|size| size as u64);
         if elements.iter().product::<u64>() > MAX_EXPERT_ELEMENTS {
             return invalid(format!(

@@ -13,7 +13,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::TensorFileError;
-use crate::durable::FileError;
+use crate::durable::{FileError, open_file};
 
 /// Largest header that is read, bytes. The format allows 100 MB; a thousand tensors need a tenth of a megabyte.
 pub const MAX_HEADER_BYTES: u64 = 16 << 20;
@@ -36,7 +36,7 @@ impl TensorFile {
     /// [`TensorFileError::File`] or [`TensorFileError::Damaged`].
     pub fn open(path: &Path) -> Result<Self, TensorFileError> {
         let damaged = |cause: String| TensorFileError::Damaged { path: path.to_owned(), cause };
-        let mut file = File::open(path).map_err(FileError::at(path, "open"))?;
+        let mut file = open_file(path)?;
         let size = file.metadata().map_err(FileError::at(path, "read the size of"))?.len();
         let mut prefix = [0_u8; 8];
         if size < prefix.len() as u64 {

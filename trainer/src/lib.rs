@@ -6,6 +6,7 @@
 pub mod allocator;
 pub mod assembly;
 pub mod buckets;
+pub mod card;
 pub mod chat_data;
 pub mod checkpoint;
 pub mod cli;
@@ -22,6 +23,7 @@ pub mod gradient_sum;
 pub mod guard;
 pub mod hub;
 pub mod launch;
+pub mod mistral;
 pub mod optim;
 pub mod outer;
 pub mod parity;

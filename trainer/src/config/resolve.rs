@@ -139,6 +139,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         adamw,
         router_aux_loss_coef,
         schedule,
+        warmup_start_ratio: raw.warmup_start_ratio.unwrap_or(0.0),
         precision: raw.precision.unwrap_or_default(),
         gradient_checkpointing: raw.gradient_checkpointing.unwrap_or_default(),
         reduction: raw.reduction.unwrap_or_default(),

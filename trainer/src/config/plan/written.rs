@@ -56,6 +56,7 @@ impl Plan {
             lr_scheduler: Some(self.scheduler_name()),
             warmup_steps: Some(warmup_steps),
             warmup_ratio: None,
+            warmup_start_ratio: Some(self.warmup_start_ratio).filter(|ratio| *ratio > 0.0),
             min_lr_ratio: None,
             min_lr: min,
             decay_ratio,

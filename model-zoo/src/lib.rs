@@ -23,7 +23,7 @@ mod weights;
 
 pub use backward::NoGradient;
 pub use config::{ConfigError, DecoderConfig, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
-pub use goal::Weighed;
+pub use goal::{Parts, Weighed};
 pub use model::{Inputs, Model, Precision};
 pub use ops::AttentionRule;
 pub use params::{Init, ParamSpec, Params, ParamsError};

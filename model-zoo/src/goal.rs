@@ -9,16 +9,20 @@ use crate::ops;
 use crate::params::Params;
 
 /// What a pass is for.
-#[expect(clippy::large_enum_variant, reason = "one lives at a time, on the stack of a pass")]
 pub(crate) enum Goal<'a> {
     /// The sum of the losses of `[batch, seq]` targets, < 0 = ignored.
-    Sum(Tensor<2, Int>),
+    Sum(Box<Tensor<2, Int>>),
     /// A function of the losses of several sets of targets.
-    Parts(Vec<Tensor<2, Int>>, &'a mut Weigh<'a>),
+    Parts(Parts<'a>),
 }
 
-/// What makes [`Weighed`] of the losses of several sets of targets.
-pub type Weigh<'a> = dyn FnMut(&[f64]) -> Weighed + 'a;
+/// Several sets of targets, and a function of their losses.
+pub struct Parts<'a> {
+    /// The sets, each `[batch, seq]`, < 0 = ignored.
+    pub targets: Vec<Tensor<2, Int>>,
+    /// Gets the losses, nats, and gives the function's value and its slope by each of them.
+    pub weigh: &'a mut dyn FnMut(&[f64]) -> Weighed,
+}
 
 /// A function of several losses at the point where it was evaluated.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,15 +47,15 @@ impl Goal<'_> {
     pub(crate) fn targets(&self) -> Option<&Tensor<2, Int>> {
         match self {
             Self::Sum(targets) => Some(targets),
-            Self::Parts(..) => None,
+            Self::Parts(_) => None,
         }
     }
 
     /// Forward and backward pass of the head on the last stream `[batch * seq, hidden]`.
     pub(crate) fn head(self, model: &Model, params: &Params, stream: Tensor<2>) -> Result<HeadPass, NoGradient> {
         match self {
-            Self::Sum(targets) => pass(model, params, stream, targets, None),
-            Self::Parts(parts, weigh) => {
+            Self::Sum(targets) => pass(model, params, stream, *targets, None),
+            Self::Parts(Parts { targets: parts, weigh }) => {
                 let losses: Vec<f64> = parts
                     .iter()
                     .map(|targets| value(model.head_loss(params, stream.clone(), targets.clone())))

@@ -28,7 +28,7 @@ pub use adapter::{AdaptedModule, AdapterError, AdapterSpec};
 pub use backward::NoGradient;
 pub use config::{ConfigError, DecoderConfig, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
 pub use frozen::{BaseFormat, FrozenBase};
-pub use goal::Weighed;
+pub use goal::{Parts, Weighed};
 pub use model::{Inputs, Model, Precision};
 pub use ops::AttentionRule;
 pub use params::{Init, ParamSpec, Params, ParamsError};

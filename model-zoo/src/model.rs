@@ -12,7 +12,7 @@ use crate::config::{ConfigError, ModelConfig};
 use crate::families;
 use crate::family::{Attend, BlockOutput, Family, Pass};
 use crate::generate::KvCache;
-use crate::goal::{Goal, Weighed};
+use crate::goal::{Goal, Parts};
 use crate::ops;
 use crate::params::{ParamSpec, Params};
 use crate::weights::{Weights, widen};
@@ -243,11 +243,10 @@ impl Model {
         recompute: bool,
         done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
     ) -> Result<f64, E> {
-        backward::loss_and_gradients(self, params, inputs, Goal::Sum(targets), recompute, done)
+        backward::loss_and_gradients(self, params, inputs, Goal::Sum(Box::new(targets)), recompute, done)
     }
 
-    /// The same for a function of the losses of several sets of `targets` (each `[batch, seq]`, < 0 = ignored): `weigh`
-    /// gets the losses, nats, and gives the function's value, which is returned, and its slope by each of them.
+    /// The same for a function of the losses of several sets of targets, whose value is returned.
     ///
     /// # Errors
     /// As [`Model::loss_and_gradients`].
@@ -255,12 +254,11 @@ impl Model {
         &self,
         params: &Params,
         inputs: &Inputs,
-        targets: Vec<Tensor<2, Int>>,
-        weigh: &mut Weigh<'_>,
+        parts: Parts<'_>,
         recompute: bool,
         done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
     ) -> Result<f64, E> {
-        backward::loss_and_gradients(self, params, inputs, Goal::Parts(targets, weigh), recompute, done)
+        backward::loss_and_gradients(self, params, inputs, Goal::Parts(parts), recompute, done)
     }
 
     /// The losses of several sets of `targets`, nats: what [`Model::weighed_loss_and_gradients`] weighs, to the bit.

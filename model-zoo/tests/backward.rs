@@ -144,7 +144,8 @@ fn weighed_parts_have_the_gradient_of_the_weighed_sum() {
             seen.push(index);
             Ok::<(), NoGradient>(())
         };
-        let loss = model.weighed_loss_and_gradients(&params, &inputs, (parts(), &mut weigh), true, &mut done).unwrap();
+        let parts = model_zoo::Parts { targets: parts(), weigh: &mut weigh };
+        let loss = model.weighed_loss_and_gradients(&params, &inputs, parts, true, &mut done).unwrap();
         assert_eq!((loss, seen), (7.0, model.gradient_order()));
     }
 }

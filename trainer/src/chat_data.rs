@@ -89,7 +89,8 @@ pub fn prepare(raw: &RawConfig) -> Result<Option<ChatData>, PrepareError> {
         }
     };
     let prepared = prepared.inspect_err(|_| remove_work(&raw.output_dir, &made))?;
-    let fresh = (!prepared.already).then_some(Fresh { made });
+    // Not `then_some`: what is made in vain is dropped, and this takes away the folder when it is.
+    let fresh = if prepared.already { None } else { Some(Fresh { made }) };
     let warnings = warnings.into_inner();
     Ok(Some(ChatData { dir, fresh, warnings }))
 }

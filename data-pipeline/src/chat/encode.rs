@@ -27,10 +27,11 @@ pub enum SampleError {
     /// The text of the document is no sample.
     #[error("it cannot be read back ({0}); prepare the data again")]
     Damaged(#[from] serde_json::Error),
-    /// No special token after a trained message.
+    /// No special token after a trained message, or none inside the marks around it.
     #[error(
         "the chat template writes no special token after a trained message (`{after}` follows), so the model would never \
-         learn to stop; use a template that ends turns with a special token of this tokenizer, such as `eos_token`"
+         learn to stop; use a template that ends turns with a special token of this tokenizer, such as `eos_token`, inside \
+         the `{{% generation %}}` marks where it has them"
     )]
     NoEndOfTurn {
         /// What follows instead.
@@ -159,7 +160,8 @@ impl<'a> ChatEncoder<'a> {
                 end = self.end_of_turn(&rendered.text, &ids, &ranges, end)?;
             }
             marks.get_mut(first..end).unwrap_or_default().fill(TRAINED);
-            ends.extend(self.closing(&rendered.text, &ids, &ranges, first..end));
+            let closing = self.closing(&rendered.text, &ids, &ranges, first..end);
+            ends.insert(closing.ok_or_else(|| no_end_of_turn(&rendered.text, &ranges, end))?);
             from = end;
         }
         Ok((ids, marks))
@@ -182,8 +184,7 @@ impl<'a> ChatEncoder<'a> {
         if self.is_special(ids, next) && !is_bos {
             return Ok(next + 1);
         }
-        let after = ranges.get(at).and_then(|range| text.get(range.start..)).unwrap_or("nothing");
-        Err(SampleError::NoEndOfTurn { after: after.chars().take(24).collect::<String>().escape_debug().to_string() })
+        Err(no_end_of_turn(text, ranges, at))
     }
 
     /// The special token at the end of trained tokens, but for white space after it.
@@ -191,4 +192,9 @@ impl<'a> ChatEncoder<'a> {
         let last = trained.rev().find(|&at| self.is_special(ids, at) || !Self::is_blank(text, ranges, at))?;
         ids.get(last).copied().filter(|_| self.is_special(ids, last))
     }
+}
+
+fn no_end_of_turn(text: &str, ranges: &[Range<usize>], at: usize) -> SampleError {
+    let after = ranges.get(at).and_then(|range| text.get(range.start..)).unwrap_or("nothing");
+    SampleError::NoEndOfTurn { after: after.chars().take(24).collect::<String>().escape_debug().to_string() }
 }

@@ -68,10 +68,8 @@ pub(crate) fn write_tokenizer(
     }
     settings.entry("clean_up_tokenization_spaces").or_insert(json!(false));
     settings.entry("added_tokens_decoder").or_insert(Value::Object(added));
-    let own = template.map(str::to_owned).map_or_else(|| chat_template(source, &settings), |given| Ok(Some(given)))?;
-    if let Some(template) = own {
-        // Servers do not know the marks of what is trained.
-        let template = without_generation_marks(&template);
+    let given = template.map(|template| Ok(Some(without_generation_marks(template))));
+    if let Some(template) = given.unwrap_or_else(|| chat_template(source, &settings))? {
         write_atomic(&out.join(CHAT_TEMPLATE_FILE), template.as_bytes())?;
         settings.insert("chat_template".into(), json!(template));
     }
@@ -79,13 +77,14 @@ pub(crate) fn write_tokenizer(
     write_json(&out.join(SPECIAL_TOKENS_FILE), specials)
 }
 
-/// `chat_template.jinja`, else the template inside `tokenizer_config.json`.
+/// `chat_template.jinja`, else the template inside `tokenizer_config.json`; without the marks of what is trained, which
+/// servers do not know.
 pub(crate) fn chat_template(source: &Path, settings: &Map<String, Value>) -> Result<Option<String>, HubError> {
     let path = source.join(CHAT_TEMPLATE_FILE);
     if path.exists() {
-        return Ok(Some(read_text(&path, JSON_LIMIT_BYTES)?));
+        return Ok(Some(without_generation_marks(&read_text(&path, JSON_LIMIT_BYTES)?)));
     }
-    Ok(settings.get("chat_template").and_then(Value::as_str).map(str::to_owned))
+    Ok(settings.get("chat_template").and_then(Value::as_str).map(without_generation_marks))
 }
 
 /// The `added_tokens` of tokenizer.json in the form of `added_tokens_decoder`: id -> token without its id.

@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor};
 use data_pipeline::loader::TokenBatch;
-use model_zoo::{Model, Params, Weighed};
+use model_zoo::{Model, Params, Parts, Weighed};
 
 use super::pairs::PairBatch;
 use super::reference::Reference;
@@ -80,6 +80,12 @@ pub fn loss_and_gradients<E: From<StepError>>(
         weighed
     };
     let mut pass_on = |index: usize, gradient: Tensor<1>| done(index, gradient).map_err(Interrupted::Receiver);
-    let loss = model.weighed_loss_and_gradients(params, &inputs, (targets, &mut weigh), recompute, &mut pass_on);
+    let loss = model.weighed_loss_and_gradients(
+        params,
+        &inputs,
+        Parts { targets, weigh: &mut weigh },
+        recompute,
+        &mut pass_on,
+    );
     loss.map(|loss| (loss, pairs.len() as u64)).map_err(Interrupted::either)
 }

@@ -1,6 +1,6 @@
 //! Owns the way from a plan back to a configuration, every value written out; never decides anything.
 
-use super::{DatasetPlan, OuterPlan, PartPlan, Plan};
+use super::{ClusterPlan, DatasetPlan, OuterPlan, PartPlan, Plan};
 use crate::config::adapter;
 use crate::config::check::CONFIG_VERSION;
 use crate::config::error::{ConfigError, Places};
@@ -85,16 +85,7 @@ impl Plan {
                 window: Some(self.guard.window),
                 max_consecutive_skips: Some(self.guard.max_consecutive_skips),
             }),
-            cluster: Some(RawCluster {
-                zero: Some(self.cluster.zero),
-                bucket_cap_mb: Some(self.cluster.bucket_cap_mb),
-                digest_steps: Some(self.cluster.digest_steps),
-                peer_timeout: Some(self.cluster.peer_timeout),
-                collective_timeout: Some(self.cluster.collective_timeout),
-                join_timeout: Some(self.cluster.join_timeout),
-                wire: Some(self.cluster.wire),
-                engine: Some(self.cluster.engine),
-            }),
+            cluster: Some(self.cluster.to_raw()),
             outer: self.outer.as_ref().map(OuterPlan::to_raw),
             eval_steps: Some(self.eval_steps),
             eval: Some(RawEval { max_tokens_per_language: Some(self.eval.max_tokens_per_language) }),
@@ -148,6 +139,21 @@ impl DatasetPlan {
         let written =
             |part: &PartPlan| RawDataset { path: part.path.clone(), weight: part.weight, ..RawDataset::default() };
         self.parts.iter().map(written).collect()
+    }
+}
+
+impl ClusterPlan {
+    fn to_raw(self) -> RawCluster {
+        RawCluster {
+            zero: Some(self.zero),
+            bucket_cap_mb: Some(self.bucket_cap_mb),
+            digest_steps: Some(self.digest_steps),
+            peer_timeout: Some(self.peer_timeout),
+            collective_timeout: Some(self.collective_timeout),
+            join_timeout: Some(self.join_timeout),
+            wire: Some(self.wire),
+            engine: Some(self.engine),
+        }
     }
 }
 

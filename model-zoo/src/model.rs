@@ -48,6 +48,9 @@ impl Inputs {
     }
 }
 
+/// A function of the losses of several sets of targets.
+pub type Weigh<'a> = &'a mut dyn FnMut(&[f64]) -> Weighed;
+
 /// A model of one of the families of [`ModelConfig`]. It holds no trained weights: every method takes the [`Params`] it
 /// computes with, which must have been made from this model's [`Model::specs`].
 #[derive(Debug)]
@@ -241,7 +244,7 @@ impl Model {
         &self,
         params: &Params,
         inputs: &Inputs,
-        (targets, weigh): (Vec<Tensor<2, Int>>, &mut dyn FnMut(&[f64]) -> Weighed),
+        (targets, weigh): (Vec<Tensor<2, Int>>, Weigh<'_>),
         recompute: bool,
         done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
     ) -> Result<f64, E> {

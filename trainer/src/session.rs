@@ -182,7 +182,10 @@ fn base_facts(
     notes: &mut Vec<Note>,
 ) -> Result<BaseFacts, SessionError> {
     let dir = place.folder();
-    let facts = BaseFacts { model: hub::read_config(dir)?, weights: hub::weights_digest(dir)? };
+    let model = hub::read_config(dir)?;
+    // A chat model names the end of a turn in generation_config.json only; what is trained from it ends turns so too.
+    let ends = hub::GenerationConfig::read(dir, &model)?.eos_token_ids;
+    let facts = BaseFacts { model: model.with_end_ids(&ends), weights: hub::weights_digest(dir)? };
     let Some(extension) = vocabulary::extension(&place.tokenizer(), &dataset.tokenizer_folder())? else {
         return Ok(facts);
     };
@@ -326,7 +329,7 @@ impl Session {
 fn checkpoint_files(plan: &Plan, dataset: &Dataset) -> Vec<(&'static str, Vec<u8>)> {
     let mut files = vec![
         ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
-        ("config.json", plan.model.to_hub_json(model_zoo::WeightDtype::F32).into_bytes()),
+        ("config.json", plan.model.to_checkpoint_json().into_bytes()),
     ];
     files.extend(hub::ChatFormat::of(dataset).map(|chat| (hub::CHAT_FORMAT_FILE, chat.to_json())));
     files

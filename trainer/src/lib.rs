@@ -23,6 +23,7 @@ pub mod gradient_sum;
 pub mod guard;
 pub mod hub;
 pub mod launch;
+pub mod mistral;
 pub mod optim;
 pub mod outer;
 pub mod parity;

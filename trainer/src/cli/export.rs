@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use model_zoo::{Model, WeightDtype};
 
 use super::failure::{Exit, Failure, note, say};
-use super::formats::{Quantize, Source, export_gguf, open_source, progress, verify_gguf};
+use super::formats::{Quantize, Source, export_gguf, export_mistral, open_source, progress, verify_gguf};
 use super::progress::{StageProgress, short};
 use crate::card::RunFacts;
 use crate::card::markdown::{self, ModelFacts};
@@ -20,7 +20,8 @@ use crate::parity::{self, ParityRow};
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
-    /// A checkpoint, a run directory (its newest valid checkpoint is taken) or a Hugging Face directory
+    /// A checkpoint, a run directory (its newest valid checkpoint is taken), or a directory in the layout of Hugging
+    /// Face or of Mistral
     #[arg(value_name = "MODEL")]
     checkpoint: PathBuf,
     /// Layout to write
@@ -55,6 +56,8 @@ enum Layout {
     Hf,
     /// One GGUF file, for llama.cpp, Ollama and others
     Gguf,
+    /// Mistral's own: params.json, consolidated.safetensors, tekken.json or tokenizer.model
+    Mistral,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -105,7 +108,18 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
         let format = arguments.quantize.map_or_else(|| plain(dtype), Quantize::format);
         return export_gguf(&source, &arguments.out, format, &opened);
     }
-    export_hub(arguments, &source, dtype, &opened)
+    let options = ExportOptions {
+        out: &arguments.out,
+        tokenizer: &source.tokenizer,
+        dtype,
+        max_shard_bytes: arguments.max_shard_size.max(1) << 20,
+        end_of_turn: &source.end_of_turn,
+        chat_template: source.chat_template.as_deref(),
+    };
+    match arguments.to {
+        Layout::Mistral => export_mistral(&source, &options, &opened),
+        _ => export_hub(arguments, &source, &options, &opened),
+    }
 }
 
 /// Options that mean nothing together.
@@ -130,20 +144,12 @@ fn plain(dtype: WeightDtype) -> Quantization {
 fn export_hub(
     arguments: &ExportArguments,
     source: &Source,
-    dtype: WeightDtype,
+    options: &ExportOptions<'_>,
     opened: &Opened,
 ) -> Result<Exit, Failure> {
-    let options = ExportOptions {
-        out: &arguments.out,
-        tokenizer: &source.tokenizer,
-        dtype,
-        max_shard_bytes: arguments.max_shard_size.max(1) << 20,
-        end_of_turn: &source.end_of_turn,
-        chat_template: source.chat_template.as_deref(),
-    };
     let stage = std::cell::RefCell::new(StageProgress::new());
     stage.borrow_mut().stage("writing, reopening, comparing", None);
-    let report = hub::export(&source.model, &source.params, &options, &opened.device, &progress(&stage));
+    let report = hub::export(&source.model, &source.params, options, &opened.device, &progress(&stage));
     stage.borrow_mut().end();
     let report = report.map_err(Failure::failed)?;
     for (name, bytes) in &report.files {

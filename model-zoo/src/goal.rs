@@ -9,6 +9,7 @@ use crate::ops;
 use crate::params::Params;
 
 /// What a pass is for.
+#[expect(clippy::large_enum_variant, reason = "one is made for a pass and moved once")]
 pub(crate) enum Goal<'a> {
     /// The sum of the losses of `[batch, seq]` targets, < 0 = ignored.
     Sum(Box<Tensor<2, Int>>),

@@ -192,8 +192,11 @@ fn base_facts(
     if checkpoint::read::read_adapter(dir)?.is_some() {
         return Err(AdapterFileError::NotWhole { path: dir.to_owned() }.into());
     }
+    let model = hub::read_config(dir)?;
+    // A chat model names the end of a turn in generation_config.json only; what is trained from it ends turns so too.
+    let ends = hub::GenerationConfig::read(dir, &model)?.eos_token_ids;
     let facts = BaseFacts {
-        model: hub::read_config(dir)?,
+        model: model.with_end_ids(&ends),
         weights: hub::weights_digest(dir)?,
         stored_in_bf16: hub::weights::Weights::open(dir)?.dtypes()? == [model_zoo::WeightDtype::Bf16],
         adapter: raw.lora_model_dir.as_deref().map(adapter_facts).transpose()?,
@@ -346,7 +349,7 @@ impl Session {
 fn checkpoint_files(plan: &Plan, dataset: &Dataset) -> Vec<(&'static str, Vec<u8>)> {
     let mut files = vec![
         ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
-        ("config.json", plan.model.to_hub_json(model_zoo::WeightDtype::F32).into_bytes()),
+        ("config.json", plan.model.to_checkpoint_json().into_bytes()),
     ];
     files.extend(hub::ChatFormat::of(dataset).map(|chat| (hub::CHAT_FORMAT_FILE, chat.to_json())));
     files

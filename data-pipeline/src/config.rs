@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::chat::{ChatConfig, RecordKind};
 use crate::dedup::Dedup;
 use crate::document::is_language_label;
 use crate::normalize::Normalize;
@@ -37,6 +38,9 @@ pub struct PrepareConfig {
     pub validation: ValidationConfig,
     /// The tokenizer: `path` to a tokenizer.json, or `train` to train one on the training documents.
     pub tokenizer: TokenizerConfig,
+    /// How chats become tokens, when the sources hold chats or preferences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<ChatConfig>,
     /// Layout of the token shards.
     #[serde(default)]
     pub shards: ShardConfig,
@@ -61,6 +65,9 @@ pub struct SourceConfig {
     /// Globs of files to leave out, matched against the path and against the path below `path`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// What a record is: a text, a chat or a preference. All sources of a data set are of one type.
+    #[serde(default, rename = "type", skip_serializing_if = "RecordKind::is_text")]
+    pub kind: RecordKind,
     /// File format.
     #[serde(default)]
     pub format: Format,
@@ -87,6 +94,7 @@ impl SourceConfig {
         SourceConfig {
             path: path.into(),
             exclude: Vec::new(),
+            kind: RecordKind::Text,
             format: Format::Auto,
             fields: FieldNames::default(),
             lang: None,
@@ -155,6 +163,36 @@ pub struct FieldNames {
     /// keeps its identifier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// The list of messages of a chat; `messages`, `conversations` or `conversation` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<String>,
+    /// Who speaks, in a message; `role` or `from` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// What is said, in a message; `content` or `value` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// The system message of an Alpaca record; `system` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// The task of an Alpaca record; `instruction` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction: Option<String>,
+    /// What the task is about, in an Alpaca record; `input` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
+    /// The answer of an Alpaca record; `output` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// What both answers of a preference follow; `prompt` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// The better answer of a preference; `chosen` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<String>,
+    /// The worse answer of a preference; `rejected` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<String>,
 }
 
 /// Which documents are held out. The choice depends on the text alone, so equal texts of all sources fall on one side,
@@ -307,6 +345,7 @@ impl PrepareConfig {
                 ));
             }
         }
+        self.check_chats(&mut problems);
         self.validation.check(&mut problems);
         self.limits.check(&mut problems);
         if let TokenizerConfig::Train(train) = &self.tokenizer
@@ -318,6 +357,45 @@ impl PrepareConfig {
             problems.push("shards.max_tokens: is 0; write a number of tokens, for example 134217728".to_owned());
         }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+    }
+
+    /// What the records of the sources are.
+    pub fn kind(&self) -> RecordKind {
+        self.sources.first().map_or(RecordKind::Text, |source| source.kind)
+    }
+
+    fn check_chats(&self, problems: &mut Vec<String>) {
+        let kind = self.kind();
+        for (i, source) in self.sources.iter().enumerate() {
+            if source.kind != kind {
+                let (found, first) = (source.kind.name(), kind.name());
+                problems.push(format!(
+                    "sources[{i}].type: is {found}, the first source's is {first}; prepare them as data sets of their own"
+                ));
+            }
+            if !source.kind.is_text() && matches!(source.format, Format::Csv | Format::Tsv | Format::Text) {
+                problems.push(format!("sources[{i}].format: chats are read from JSONL and Parquet; convert the file"));
+            }
+            if source.kind.is_text()
+                && let Some((name, _)) = source.fields.of_chats().find(|(_, name)| name.is_some())
+            {
+                problems
+                    .push(format!("sources[{i}].fields.{name}: only chats have it; write `type: chat` beside `path`"));
+            }
+        }
+        if kind.is_text() && self.chat.is_some() {
+            problems
+                .push("chat: no source holds chats; write `type: chat` beside its `path`, or remove this".to_owned());
+        }
+        if self.chat.as_ref().is_some_and(|chat| chat.roles().is_empty()) {
+            problems.push("chat.roles_to_train: is empty; write for example `[assistant]`, or remove it".to_owned());
+        }
+        if !kind.is_text() && matches!(self.tokenizer, TokenizerConfig::Train(_)) {
+            problems.push(
+                "tokenizer.train: a tokenizer is not trained on chats; write `tokenizer: {path: ...}` with that of the model"
+                    .to_owned(),
+            );
+        }
     }
 
     /// Hexadecimal BLAKE3 of the rules: everything that decides what becomes of given input files and a given tokenizer,
@@ -409,7 +487,24 @@ impl FieldNames {
             ("id", &self.id),
         ]
         .into_iter()
+        .chain(self.of_chats())
         .filter_map(|(name, value)| value.as_ref().map(|value| (name, value)))
+    }
+
+    fn of_chats(&self) -> impl Iterator<Item = (&'static str, &Option<String>)> {
+        [
+            ("messages", &self.messages),
+            ("role", &self.role),
+            ("content", &self.content),
+            ("system", &self.system),
+            ("instruction", &self.instruction),
+            ("input", &self.input),
+            ("output", &self.output),
+            ("prompt", &self.prompt),
+            ("chosen", &self.chosen),
+            ("rejected", &self.rejected),
+        ]
+        .into_iter()
     }
 }
 

@@ -66,6 +66,7 @@ pub fn read_documents(
         normalize: options.normalize,
         gate: LicenceGate::new(&["*".to_owned()], true),
         max_record_bytes: options.limits.max_record_bytes,
+        roles: Vec::new(),
     };
     let mut summary = ReadSummary::default();
     let mut rows_of_file = 0;

@@ -2,6 +2,7 @@
 //! prints nothing.
 
 mod card;
+pub mod chat;
 pub mod config;
 pub mod dataset;
 pub mod dedup;

@@ -25,6 +25,9 @@ pub struct TokenBatch {
     /// Component of each row, `[rows]`: an index into the dataset's training components, or into its validation
     /// components for validation rows.
     pub components: Vec<u32>,
+    /// Samples of each row, `[rows]`, by their numbers in the component; empty lists of texts. Of preferences sample `k`
+    /// of a row is segments `2 k`, the chosen answer, and `2 k + 1`, the rejected one.
+    pub samples: Vec<Vec<u64>>,
 }
 
 impl TokenBatch {
@@ -38,6 +41,7 @@ impl TokenBatch {
             segments: vec![0; len],
             positions: vec![0; len],
             components: Vec::with_capacity(rows),
+            samples: Vec::with_capacity(rows),
         }
     }
 
@@ -84,6 +88,14 @@ impl Loader {
         self.batch(self.dataset.train(), range, |i| self.order.row(i))
     }
 
+    /// Rows `range` of a training component, an index into [`Dataset::train`], in their order on disk.
+    ///
+    /// # Errors
+    /// A component or row past the last.
+    pub fn training_rows(&self, component: usize, range: Range<u64>) -> Result<TokenBatch, DataError> {
+        self.batch(self.dataset.train(), range, |row| RowRef { component, row })
+    }
+
     /// Rows `range` of a held-out component, an index into [`Dataset::validation`], in their order on disk.
     ///
     /// # Errors
@@ -113,6 +125,7 @@ impl Loader {
             })?;
             component.fill_row(row, RowSlots { tokens, targets, segments, positions })?;
             batch.components.push(number as u32);
+            batch.samples.push(component.samples_of(row, self.seq_len));
         }
         Ok(batch)
     }

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::chat::{RecordKind, Role};
 use crate::dataset::DataError;
 use crate::document::is_language_label;
 use crate::shard::format::{
-    Dtype, END_BYTES, ENDINGS, ENDS, MEGATRON_INDEX, TOKENS, is_shard_name, megatron_index_bytes,
+    Dtype, END_BYTES, ENDS, MARKS, MEGATRON_INDEX, TOKENS, endings, is_shard_name, megatron_index_bytes,
 };
 
 /// File name of the manifest.
@@ -19,6 +20,8 @@ pub const TOKEN_BYTES_FILE: &str = "token_bytes.bin";
 pub const TOKENIZER_FOLDER: &str = "tokenizer";
 /// Version of the layout.
 pub const MANIFEST_VERSION: u32 = 1;
+/// Version of the layout of a data set of chats, which older programs must not take for texts.
+pub const CHAT_MANIFEST_VERSION: u32 = 2;
 /// What the file says it is.
 const FORMAT: &str = "jazari-tokens";
 /// Largest manifest in bytes: about a hundred thousand shards.
@@ -122,6 +125,22 @@ impl ShardRecord {
     }
 }
 
+/// What a data set of chats is beside its tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChatRecord {
+    /// Chats or preferences.
+    pub kind: RecordKind,
+    /// Hexadecimal BLAKE3 of the chat template.
+    pub template_blake3: String,
+    /// Whose words are learned.
+    pub roles: Vec<Role>,
+    /// Ids that end trained turns.
+    pub end_of_turn_ids: Vec<u32>,
+    /// Tokens whose loss counts, both splits together.
+    pub trained_tokens: u64,
+}
+
 /// Everything that a dataset is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +157,9 @@ pub struct Manifest {
     pub seed: u64,
     /// Digest of the configuration that made the dataset.
     pub config_digest: String,
+    /// What chats are beside their tokens; absent in a data set of texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<ChatRecord>,
     /// Sizes by language and script, both splits together.
     pub languages: BTreeMap<String, Counts>,
     /// Sizes by licence, both splits together.
@@ -177,10 +199,19 @@ impl Manifest {
             token_bytes,
             seed,
             config_digest,
+            chat: None,
             languages,
             licences,
             shards,
         }
+    }
+
+    /// The same as a data set of chats.
+    #[must_use]
+    pub fn with_chat(mut self, chat: ChatRecord) -> Self {
+        self.version = CHAT_MANIFEST_VERSION;
+        self.chat = Some(chat);
+        self
     }
 
     /// The bytes of manifest.json: the one spelling that has this meaning.
@@ -222,8 +253,8 @@ impl Manifest {
         if head.format != FORMAT {
             return Err(wrong(format!("is a `{}`, expected `{FORMAT}`", head.format)));
         }
-        if head.version != u64::from(MANIFEST_VERSION) {
-            return Err(DataError::Version { path, found: head.version, supported: MANIFEST_VERSION });
+        if ![MANIFEST_VERSION, CHAT_MANIFEST_VERSION].map(u64::from).contains(&head.version) {
+            return Err(DataError::Version { path, found: head.version, supported: CHAT_MANIFEST_VERSION });
         }
         let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("is damaged ({e})")))?;
         if manifest.to_bytes() != bytes {
@@ -243,6 +274,13 @@ impl Manifest {
                 self.dtype.name()
             ));
         }
+        if (self.version == CHAT_MANIFEST_VERSION) != self.chat.is_some() {
+            return Err("says in its version and its content differently whether it holds chats".to_owned());
+        }
+        let turns = self.chat.iter().flat_map(|chat| &chat.end_of_turn_ids);
+        if let Some(id) = turns.into_iter().find(|&&id| id as usize >= vocab) {
+            return Err(format!("ends turns with the token {id}, outside the vocabulary of {vocab}"));
+        }
         let special = [self.tokenizer.bos_id, Some(self.tokenizer.eos_id), self.tokenizer.pad_id];
         if let Some(id) = special.into_iter().flatten().find(|&id| id as usize >= vocab) {
             return Err(format!("names the special token {id}, outside the vocabulary of {vocab}"));
@@ -255,7 +293,7 @@ impl Manifest {
         }
         let mut names = BTreeSet::new();
         for shard in &self.shards {
-            shard.check(self.dtype)?;
+            shard.check(self.dtype, self.chat.is_some())?;
             if !names.insert(&shard.name) {
                 return Err(format!("names {} twice", shard.name));
             }
@@ -289,7 +327,7 @@ struct Head {
 const MAX_SHARD_COUNT: u64 = 1 << 44;
 
 impl ShardRecord {
-    fn check(&self, dtype: Dtype) -> Result<(), String> {
+    fn check(&self, dtype: Dtype, chats: bool) -> Result<(), String> {
         let name = &self.name;
         if !is_shard_name(name) {
             return Err(format!("names the shard `{name}`, expected a name such as `shard-00000`"));
@@ -304,15 +342,16 @@ impl ShardRecord {
                 self.documents, self.tokens, self.text_bytes
             ));
         }
-        if !self.files.keys().map(String::as_str).eq(sorted_endings()) {
-            return Err(format!("does not name the files {} of {name}", ENDINGS.join(", ")));
+        if !self.files.keys().map(String::as_str).eq(sorted_endings(chats)) {
+            return Err(format!("does not name the files {} of {name}", endings(chats).join(", ")));
         }
         let expected = [
             (TOKENS, self.tokens * dtype.width() as u64),
             (ENDS, self.documents * END_BYTES as u64),
             (MEGATRON_INDEX, megatron_index_bytes(self.documents)),
         ];
-        for (ending, bytes) in expected {
+        let marks = chats.then_some((MARKS, self.tokens));
+        for (ending, bytes) in expected.into_iter().chain(marks) {
             let found = self.files.get(ending).map_or(0, |file| file.bytes);
             if found != bytes {
                 return Err(format!("gives {name}.{ending} {found} bytes, its counts make {bytes}"));
@@ -322,8 +361,8 @@ impl ShardRecord {
     }
 }
 
-fn sorted_endings() -> impl Iterator<Item = &'static str> {
-    let mut endings = ENDINGS;
+fn sorted_endings(chats: bool) -> impl Iterator<Item = &'static str> {
+    let mut endings = endings(chats).to_vec();
     endings.sort_unstable();
     endings.into_iter()
 }

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sha2::{Digest, Sha256};
 
 use crate::card::CARD_FILE;
+use crate::chat::{REJECTED, TRAINED};
 use crate::dataset::DataError;
 use crate::manifest::{FileRecord, MANIFEST_FILE, Manifest, ShardRecord, TOKEN_BYTES_FILE, TOKENIZER_FOLDER};
 use crate::prepare::{INPUTS_FILE, QUARANTINE_FILE};
 use crate::shard::digest_of;
-use crate::shard::format::{Dtype, ENDINGS, ENDS, MEGATRON_INDEX, SIDECAR, TOKENS, megatron_index};
+use crate::shard::format::{Dtype, ENDS, MARKS, MEGATRON_INDEX, SIDECAR, TOKENS, endings, megatron_index};
 use crate::shard::reader::{ShardReader, check_size};
 use crate::shard::sidecar::count_documents;
 use crate::stats::STATS_FILE;
@@ -80,7 +81,9 @@ pub fn verify(dir: &Path, progress: &dyn Fn(VerifyProgress), stop: &AtomicBool) 
         report.documents += record.documents;
         report.tokens += record.tokens;
         // The structure of files that are already known to be damaged says nothing new.
-        let sound = ENDINGS.iter().all(|ending| !damaged.contains(&dir.join(format!("{}.{ending}", record.name))));
+        let sound = endings(manifest.chat.is_some())
+            .iter()
+            .all(|ending| !damaged.contains(&dir.join(format!("{}.{ending}", record.name))));
         if sound {
             problems.extend(check_shard(dir, record, &manifest, stop).err());
         }
@@ -145,6 +148,9 @@ fn check_shard(dir: &Path, record: &ShardRecord, manifest: &Manifest, stop: &Ato
         return Err(DataError::Content { path: reader.path(SIDECAR), reason });
     }
     check_index(&reader, record, manifest.dtype)?;
+    if manifest.chat.is_some() {
+        check_marks(&reader, record)?;
+    }
     check_tokens(&reader, record, manifest, stop)
 }
 
@@ -173,6 +179,20 @@ fn check_index(reader: &ShardReader, record: &ShardRecord, dtype: Dtype) -> Resu
     wrong(MEGATRON_INDEX, "does not bound the same documents as the other index".to_owned())
 }
 
+/// Marks must be known bits, and every sample must have something to learn.
+fn check_marks(reader: &ShardReader, record: &ShardRecord) -> Result<(), DataError> {
+    for document in 0..record.documents {
+        let tokens = reader.document(document);
+        let marks = reader.marks(tokens.start, (tokens.end - tokens.start) as usize);
+        let known = marks.iter().all(|mark| mark & !(TRAINED | REJECTED) == 0);
+        if !known || !marks.iter().skip(1).any(|mark| mark & TRAINED != 0) {
+            let reason = format!("marks sample {document} in a way that cannot be");
+            return Err(DataError::Content { path: reader.path(MARKS), reason });
+        }
+    }
+    Ok(())
+}
+
 /// Every token must be in the vocabulary, and every document must end as the manifest says.
 fn check_tokens(
     reader: &ShardReader,
@@ -190,6 +210,10 @@ fn check_tokens(
             return Err(DataError::TokenOutOfRange { path: reader.path(TOKENS), index: at + i as u64, id, vocab_size });
         }
         at += count.max(1) as u64;
+    }
+    if manifest.chat.is_some() {
+        // A chat ends as its template does.
+        return Ok(());
     }
     let eos = manifest.tokenizer.eos_id;
     for document in 0..record.documents {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor};
 
+use crate::balance::Routing;
 use crate::generate::KvCache;
 use crate::model::Inputs;
-use crate::ops::{self, AttentionShape};
+use crate::ops::{self, AttentionRule, AttentionShape};
 use crate::params::ParamSpec;
 use crate::rotary::Rotation;
 use crate::weights::Weights;
@@ -58,9 +59,9 @@ pub(crate) trait Family: Debug + Send + Sync {
         None
     }
 
-    /// Whether blocks add losses of their own in training.
-    fn has_auxiliary_loss(&self) -> bool {
-        false
+    /// Positions that the model has parameters for; `None` = it computes them, and takes any.
+    fn position_limit(&self) -> Option<usize> {
+        None
     }
 }
 
@@ -68,13 +69,13 @@ pub(crate) trait Family: Debug + Send + Sync {
 pub(crate) struct BlockOutput {
     /// The stream after it, `[tokens, hidden]`, f32.
     pub(crate) stream: Tensor<2>,
-    /// A loss of its own, `[1]`, times [`Pass::auxiliary_weight`]; only where that is not 0.
-    pub(crate) auxiliary: Option<Tensor<1>>,
+    /// How tokens were spread over experts, where there are any.
+    pub(crate) routing: Option<Routing>,
 }
 
 impl From<Tensor<2>> for BlockOutput {
     fn from(stream: Tensor<2>) -> Self {
-        Self { stream, auxiliary: None }
+        Self { stream, routing: None }
     }
 }
 
@@ -84,10 +85,6 @@ pub(crate) struct Pass<'a> {
     pub(crate) rotations: Vec<Rotation>,
     /// What queries attend to.
     pub(crate) attend: Attend<'a>,
-    /// Factor of the blocks' own losses: the number of valid targets, because losses are sums over targets. 0 where
-    /// nothing is trained.
-    #[expect(dead_code, reason = "no family has such losses yet")]
-    pub(crate) auxiliary_weight: f64,
 }
 
 /// What the queries of a pass attend to.
@@ -109,25 +106,6 @@ pub(crate) struct Heads {
     pub(crate) head_dim: usize,
 }
 
-/// How scores become weights.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AttentionRule {
-    /// Factor of the scores.
-    pub scale: f64,
-    /// Most tokens a query sees, itself included; `None` = all earlier ones.
-    pub window: Option<usize>,
-    /// Bound `c` of scaled scores `x`, which become `c * tanh(x / c)`.
-    pub softcap: Option<f64>,
-}
-
-impl AttentionRule {
-    /// The rule of Vaswani et al. 2017: every earlier token, scores divided by the root of the width of a head.
-    #[must_use]
-    pub fn plain(head_dim: usize) -> Self {
-        Self { scale: 1.0 / (head_dim as f64).sqrt(), window: None, softcap: None }
-    }
-}
-
 impl Pass<'_> {
     /// Attention of block `layer`: rotated queries `[tokens, heads * head_dim]`, keys and values
     /// `[tokens, kv_heads * head_dim]`; gives `[tokens, heads * head_dim]`.
@@ -142,11 +120,11 @@ impl Pass<'_> {
             Attend::Rows(inputs) => {
                 let [batch, seq] = inputs.dims();
                 let shape = AttentionShape { batch, seq, heads, kv_heads, head_dim };
-                ops::attention(query, key, value, inputs.segments.clone(), shape, rule.scale)
+                ops::attention(query, key, value, inputs.segments.clone(), shape, rule)
             }
             Attend::Cache(cache) => {
                 let shape = AttentionShape { batch: 1, seq: query.dims()[0], heads, kv_heads, head_dim };
-                cache.attend(layer, query, key, value, &shape, rule.scale)
+                cache.attend(layer, query, key, value, &shape, rule)
             }
         }
     }

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use thiserror::Error;
 
 use crate::model::{Model, Precision};
-use crate::ops::{self, AttentionShape};
+use crate::ops::{self, AttentionRule, AttentionShape};
 use crate::params::Params;
 use crate::philox::Stream;
 
@@ -58,7 +58,7 @@ impl KvCache {
         key: Tensor<2>,
         value: Tensor<2>,
         shape: &AttentionShape,
-        scale: f64,
+        rule: AttentionRule,
     ) -> Tensor<2> {
         let (past, total) = (self.len, self.len + shape.seq);
         let cache = &mut self.layers[layer];
@@ -66,11 +66,13 @@ impl KvCache {
         cache.values.inplace(|values| values.slice_assign(past..total, value.clone()));
         if past == 0 {
             let segments = Tensor::zeros([shape.batch, shape.seq], &query.device());
-            return ops::attention(query, key, value, segments, *shape, scale);
+            return ops::attention(query, key, value, segments, *shape, rule);
         }
-        let keys = cache.keys.clone().narrow(0, 0, total);
-        let values = cache.values.clone().narrow(0, 0, total);
-        attend_to_past(query, keys, values, past, shape, scale)
+        // What lies before the window of the first query is hidden from all of them.
+        let first = rule.window.map_or(0, |window| (past + 1).saturating_sub(window));
+        let keys = cache.keys.clone().narrow(0, first, total - first);
+        let values = cache.values.clone().narrow(0, first, total - first);
+        attend_to_past(query, keys, values, past - first, shape, rule)
     }
 
     /// Counts tokens whose keys and values every layer has stored.
@@ -87,7 +89,7 @@ fn attend_to_past(
     values: Tensor<2>,
     past: usize,
     shape: &AttentionShape,
-    scale: f64,
+    rule: AttentionRule,
 ) -> Tensor<2> {
     let AttentionShape { seq: new, heads, kv_heads, head_dim, .. } = *shape;
     let (group, total, dtype) = (heads / kv_heads, past + new, query.dtype());
@@ -96,14 +98,16 @@ fn attend_to_past(
     let query = query.reshape([kv_heads, new * group, head_dim]);
     let keys = keys.reshape([total, kv_heads, head_dim]).permute([1, 2, 0]);
     let values = values.reshape([total, kv_heads, head_dim]).swap_dims(0, 1);
-    let mut scores = query.matmul(keys).cast(DType::F32).mul_scalar(scale);
+    let mut scores = ops::softcap(query.matmul(keys).cast(DType::F32).mul_scalar(rule.scale), rule.softcap);
     if new > 1 {
-        let device = scores.device();
+        let (device, dims) = (scores.device(), [kv_heads, new * group, total]);
         let row = Tensor::<1, Int>::arange(0..(new * group) as i64, &device).div_scalar(group as i64);
-        let last_visible = row.add_scalar(past as i64).reshape([1, new * group, 1]);
-        let column = Tensor::<1, Int>::arange(0..total as i64, &device).reshape([1, 1, total]);
-        let hidden =
-            column.expand([kv_heads, new * group, total]).greater(last_visible.expand([kv_heads, new * group, total]));
+        let last_visible = row.add_scalar(past as i64).reshape([1, new * group, 1]).expand(dims);
+        let column = Tensor::<1, Int>::arange(0..total as i64, &device).reshape([1, 1, total]).expand(dims);
+        let mut hidden = column.clone().greater(last_visible.clone());
+        if let Some(window) = rule.window {
+            hidden = hidden.bool_or(column.add_scalar(window as i64).lower_equal(last_visible));
+        }
         scores = scores.mask_fill(hidden, f32::NEG_INFINITY);
     }
     let weights = activation::softmax(scores, 2).cast(dtype);

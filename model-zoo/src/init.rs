@@ -18,6 +18,7 @@ pub fn initial_values(spec: &ParamSpec, seed: u64) -> Vec<f32> {
     let count = spec.num_elements();
     match spec.init {
         Init::Ones => vec![1.0; count],
+        Init::Zeros => vec![0.0; count],
         Init::Normal { std } => {
             let stream = Stream::new(seed, &spec.name);
             let mut values = vec![0.0_f32; count];

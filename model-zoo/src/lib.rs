@@ -4,22 +4,27 @@
 //! Parameters are flat and named ([`Params`]); a [`Model`] holds none and computes with those it is given.
 
 mod backward;
+mod balance;
 pub mod config;
+mod families;
 mod family;
 pub mod generate;
+mod goal;
 mod hub_config;
 pub mod init;
-mod llama;
 pub mod model;
 pub mod ops;
 pub mod params;
 pub mod philox;
 pub mod rotary;
 pub mod size;
+mod spelling;
 mod weights;
 
 pub use backward::NoGradient;
-pub use config::{ConfigError, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
-pub use family::AttentionRule;
+pub use config::{ConfigError, DecoderConfig, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
+pub use goal::Weighed;
 pub use model::{Inputs, Model, Precision};
+pub use ops::AttentionRule;
 pub use params::{Init, ParamSpec, Params, ParamsError};
+pub use spelling::Stored;

@@ -14,6 +14,8 @@ use crate::init::initial_values;
 pub enum Init {
     /// Every element is 1 (norm scales).
     Ones,
+    /// Every element is 0 (biases, and norm scales that are counted from 1).
+    Zeros,
     /// Normal draws of mean 0.
     Normal {
         /// Standard deviation.

@@ -80,6 +80,7 @@ fn inverse_frequencies(rope: &RopeConfig, head_dim: usize) -> Vec<f32> {
     });
     match rope.scaling {
         RopeScaling::None => plain.collect(),
+        RopeScaling::Linear { factor } => plain.map(|f| f / factor as f32).collect(),
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
             let original = original_max_position_embeddings as f64;
             plain.map(|f| llama3_frequency(f, factor, low_freq_factor, high_freq_factor, original)).collect()

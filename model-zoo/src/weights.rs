@@ -38,6 +38,16 @@ impl<'a> Weights<'a> {
         ops::linear(x, self.narrow(self.matrix(index)))
     }
 
+    /// [`Weights::linear`], then the bias of index `bias`, `[out]`.
+    pub(crate) fn linear_bias(&self, x: Tensor<2>, index: usize, bias: usize) -> Tensor<2> {
+        ops::add_bias(self.linear(x, index), self.vector(bias))
+    }
+
+    /// `x` `[tokens, in]` through weight `index` `[in, out]`, see [`Weights::linear`].
+    pub(crate) fn linear_in_out(&self, x: Tensor<2>, index: usize) -> Tensor<2> {
+        ops::linear_in_out(x, self.narrow(self.matrix(index)))
+    }
+
     /// To the number format of matrix products.
     pub(crate) fn narrow(&self, x: Tensor<2>) -> Tensor<2> {
         match self.precision {

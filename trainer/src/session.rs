@@ -5,21 +5,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use data_pipeline::chat::config::ExcessLength;
 use data_pipeline::dataset::{Component, DataError, Dataset};
 use data_pipeline::loader::Loader;
 use data_pipeline::order::{MixtureSpec, Order, OrderError, PartShare};
+use data_pipeline::prepare::PrepareError;
 use model_zoo::{Model, Params};
 use serde_json::Value;
 
 use crate::assembly;
 use crate::buckets::Buckets;
 use crate::card::data::DataFacts;
+use crate::chat_data::{self, ChatData, Fresh};
 use crate::checkpoint::read::Moments;
 use crate::checkpoint::store::Loaded;
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
 use crate::cluster::ClusterError;
-use crate::config::plan::{MixturePlan, PartPlan};
-use crate::config::raw::Precision;
+use crate::config::plan::{ChatPlan, MixturePlan, PartPlan};
+use crate::config::raw::{Precision, RawDataset};
 use crate::config::{self, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
 use crate::device::{self, DeviceError, Opened};
 use crate::durable;
@@ -57,6 +60,9 @@ pub enum SessionError {
     /// The data set is missing or damaged.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Files of chats cannot be prepared.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
     /// The mixture cannot be drawn.
     #[error(transparent)]
     Order(#[from] OrderError),
@@ -122,6 +128,8 @@ pub struct Resolved {
     pub notes: Vec<Note>,
     /// The data set.
     pub dataset: Arc<Dataset>,
+    /// What was prepared on the way, until the run has begun.
+    pub fresh: Option<Fresh>,
 }
 
 /// Reads a config, the manifest of its data set and the config of its base model, and resolves the plan.
@@ -132,17 +140,38 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
     let (raw, mut notes) = config::load::<RawConfig>(config, overrides)?;
     // First the file by itself: a wrong key must not hide behind a missing data set.
     raw.check()?;
-    let opened = raw.datasets.iter().map(|dataset| Dataset::open(&dataset.path)).collect::<Result<Vec<_>, _>>()?;
-    let dataset = Arc::new(Dataset::join(opened)?);
-    let facts = facts(&dataset, raw.sequence_len);
+    let chats = chat_data::prepare(&raw)?;
     let mut raw = raw;
+    let excess = raw.chat.as_ref().and_then(|chat| chat.excess_length_strategy).unwrap_or_default();
+    let mut fresh = None;
+    if let Some(ChatData { dir, fresh: prepared, warnings }) = chats {
+        notes.extend(warnings.into_iter().map(|text| raw.places.note("datasets[0].path", text)));
+        fresh = prepared;
+        // All files became one data set.
+        raw.datasets.truncate(1);
+        raw.datasets.iter_mut().for_each(|dataset| dataset.path.clone_from(&dir));
+    }
+    let open = |dataset: &RawDataset| Dataset::open_with(&dataset.path, excess);
+    let dataset = Arc::new(Dataset::join(raw.datasets.iter().map(open).collect::<Result<Vec<_>, _>>()?)?);
+    notes.extend(packing_note(&dataset, raw.sequence_len, excess)?.map(|text| raw.places.note("sequence_len", text)));
+    let facts = facts(&dataset, raw.sequence_len, excess);
     let base = raw.base_model.take().map(|path| Place::of(&path)).transpose()?;
     // A run goes on while others train from it: what is written down is the checkpoint.
     raw.base_model = base.as_ref().map(|place| place.folder().to_owned());
     let base = base.map(|place| base_facts(&place, &dataset, &raw, &mut notes)).transpose()?;
     let plan = config::resolve(raw, &facts, base)?;
     notes.extend(plan.notes.iter().cloned());
-    Ok(Resolved { plan, notes, dataset })
+    Ok(Resolved { plan, notes, dataset, fresh })
+}
+
+/// How samples fill rows, in words; `None` of texts.
+fn packing_note(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) -> Result<Option<String>, DataError> {
+    let Some(counts) = dataset.packing(sequence_len, excess)? else { return Ok(None) };
+    let share = 100.0 * counts.tokens as f64 / (counts.rows.max(1) * sequence_len as u64) as f64;
+    Ok(Some(format!(
+        "{} samples of up to {} tokens in {} rows, {share:.0} % of their places filled; {} truncated, {} dropped",
+        counts.samples, counts.longest, counts.rows, counts.truncated, counts.dropped
+    )))
 }
 
 /// What a plan needs to know of the model that training starts from.
@@ -162,7 +191,7 @@ fn base_facts(
 }
 
 /// What a plan needs to know of a data set.
-fn facts(dataset: &Dataset, sequence_len: usize) -> DatasetFacts {
+fn facts(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) -> DatasetFacts {
     let components = |components: &[Component]| {
         let facts = |c: &Component| ComponentFacts {
             lang: c.lang().to_owned(),
@@ -182,6 +211,11 @@ fn facts(dataset: &Dataset, sequence_len: usize) -> DatasetFacts {
         train: components(dataset.train()),
         validation: components(dataset.validation()),
         bytes: manifest.shards.iter().flat_map(|s| s.files.values()).map(|f| f.bytes).sum(),
+        chat: manifest.chat.as_ref().map(|chat| ChatPlan {
+            kind: chat.kind,
+            excess,
+            end_of_turn: chat.end_of_turn_ids.clone(),
+        }),
         parts: dataset.parts().into_iter().map(|part| (part.id, part.streams)).collect(),
     }
 }
@@ -235,7 +269,7 @@ impl Session {
     /// # Errors
     /// See [`SessionError`].
     pub fn open(resolved: Resolved, resume: &Resume, share: HostShare, team: Team) -> Result<Self, SessionError> {
-        let Resolved { plan, dataset, .. } = resolved;
+        let Resolved { plan, dataset, fresh, .. } = resolved;
         let opened = device::open_for(plan.device, share.local_rank, plan.threads.or(share.threads))?;
         if plan.precision == Precision::Bf16Mixed && !opened.supports_bf16() {
             return Err(SessionError::NoBf16 { device: opened.summary() });
@@ -243,7 +277,7 @@ impl Session {
         let mut team = team;
         let mut events = Vec::new();
         events.extend(assembly::join_device(&mut team, &plan, &opened)?.map(|text| Event::Noted { text }));
-        let model = Model::new(&plan.model)?.with_precision(plan.precision.into());
+        let model = plan.build_model()?;
         let loader = Arc::new(Loader::new(Arc::clone(&dataset), order(&plan, &dataset)?, plan.sequence_len));
         let output = if team.leads() { Some(Output::open(&plan, dataset.id(), resume)?) } else { None };
         let bucket_bytes = (plan.cluster.bucket_cap_mb * 1e6) as u64;
@@ -259,10 +293,7 @@ impl Session {
         };
         let state = shared(loaded, &plan, &model, partition, device, &mut team)?;
         let mut session = Self {
-            checkpoint_files: vec![
-                ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
-                ("config.json", plan.model.to_hub_json(model_zoo::WeightDtype::F32).into_bytes()),
-            ],
+            checkpoint_files: checkpoint_files(&plan, &dataset),
             plan,
             opened,
             model,
@@ -275,6 +306,7 @@ impl Session {
             events,
         };
         session.write_run_files()?;
+        fresh.into_iter().for_each(Fresh::keep);
         Ok(session)
     }
 
@@ -288,6 +320,16 @@ impl Session {
         run.copy_tokenizer(&self.dataset.tokenizer_folder())?;
         Ok(())
     }
+}
+
+/// Small files that travel inside every checkpoint.
+fn checkpoint_files(plan: &Plan, dataset: &Dataset) -> Vec<(&'static str, Vec<u8>)> {
+    let mut files = vec![
+        ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
+        ("config.json", plan.model.to_hub_json(model_zoo::WeightDtype::F32).into_bytes()),
+    ];
+    files.extend(hub::ChatFormat::of(dataset).map(|chat| (hub::CHAT_FORMAT_FILE, chat.to_json())));
+    files
 }
 
 impl Output {
@@ -419,11 +461,19 @@ fn fresh(
     partition: Option<Partition>,
     device: &Device,
 ) -> Result<TrainState, SessionError> {
-    let params = match &plan.base_model {
-        Some(folder) => base_params(folder, plan, model, device)?,
-        None => Params::init(model.specs(), plan.seed, device),
-    };
+    let params = starting_weights(plan, model, device)?;
     Ok(beginning(plan, params, partition, device))
+}
+
+/// The weights before the first step.
+///
+/// # Errors
+/// A base model that cannot be read.
+pub fn starting_weights(plan: &Plan, model: &Model, device: &Device) -> Result<Params, SessionError> {
+    match &plan.base_model {
+        Some(folder) => base_params(folder, plan, model, device),
+        None => Ok(Params::init(model.specs(), plan.seed, device)),
+    }
 }
 
 /// The weights that training starts from, with rows for the tokens that only the data has.

@@ -34,6 +34,7 @@ impl Place {
             dtype,
             max_shard_bytes: 1 << 30,
             end_of_turn: &[259],
+            chat_template: None,
         }
     }
 

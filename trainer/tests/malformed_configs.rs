@@ -199,6 +199,7 @@ fn facts() -> DatasetFacts {
         train: vec![part("ary_Arab", 900), part("zgh_Tfng", 100)],
         validation: vec![part("ary_Arab", 9)],
         bytes: 1 << 20,
+        chat: None,
         parts: Vec::new(),
     }
 }

@@ -172,6 +172,7 @@ fn random_batch(options: &Options, index: u64) -> TokenBatch {
         segments: vec![0; rows * seq_len],
         positions: cells().map(|(_, column)| column as u32).collect(),
         components: vec![0; rows],
+        samples: Vec::new(),
     }
 }
 

@@ -2,8 +2,12 @@
 //! streams.
 
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::DataError;
+use super::packing::{Packing, PackingCounts};
+use crate::chat::config::ExcessLength;
+use crate::chat::{REJECTED, TRAINED};
 use crate::manifest::{Counts, ShardRecord, Split};
 use crate::shard::reader::ShardReader;
 use crate::shard::sidecar::{DocumentFacts, read_facts};
@@ -12,6 +16,9 @@ use crate::shard::sidecar::{DocumentFacts, read_facts};
 ///
 /// Row `i` at sequence length `L` holds the tokens from `i L` to `i L + L` as inputs, and each one's successor as its
 /// target. So every token but the first of a document is predicted exactly once an epoch.
+///
+/// Of chats every row holds whole samples, by [`Packing`], each a document of its own; of preferences both answers, which
+/// are two documents. Only marked tokens are targets.
 #[derive(Debug)]
 pub struct Component {
     split: Split,
@@ -21,6 +28,15 @@ pub struct Component {
     counts: Counts,
     /// Fills the rest of the last row.
     filler: u32,
+    /// How chats fill rows; `None` of texts.
+    samples: Option<Samples>,
+}
+
+#[derive(Debug, Default)]
+struct Samples {
+    excess: ExcessLength,
+    /// The packing for the row length last asked for.
+    packing: Mutex<Option<(usize, Arc<Packing>)>>,
 }
 
 #[derive(Debug)]
@@ -46,6 +62,8 @@ pub struct Window {
     pub ids: Vec<u32>,
     /// The documents in it, in order.
     pub spans: Vec<Span>,
+    /// Of chats the [`TRAINED`] and [`REJECTED`] bits of each token; empty of texts.
+    pub marks: Vec<u8>,
 }
 
 /// One row of each field of a batch, `[seq_len]` each.
@@ -58,7 +76,13 @@ pub(crate) struct RowSlots<'a> {
 
 impl Component {
     /// Adds a shard to the component it belongs to, or begins one.
-    pub(super) fn place(components: &mut Vec<Self>, record: &ShardRecord, reader: ShardReader, filler: u32) {
+    pub(super) fn place(
+        components: &mut Vec<Self>,
+        record: &ShardRecord,
+        reader: ShardReader,
+        filler: u32,
+        chats: Option<ExcessLength>,
+    ) {
         let of = |c: &Self| c.lang == record.lang && c.source == record.source;
         let at = components.iter().position(of).unwrap_or_else(|| {
             components.push(Self {
@@ -68,6 +92,7 @@ impl Component {
                 shards: Vec::new(),
                 counts: Counts::default(),
                 filler,
+                samples: chats.map(|excess| Samples { excess, packing: Mutex::default() }),
             });
             components.len() - 1
         });
@@ -115,6 +140,9 @@ impl Component {
 
     /// Rows of `seq_len` targets; the last one may be short.
     pub fn num_rows(&self, seq_len: usize) -> u64 {
+        if let Some(packing) = self.packing(seq_len) {
+            return packing.counts().rows;
+        }
         (self.counts.tokens - 1).div_ceil(seq_len.max(1) as u64)
     }
 
@@ -123,6 +151,9 @@ impl Component {
     /// # Errors
     /// A row past the last.
     pub fn row(&self, row: u64, seq_len: usize) -> Result<Window, DataError> {
+        if let Some(packing) = self.packing(seq_len) {
+            return self.packed_row(&packing, row);
+        }
         let start = self.start_of(row, seq_len)?;
         let len = (self.counts.tokens - start).min(seq_len as u64 + 1) as usize;
         let mut ids = vec![0; len];
@@ -138,7 +169,95 @@ impl Component {
                 break;
             }
         }
-        Ok(Window { ids, spans })
+        Ok(Window { ids, spans, marks: Vec::new() })
+    }
+
+    /// What packing rows of `seq_len` tokens does with the samples; `None` of texts.
+    pub fn packing_counts(&self, seq_len: usize) -> Option<PackingCounts> {
+        self.packing(seq_len).map(|packing| packing.counts())
+    }
+
+    /// The packing of samples into rows of `seq_len` tokens.
+    fn packing(&self, seq_len: usize) -> Option<Arc<Packing>> {
+        let samples = self.samples.as_ref()?;
+        let mut cached = samples.packing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, packing)) = cached.as_ref().filter(|(length, _)| *length == seq_len) {
+            return Some(Arc::clone(packing));
+        }
+        let lengths = self.shards.iter().flat_map(|placed| {
+            let length = |tokens: Range<u64>| tokens.end - tokens.start;
+            (0..placed.reader.num_documents()).map(move |document| length(placed.reader.document(document)))
+        });
+        let cut = |sample: u64| {
+            let truncates = samples.excess == ExcessLength::Truncate;
+            let marks = if truncates { self.marks(sample, seq_len) } else { Vec::new() };
+            // A pair without its second answer is no pair; a sample without a trained token teaches nothing.
+            let is_pair = self.marks(sample, usize::MAX).last().is_some_and(|mark| mark & REJECTED != 0);
+            let learns = marks.iter().skip(1).any(|mark| mark & TRAINED != 0);
+            if truncates && learns && !is_pair { u32::try_from(seq_len).unwrap_or(0) } else { 0 }
+        };
+        let packing = Arc::new(Packing::new(lengths, seq_len, cut));
+        *cached = Some((seq_len, Arc::clone(&packing)));
+        Some(packing)
+    }
+
+    /// Marks of the first `count` tokens of a document; none of texts.
+    pub fn marks(&self, document: u64, count: usize) -> Vec<u8> {
+        let Ok(placed) = self.shard_of_document(document) else { return Vec::new() };
+        let tokens = placed.reader.document(document - placed.first_document);
+        placed.reader.marks(tokens.start, ((tokens.end - tokens.start) as usize).min(count)).to_vec()
+    }
+
+    /// The samples of a row, by their numbers; none of texts.
+    pub(crate) fn samples_of(&self, row: u64, seq_len: usize) -> Vec<u64> {
+        let packing = self.packing(seq_len);
+        let members = packing.as_ref().and_then(|packing| packing.row(row)).unwrap_or_default();
+        members.iter().map(|(sample, _)| *sample).collect()
+    }
+
+    fn packed_row(&self, packing: &Packing, row: u64) -> Result<Window, DataError> {
+        let members = packing.row(row).ok_or_else(|| self.no_row(row, packing.counts().rows))?;
+        let mut window = Window { ids: Vec::new(), spans: Vec::new(), marks: Vec::new() };
+        for &(document, kept) in members {
+            let start = window.ids.len();
+            let ids = self.document(document)?;
+            window.ids.extend(ids.into_iter().take(kept as usize));
+            window.marks.extend(self.marks(document, kept as usize));
+            window.spans.push(Span { document, tokens: start..window.ids.len() });
+        }
+        Ok(window)
+    }
+
+    /// Writes a row of whole samples into the fields of a batch.
+    fn fill_packed_row(&self, packing: &Packing, row: u64, slots: RowSlots<'_>) -> Result<(), DataError> {
+        let Window { ids, spans, marks } = self.packed_row(packing, row)?;
+        slots.tokens.fill(self.filler);
+        slots.targets.fill(-1);
+        for (slot, &id) in slots.tokens.iter_mut().zip(&ids) {
+            *slot = id;
+        }
+        let ends: Vec<usize> = spans.iter().map(|span| span.tokens.end).collect();
+        let mut ends = ends.into_iter();
+        let mut end = ends.next().unwrap_or(0);
+        let (mut segment, mut position) = (0, 0);
+        let fields = slots.targets.iter_mut().zip(slots.segments).zip(slots.positions);
+        for (at, ((target, segment_slot), position_slot)) in fields.enumerate() {
+            let mark = |at: usize| marks.get(at).copied().unwrap_or(0);
+            let turns = at > 0 && at < end && mark(at) & REJECTED != mark(at - 1) & REJECTED;
+            if at == end || turns {
+                (segment, position) = (segment + 1, 0);
+            }
+            if at == end {
+                end = ends.next().unwrap_or(usize::MAX);
+            }
+            (*segment_slot, *position_slot) = (segment, position);
+            position += 1;
+            let same = at + 1 < end && mark(at + 1) & REJECTED == mark(at) & REJECTED;
+            if same && mark(at + 1) & TRAINED != 0 {
+                *target = ids.get(at + 1).and_then(|&id| i32::try_from(id).ok()).unwrap_or(-1);
+            }
+        }
+        Ok(())
     }
 
     /// Tokens of a document, BOS and EOS included.
@@ -170,6 +289,9 @@ impl Component {
     /// Writes a row into the fields of a batch, `[seq_len]` each.
     pub(crate) fn fill_row(&self, row: u64, slots: RowSlots<'_>) -> Result<(), DataError> {
         let seq_len = slots.tokens.len();
+        if let Some(packing) = self.packing(seq_len) {
+            return self.fill_packed_row(&packing, row, slots);
+        }
         let start = self.start_of(row, seq_len)?;
         let total = self.counts.tokens;
         let inputs = ((total - start) as usize).min(seq_len);
@@ -202,7 +324,11 @@ impl Component {
         if row < available {
             return Ok(row * seq_len as u64);
         }
-        Err(DataError::OutOfRange { what: "row", number: row, of: self.name(), available })
+        Err(self.no_row(row, available))
+    }
+
+    fn no_row(&self, row: u64, available: u64) -> DataError {
+        DataError::OutOfRange { what: "row", number: row, of: self.name(), available }
     }
 
     fn shard_of_document(&self, document: u64) -> Result<&Placed, DataError> {

@@ -100,6 +100,21 @@ pub enum DataError {
         /// SHA-256 of the dataset's.
         found: String,
     },
+    /// A dataset of chats or preferences beside one of another kind.
+    #[error(
+        "{}: is a data set of {found}, {} of {expected}; join data sets of one kind, or train on one after the other",
+        .dir.display(), .other.display()
+    )]
+    OtherKind {
+        /// The dataset.
+        dir: PathBuf,
+        /// What it holds.
+        found: &'static str,
+        /// The dataset that it should be joined to.
+        other: PathBuf,
+        /// What that holds.
+        expected: &'static str,
+    },
     /// A dataset with a larger vocabulary than the model.
     #[error(
         "{}: has token ids up to {}, the model's vocabulary has {model}; set vocab_size to {dataset} or more, or prepare \
@@ -163,6 +178,33 @@ pub enum DataError {
         id: String,
         /// Its length.
         tokens: usize,
+    },
+    /// A sample that cannot be learned from.
+    #[error("sample {id} of {group} (\"{beginning}\"): {problem}")]
+    Sample {
+        /// Its identifier.
+        id: String,
+        /// `ary_Arab/chats`.
+        group: String,
+        /// Its first words.
+        beginning: String,
+        /// What is wrong with it and what to do.
+        problem: Box<crate::chat::SampleError>,
+    },
+    /// Samples that no row can hold.
+    #[error(
+        "{}: {count} samples are longer than sequence_len {sequence_len}, the longest has {longest} tokens; write \
+         sequence_len: {longest} or more, or `excess_length_strategy: drop` or `truncate` under `chat:`", .dir.display()
+    )]
+    TooLong {
+        /// The data set.
+        dir: PathBuf,
+        /// How many.
+        count: u64,
+        /// Tokens of a row.
+        sequence_len: usize,
+        /// Tokens of the longest.
+        longest: u64,
     },
     /// Two groups of documents with one name.
     #[error("{split} documents of {name} come in two groups; hand each language and source over once")]

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use super::{DataError, Dataset};
+use crate::chat::config::RecordKind;
 use crate::manifest::Counts;
 
 /// A dataset inside a joined one.
@@ -32,6 +33,7 @@ impl Dataset {
         let mut parts = vec![joined.as_part()];
         for other in datasets {
             other.expect_tokenizer(&joined.manifest.tokenizer.sha256)?;
+            other.expect_same_kind(&joined)?;
             parts.push(other.as_part());
             let manifest = &mut joined.manifest;
             let sums = [
@@ -57,6 +59,23 @@ impl Dataset {
     /// The datasets it was joined of; itself, when there was but one.
     pub fn parts(&self) -> Vec<Part> {
         if self.parts.is_empty() { vec![self.as_part()] } else { self.parts.clone() }
+    }
+
+    /// Loss masks and objectives belong to a whole run.
+    fn expect_same_kind(&self, other: &Self) -> Result<(), DataError> {
+        let (found, expected) = (self.kind(), other.kind());
+        if found == expected {
+            return Ok(());
+        }
+        Err(DataError::OtherKind { dir: self.dir.clone(), found, other: other.dir.clone(), expected })
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.manifest.chat.as_ref().map(|chat| chat.kind) {
+            None | Some(RecordKind::Text) => "texts",
+            Some(RecordKind::Chat) => "chats",
+            Some(RecordKind::Preference) => "preferences",
+        }
     }
 
     fn as_part(&self) -> Part {

@@ -3,10 +3,12 @@
 mod component;
 mod error;
 mod join;
+mod packing;
 mod write;
 
 use std::path::{Path, PathBuf};
 
+use crate::chat::config::ExcessLength;
 use crate::manifest::{Manifest, Split, TOKEN_BYTES_FILE, TOKENIZER_FOLDER};
 use crate::order::Stream;
 use crate::shard::digest_of;
@@ -17,7 +19,8 @@ pub(crate) use self::component::RowSlots;
 pub use self::component::{Component, Span, Window};
 pub use self::error::DataError;
 pub use self::join::Part;
-pub use self::write::{DatasetMeta, Group, WriteProgress, write_dataset};
+pub use self::packing::PackingCounts;
+pub use self::write::{ChatsToWrite, DatasetMeta, Group, WriteProgress, write_chats, write_dataset};
 
 /// A dataset that `data prepare` wrote.
 #[derive(Debug)]
@@ -39,6 +42,14 @@ impl Dataset {
     /// # Errors
     /// A folder that holds no dataset, or one whose files do not fit its manifest.
     pub fn open(dir: &Path) -> Result<Self, DataError> {
+        Self::open_with(dir, ExcessLength::default())
+    }
+
+    /// [`Dataset::open`], saying what becomes of samples that are longer than a row; of texts it says nothing.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn open_with(dir: &Path, excess: ExcessLength) -> Result<Self, DataError> {
         let manifest = Manifest::read(dir)?;
         let mut train = Vec::new();
         let mut validation = Vec::new();
@@ -48,7 +59,8 @@ impl Dataset {
                 Split::Train => &mut train,
                 Split::Validation => &mut validation,
             };
-            Component::place(components, record, reader, manifest.tokenizer.eos_id);
+            let chats = manifest.chat.as_ref().map(|_| excess);
+            Component::place(components, record, reader, manifest.tokenizer.eos_id, chats);
         }
         for (name, record) in &manifest.tokenizer.files {
             check_size(&dir.join(TOKENIZER_FOLDER).join(name), record.bytes)?;
@@ -124,6 +136,30 @@ impl Dataset {
             return Ok(());
         }
         Err(DataError::Vocabulary { dir: self.dir.clone(), dataset: self.vocab_size(), model: vocab_size })
+    }
+
+    /// What packing rows of `seq_len` tokens does with the samples of both splits; `None` of texts.
+    ///
+    /// # Errors
+    /// [`DataError::TooLong`] when samples are longer than a row and `excess` is [`ExcessLength::Raise`].
+    pub fn packing(&self, seq_len: usize, excess: ExcessLength) -> Result<Option<PackingCounts>, DataError> {
+        if self.manifest.chat.is_none() {
+            return Ok(None);
+        }
+        let mut sum = PackingCounts::default();
+        for counts in self.train.iter().chain(&self.validation).filter_map(|c| c.packing_counts(seq_len)) {
+            sum.samples += counts.samples;
+            sum.truncated += counts.truncated;
+            sum.dropped += counts.dropped;
+            sum.rows += counts.rows;
+            sum.tokens += counts.tokens;
+            sum.longest = sum.longest.max(counts.longest);
+        }
+        if excess == ExcessLength::Raise && sum.dropped > 0 {
+            let (dir, count, longest) = (self.dir.clone(), sum.dropped, sum.longest);
+            return Err(DataError::TooLong { dir, count, sequence_len: seq_len, longest });
+        }
+        Ok(Some(sum))
     }
 
     /// What the mixture needs to know of the training components, in their order.

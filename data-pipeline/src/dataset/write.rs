@@ -9,10 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::error::DataError;
+use crate::chat::{ChatEncoder, RecordKind, Sample, SampleError, TRAINED};
 use crate::document::Document;
 use crate::manifest::{
-    Counts, FileRecord, MANIFEST_FILE, Manifest, ManifestHead, ShardRecord, Split, TOKEN_BYTES_FILE, TOKENIZER_FOLDER,
-    TokenizerRecord,
+    ChatRecord, Counts, FileRecord, MANIFEST_FILE, Manifest, ManifestHead, ShardRecord, Split, TOKEN_BYTES_FILE,
+    TOKENIZER_FOLDER, TokenizerRecord,
 };
 use crate::shard::format::Dtype;
 use crate::shard::writer::{ShardKey, ShardWriter};
@@ -79,18 +80,61 @@ pub fn write_dataset<D>(
 where
     D: Iterator<Item = Result<Document, DataError>>,
 {
+    write(dir, groups, (tokenizer, None), meta, observer, stop)
+}
+
+/// Chats or preferences to be written: the text of a document is that of a [`Sample`].
+#[derive(Clone, Copy)]
+pub struct ChatsToWrite<'a> {
+    /// Renders and encodes them.
+    pub encoder: &'a ChatEncoder<'a>,
+    /// Chats or preferences.
+    pub kind: RecordKind,
+}
+
+/// [`write_dataset`] for chats: shards have marks beside their tokens, and the tokenizer's folder the chat template.
+///
+/// # Errors
+/// As [`write_dataset`], and [`DataError::Sample`] for a sample that cannot be learned from.
+pub fn write_chats<D>(
+    dir: &Path,
+    groups: impl IntoIterator<Item = Group<D>>,
+    (tokenizer, chats): (&Tokenizer, ChatsToWrite<'_>),
+    meta: &DatasetMeta,
+    observer: &dyn Fn(WriteProgress),
+    stop: &AtomicBool,
+) -> Result<Manifest, DataError>
+where
+    D: Iterator<Item = Result<Document, DataError>>,
+{
+    write(dir, groups, (tokenizer, Some(chats)), meta, observer, stop)
+}
+
+fn write<D>(
+    dir: &Path,
+    groups: impl IntoIterator<Item = Group<D>>,
+    (tokenizer, chats): (&Tokenizer, Option<ChatsToWrite<'_>>),
+    meta: &DatasetMeta,
+    observer: &dyn Fn(WriteProgress),
+    stop: &AtomicBool,
+) -> Result<Manifest, DataError>
+where
+    D: Iterator<Item = Result<Document, DataError>>,
+{
     let eos = tokenizer.eos().ok_or_else(|| DataError::NoEndOfText { tokenizer: tokenizer.path().to_owned() })?;
     let dtype = Dtype::for_vocab(tokenizer.vocab_size());
     let mut writer = Writer {
         dir,
         dtype,
         max_shard_tokens: meta.max_shard_tokens,
-        encoders: Encoders { tokenizer, eos, idle: Mutex::new(Vec::new()) },
+        encoders: Encoders { tokenizer, eos, idle: Mutex::new(Vec::new()), chats },
         observer,
         stop,
         shards: Vec::new(),
         licences: BTreeMap::new(),
         progress: WriteProgress::default(),
+        ends_of_turn: BTreeSet::new(),
+        trained_tokens: 0,
     };
     let mut seen = BTreeSet::new();
     for Group { split, lang, source, documents } in groups {
@@ -99,7 +143,7 @@ where
         }
         writer.group(&ShardKey { split, lang, source }, documents)?;
     }
-    let Writer { shards, licences, .. } = writer;
+    let Writer { shards, licences, ends_of_turn, trained_tokens, .. } = writer;
     let head = ManifestHead {
         dtype,
         tokenizer: TokenizerRecord {
@@ -108,13 +152,23 @@ where
             bos_id: tokenizer.document_bos(),
             eos_id: eos,
             pad_id: tokenizer.pad(),
-            files: copy_tokenizer(dir, tokenizer)?,
+            files: copy_tokenizer(dir, tokenizer, chats)?,
         },
         token_bytes: write_token_bytes(dir, tokenizer)?,
         seed: meta.seed,
         config_digest: meta.config_digest.clone(),
     };
     let manifest = Manifest::new(head, licences, shards);
+    let manifest = match chats {
+        None => manifest,
+        Some(ChatsToWrite { encoder, kind }) => manifest.with_chat(ChatRecord {
+            kind,
+            template_blake3: blake3::hash(encoder.template().source().as_bytes()).to_hex().to_string(),
+            roles: encoder.roles().to_vec(),
+            end_of_turn_ids: ends_of_turn.into_iter().collect(),
+            trained_tokens,
+        }),
+    };
     sync_folder(dir)?;
     write_file(&dir.join(MANIFEST_FILE), &manifest.to_bytes())?;
     sync_folder(dir)?;
@@ -131,6 +185,8 @@ struct Writer<'a> {
     shards: Vec<ShardRecord>,
     licences: BTreeMap<String, Counts>,
     progress: WriteProgress,
+    ends_of_turn: BTreeSet<u32>,
+    trained_tokens: u64,
 }
 
 impl Writer<'_> {
@@ -144,16 +200,24 @@ impl Writer<'_> {
         while documents.peek().is_some() {
             let chunk = next_chunk(&mut documents)?;
             let encoded = self.encoders.encode(&chunk)?;
-            for (document, ids) in chunk.iter().zip(encoded.iter().flat_map(Encoded::documents)) {
+            self.ends_of_turn.extend(encoded.iter().flat_map(|encoded| &encoded.ends_of_turn));
+            for (document, (ids, marks)) in chunk.iter().zip(encoded.iter().flat_map(Encoded::documents)) {
                 let shard = match &mut open {
                     Some(shard) => shard,
                     None => {
                         let number = self.progress.shards;
                         self.progress.shards += 1;
-                        open.insert(ShardWriter::create(self.dir, number, self.dtype, key.clone())?)
+                        open.insert(ShardWriter::create(
+                            self.dir,
+                            number,
+                            self.dtype,
+                            key.clone(),
+                            self.encoders.chats.is_some(),
+                        )?)
                     }
                 };
-                shard.add(document, ids)?;
+                shard.add(document, ids, marks)?;
+                self.trained_tokens += marks.iter().skip(1).filter(|&mark| mark & TRAINED != 0).count() as u64;
                 let full = shard.num_tokens() >= self.max_shard_tokens;
                 self.count(document, ids.len());
                 if full && let Some(shard) = open.take() {
@@ -196,31 +260,44 @@ struct Encoders<'a> {
     tokenizer: &'a Tokenizer,
     eos: u32,
     idle: Mutex<Vec<DocumentEncoder<'a>>>,
+    chats: Option<ChatsToWrite<'a>>,
 }
 
 /// Documents encoded by one thread, end to end.
+#[derive(Default)]
 struct Encoded {
     ids: Vec<u32>,
+    /// Marks of the ids; none of texts.
+    marks: Vec<u8>,
     ends: Vec<usize>,
+    ends_of_turn: BTreeSet<u32>,
 }
 
 impl Encoded {
-    fn documents(&self) -> impl Iterator<Item = &[u32]> {
+    /// Ids and marks of each document.
+    fn documents(&self) -> impl Iterator<Item = (&[u32], &[u8])> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| self.ids.get(start..end).unwrap_or_default())
+        let part = |(start, &end): (usize, &usize)| {
+            (self.ids.get(start..end).unwrap_or_default(), self.marks.get(start..end).unwrap_or_default())
+        };
+        starts.zip(&self.ends).map(part)
     }
 }
 
 impl Encoders<'_> {
-    fn encode(&self, documents: &[Document]) -> Result<Vec<Encoded>, TokenizerError> {
-        tasks(documents).into_par_iter().map(|task| self.encode_task(task)).collect()
+    fn encode(&self, documents: &[Document]) -> Result<Vec<Encoded>, DataError> {
+        let encode = |task| match self.chats {
+            Some(chats) => encode_chats(task, chats.encoder),
+            None => Ok(self.encode_task(task)?),
+        };
+        tasks(documents).into_par_iter().map(encode).collect()
     }
 
     fn encode_task(&self, documents: &[Document]) -> Result<Encoded, TokenizerError> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = idle().pop();
         let mut encoder = taken.unwrap_or_else(|| self.tokenizer.document_encoder());
-        let mut encoded = Encoded { ids: Vec::new(), ends: Vec::with_capacity(documents.len()) };
+        let mut encoded = Encoded::default();
         for document in documents {
             encoded.ids.extend(self.tokenizer.document_bos());
             encoder.encode(&document.text, &mut encoded.ids)?;
@@ -230,6 +307,22 @@ impl Encoders<'_> {
         idle().push(encoder);
         Ok(encoded)
     }
+}
+
+fn encode_chats(documents: &[Document], encoder: &ChatEncoder<'_>) -> Result<Encoded, DataError> {
+    let mut encoded = Encoded::default();
+    for document in documents {
+        let wrong = |beginning: String| {
+            let (id, group) = (document.id.clone(), format!("{}/{}", document.lang, document.source));
+            move |problem: SampleError| DataError::Sample { id, group, beginning, problem: Box::new(problem) }
+        };
+        let sample = Sample::from_text(&document.text).map_err(SampleError::from).map_err(wrong(String::new()))?;
+        let one = encoder.encode(&sample, &mut encoded.ends_of_turn).map_err(wrong(sample.beginning()))?;
+        encoded.ids.extend(one.ids);
+        encoded.marks.extend(one.marks);
+        encoded.ends.push(encoded.ids.len());
+    }
+    Ok(encoded)
 }
 
 /// Cuts documents into runs of about [`TASK_BYTES`].
@@ -251,16 +344,28 @@ fn tasks(documents: &[Document]) -> Vec<&[Document]> {
     tasks
 }
 
-fn copy_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<BTreeMap<String, FileRecord>, DataError> {
+fn copy_tokenizer(
+    dir: &Path,
+    tokenizer: &Tokenizer,
+    chats: Option<ChatsToWrite<'_>>,
+) -> Result<BTreeMap<String, FileRecord>, DataError> {
     let folder = dir.join(TOKENIZER_FOLDER);
     std::fs::create_dir(&folder).map_err(DataError::io(&folder, "created"))?;
     let mut files = BTreeMap::new();
     let from = tokenizer.path().parent().unwrap_or_else(|| Path::new("."));
     let companions =
         TOKENIZER_COMPANIONS.iter().map(|name| (*name, from.join(name))).filter(|(_, path)| path.is_file());
+    let template = chats.map(|chats| chats.encoder.template().source());
     for (name, path) in std::iter::once((TOKENIZER_FILE, tokenizer.path().to_owned())).chain(companions) {
+        if name == CHAT_TEMPLATE_FILE && template.is_some() {
+            continue;
+        }
         let bytes = std::fs::read(&path).map_err(DataError::io(&path, "read"))?;
         files.insert(name.to_owned(), write_file(&folder.join(name), &bytes)?);
+    }
+    if let Some(template) = template {
+        let record = write_file(&folder.join(CHAT_TEMPLATE_FILE), template.as_bytes())?;
+        files.insert(CHAT_TEMPLATE_FILE.to_owned(), record);
     }
     sync_folder(&folder)?;
     Ok(files)

@@ -1,10 +1,12 @@
 //! Owns the gates of one chunk: rows in, documents, tallies and quarantine entries out; never writes, and knows nothing
 //! of other chunks, so chunks are judged in parallel.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
+use crate::chat::{RecordError, RecordKind, Role, record};
 use crate::config::is_source_name;
 use crate::dedup::KeyDigest;
 use crate::document::{DOCUMENT_ID_BYTES, document_id, language_label};
@@ -25,6 +27,8 @@ pub(crate) struct Admission<'a> {
     pub normalize: Normalize,
     pub gate: LicenceGate,
     pub max_record_bytes: u64,
+    /// Whose words of chats are learned.
+    pub roles: Vec<Role>,
 }
 
 /// What the rows of a chunk have in common: one entry each combination of labels seen.
@@ -72,6 +76,14 @@ pub(crate) struct Refusal {
     pub licence: String,
 }
 
+/// A record that is no chat.
+#[derive(Debug)]
+pub(crate) struct BadRecord {
+    pub place: Place,
+    pub id: Option<String>,
+    pub problem: RecordError,
+}
+
 /// One chunk's outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Admitted {
@@ -81,6 +93,8 @@ pub(crate) struct Admitted {
     pub content: Vec<u8>,
     pub quarantine: Vec<QuarantineEntry>,
     pub refusal: Option<Refusal>,
+    /// The first record that stops a preparation of chats.
+    pub bad_record: Option<BadRecord>,
 }
 
 impl Admission<'_> {
@@ -133,6 +147,11 @@ impl Judge<'_> {
             let labels = self.labels(&Fields::default());
             self.count(labels, reject.reason.clone());
             self.quarantine(reject.place, &reject.reason, reject.excerpt.clone());
+            // A damaged file is judged as a whole.
+            if !self.kind().is_text() && reject.reason != Reason::Damaged {
+                let problem = RecordError::Unreadable(reject.reason.to_string());
+                self.bad_record(reject.place, None, problem);
+            }
         }
     }
 
@@ -161,14 +180,42 @@ impl Judge<'_> {
                 continue;
             }
             match parse_line(text, &self.input.spec.tree) {
-                Ok(fields) => self.row(place, &fields, line),
+                Ok(fields) if self.kind().is_text() => self.row(place, &fields, line),
+                Ok(fields) => self.chat(place, fields, text),
                 Err(reason) => self.broken(place, reason, line),
             }
         }
     }
 
+    fn kind(&self) -> RecordKind {
+        self.input.spec.config.kind
+    }
+
+    /// A record whose text is a chat.
+    fn chat(&mut self, place: Place, mut fields: Fields<'_>, line: &str) {
+        let (rules, config) = (self.rules, &self.input.spec.config);
+        match record::parse(line, &config.fields, config.kind, rules.normalize, &rules.roles) {
+            Ok(sample) => {
+                fields.set(Slot::Text, Value::Str(Cow::Owned(sample.to_text())));
+                self.row(place, &fields, line.as_bytes());
+            }
+            Err(problem) => self.bad_record(place, id_of(line), problem),
+        }
+    }
+
+    fn bad_record(&mut self, place: Place, id: Option<String>, problem: RecordError) {
+        self.out.bad_record.get_or_insert(BadRecord { place, id, problem });
+    }
+
     /// A record without fields.
     fn broken(&mut self, place: Place, reason: Reason, raw: &[u8]) {
+        if !self.kind().is_text() {
+            let problem = match reason {
+                Reason::InvalidJson => RecordError::NotAnObject,
+                ref other => RecordError::Unreadable(other.to_string()),
+            };
+            self.bad_record(place, None, problem);
+        }
         let labels = self.labels(&Fields::default());
         self.count(labels, reason.clone());
         self.quarantine(place, &reason, excerpt(raw));
@@ -185,6 +232,10 @@ impl Judge<'_> {
             }
             Err(reason) => {
                 self.count(index, reason.clone());
+                if reason.is_quarantined() && !self.kind().is_text() {
+                    let id = std::str::from_utf8(raw).ok().and_then(id_of);
+                    self.bad_record(place, id, RecordError::Label(reason.to_string()));
+                }
                 if reason.is_quarantined() {
                     self.quarantine(place, &reason, excerpt(raw));
                 }
@@ -259,7 +310,8 @@ impl Judge<'_> {
         let licence = text(Slot::Licence).or(config.licence.as_deref());
         let lang = match lang {
             Some(lang) => language_label(lang, script).ok_or(Reason::BadLanguage),
-            None => config.lang.clone().ok_or(Reason::MissingLanguage),
+            None if self.kind().is_text() => config.lang.clone().ok_or(Reason::MissingLanguage),
+            None => Ok(config.lang.clone().unwrap_or_else(|| UNKNOWN_LANGUAGE.to_owned())),
         };
         let lang = lang.unwrap_or_else(|reason| {
             problem.get_or_insert(reason);
@@ -305,4 +357,12 @@ fn optional<'v>(value: &'v Value<'_>) -> Result<Option<&'v str>, Reason> {
         Value::Str(text) => Ok(Some(text)),
         Value::Number(_) | Value::Other => Err(Reason::BadField),
     }
+}
+
+/// The `id` of a record, to name it by.
+fn id_of(line: &str) -> Option<String> {
+    let record: serde_json::Value = serde_json::from_str(line).ok()?;
+    let id = ["id", "uid", "conversation_id"].iter().find_map(|key| record.get(key))?;
+    let id = id.as_str().map_or_else(|| id.to_string(), str::to_owned);
+    Some(id.chars().take(64).collect())
 }

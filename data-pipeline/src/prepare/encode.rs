@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicBool;
 use super::error::PrepareError;
 use super::event::{Observer, PrepareEvent, Stage};
 use super::existing;
+use crate::chat::ChatEncoder;
 use crate::config::PrepareConfig;
-use crate::dataset::{DataError, DatasetMeta, Group, WriteProgress, write_dataset};
+use crate::dataset::{ChatsToWrite, DataError, Dataset, DatasetMeta, Group, WriteProgress, write_chats, write_dataset};
 use crate::document::{DOCUMENT_ID_BYTES, Document};
 use crate::manifest::{Manifest, Split};
 use crate::spool::{Entry, Spool};
@@ -19,7 +20,7 @@ use crate::tokenizer::Tokenizer;
 pub(super) fn encode(
     config: &PrepareConfig,
     spool: &Spool,
-    tokenizer: &Tokenizer,
+    (tokenizer, chats): (&Tokenizer, Option<&ChatEncoder<'_>>),
     dir: &Path,
     observe: Observer<'_>,
     stop: &AtomicBool,
@@ -27,7 +28,7 @@ pub(super) fn encode(
     let stage = Stage::Shards;
     observe(&PrepareEvent::StageStarted { stage, total_bytes: spool.manifest.stats.total.bytes });
     let meta = DatasetMeta {
-        config_digest: existing::origin_digest(config, &spool.manifest.stats),
+        config_digest: existing::origin_digest(config, chats, &spool.manifest.stats),
         seed: config.seed,
         max_shard_tokens: config.shards.max_tokens,
     };
@@ -35,15 +36,36 @@ pub(super) fn encode(
         let (bytes, rows) = (progress.counts.text_bytes, progress.counts.documents);
         observe(&PrepareEvent::Progress { stage, bytes, rows });
     };
-    let manifest = write_dataset(dir, groups(spool, config.seed), tokenizer, &meta, &progress, stop).map_err(
-        |error| match error {
-            DataError::Stopped => PrepareError::Interrupted { stage: stage.name() },
-            error => error.into(),
-        },
-    )?;
+    let groups = groups(spool, config.seed);
+    let written = match chats {
+        None => write_dataset(dir, groups, tokenizer, &meta, &progress, stop),
+        Some(encoder) => {
+            let chats = ChatsToWrite { encoder, kind: config.kind() };
+            write_chats(dir, groups, (tokenizer, chats), &meta, &progress, stop)
+        }
+    };
+    let manifest = written.map_err(|error| match error {
+        DataError::Stopped => PrepareError::Interrupted { stage: stage.name() },
+        error => error.into(),
+    })?;
+    warn_of_bos(dir, &manifest, tokenizer, observe);
     let stats = complete(spool, &manifest)?;
     observe(&PrepareEvent::StageFinished { stage, reused: false });
     Ok((manifest, stats))
+}
+
+/// Servers differ in whether they add a token that the tokenizer puts before texts and the template does not.
+fn warn_of_bos(dir: &Path, manifest: &Manifest, tokenizer: &Tokenizer, observe: Observer<'_>) {
+    let (Some(bos), true) = (tokenizer.document_bos(), manifest.chat.is_some()) else { return };
+    let Ok(dataset) = Dataset::open(dir) else { return };
+    let first = dataset.train().first().or(dataset.validation().first()).and_then(|c| c.document(0).ok());
+    if first.is_some_and(|ids| ids.first() != Some(&bos)) {
+        let token = tokenizer.piece(bos).unwrap_or_default();
+        observe(&PrepareEvent::Warning(format!(
+            "the chat template writes no `{token}`, which this tokenizer puts before every text; some servers add it to \
+             chats and some do not: write `{{{{ bos_token }}}}` at the beginning of the template"
+        )));
+    }
 }
 
 /// The documents by split, language and source, each group in an order that the seed decides.

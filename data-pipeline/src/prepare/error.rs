@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::chat::RecordError;
 use crate::config::ConfigError;
 use crate::dataset::DataError;
 use crate::source::SourceError;
 use crate::stats::StatsError;
 use crate::tokenizer::TokenizerError;
+use crate::tokenizer::chat::ChatError;
 
 /// A preparation that came to nothing. But for [`PrepareError::Interrupted`], and failures after the reading stage,
 /// nothing is left on disk.
@@ -46,6 +48,28 @@ pub enum PrepareError {
         /// The licence as written.
         licence: String,
     },
+    /// A record that is no chat or preference. Chats are few and written by hand: none is left out silently.
+    #[error("{}: {place}: {problem}", .file.display())]
+    Record {
+        /// The file.
+        file: PathBuf,
+        /// "row 12 (byte 3456), id `x`" or the like.
+        place: String,
+        /// What is wrong with it and what to do.
+        problem: RecordError,
+    },
+    /// No chat template.
+    #[error(
+        "chat.chat_template: is missing, and {} names no template; write `chat: {{chat_template: chatml}}` or the path of a \
+         template", .tokenizer.display()
+    )]
+    NoTemplate {
+        /// The tokenizer.
+        tokenizer: PathBuf,
+    },
+    /// A chat template that cannot be used.
+    #[error(transparent)]
+    Template(#[from] ChatError),
     /// `allow_licences` is missing.
     #[error(
         "allow_licences: is missing; the sources name {}; read them, then list those you accept", listed_licences(.found)

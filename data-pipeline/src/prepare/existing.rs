@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PREPARE_VERSION;
 use super::error::PrepareError;
+use crate::chat::ChatEncoder;
 use crate::config::{PrepareConfig, json_digest};
 use crate::source::discover::InputFile;
 use crate::source::{SourceError, digest_file};
@@ -64,16 +65,25 @@ pub(crate) fn documents_key(config: &PrepareConfig, files: &[InputFile]) -> Resu
     Ok(json_digest(&(PREPARE_VERSION, config.documents_digest(), prints)))
 }
 
+/// Digest of the rules, the chat template included.
+fn rules(config: &PrepareConfig, chats: Option<&ChatEncoder<'_>>) -> String {
+    let rules = config.rules_digest();
+    match chats {
+        None => rules,
+        Some(encoder) => json_digest(&(rules, encoder.template().source(), encoder.roles())),
+    }
+}
+
 /// Names what a dataset is made from, wherever it lies: rules and the digests of the input files.
-pub(crate) fn origin_digest(config: &PrepareConfig, stats: &Stats) -> String {
+pub(crate) fn origin_digest(config: &PrepareConfig, chats: Option<&ChatEncoder<'_>>, stats: &Stats) -> String {
     let files: Vec<_> = stats.files.iter().map(|file| (file.entry, &file.file, &file.blake3)).collect();
-    json_digest(&(PREPARE_VERSION, config.rules_digest(), files))
+    json_digest(&(PREPARE_VERSION, rules(config, chats), files))
 }
 
 /// The record of a finished dataset's inputs, as [`INPUTS_FILE`] holds it.
 pub(crate) fn record(
     config: &PrepareConfig,
-    given: Option<&Tokenizer>,
+    (given, chats): (Option<&Tokenizer>, Option<&ChatEncoder<'_>>),
     files: &[InputFile],
     stats: &Stats,
 ) -> Result<Vec<u8>, PrepareError> {
@@ -87,7 +97,7 @@ pub(crate) fn record(
         })
         .collect::<Result<Vec<_>, PrepareError>>()?;
     let tokenizer = given.map(|tokenizer| tokenizer.digest().to_owned());
-    let inputs = Inputs { version: PREPARE_VERSION, rules: config.rules_digest(), tokenizer, files };
+    let inputs = Inputs { version: PREPARE_VERSION, rules: rules(config, chats), tokenizer, files };
     // Plain data always has a JSON form.
     let mut json = serde_json::to_vec_pretty(&inputs).unwrap_or_default();
     json.push(b'\n');
@@ -100,7 +110,7 @@ pub(crate) fn record(
 /// [`PrepareError::OutputTaken`] and [`PrepareError::OutputDiffers`] when it holds anything else.
 pub(crate) fn is_prepared(
     config: &PrepareConfig,
-    given: Option<&Tokenizer>,
+    (given, chats): (Option<&Tokenizer>, Option<&ChatEncoder<'_>>),
     files: &[InputFile],
 ) -> Result<bool, PrepareError> {
     let dir = &config.output_dir;
@@ -118,7 +128,7 @@ pub(crate) fn is_prepared(
     let inputs: Inputs = serde_json::from_slice(&json).map_err(|_| taken())?;
     let difference = if inputs.version != PREPARE_VERSION {
         Some(format!("version {} of the preparation, this program has {PREPARE_VERSION}", inputs.version))
-    } else if inputs.rules != config.rules_digest() {
+    } else if inputs.rules != rules(config, chats) {
         Some("another configuration".to_owned())
     } else if inputs.tokenizer.as_deref() != given.map(Tokenizer::digest) {
         Some("another tokenizer".to_owned())

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use super::admit::{Admission, Admitted, Labels, QuarantineEntry};
+use super::admit::{Admission, Admitted, BadRecord, Labels, QuarantineEntry};
 use super::error::PrepareError;
 use super::event::{Observer, PrepareEvent, Stage};
 use crate::config::{Limits, OnDamage, PrepareConfig};
@@ -130,6 +130,7 @@ pub(crate) fn ingest(
         normalize: config.normalize,
         gate: LicenceGate::new(&config.allow_licences, config.non_commercial),
         max_record_bytes: config.limits.max_record_bytes,
+        roles: config.chat.clone().unwrap_or_default().roles(),
     };
     let mut collector = Collector::create(config, files, dir)?;
     read_all(&admission, &config.limits, stop, &mut |step| match step {
@@ -195,6 +196,7 @@ impl<'a> Collector<'a> {
     }
 
     fn chunk(&mut self, admitted: Admitted) -> Result<(), PrepareError> {
+        refuse_bad_record(self.inputs, &admitted)?;
         if let Some(refusal) = admitted.refusal {
             let file = self.inputs.get(admitted.file).map(|file| file.path.clone()).unwrap_or_default();
             let Place { row, .. } = refusal.place;
@@ -382,6 +384,16 @@ impl<'a> Collector<'a> {
     }
 }
 
+/// Ends a preparation of chats at the first record that is none.
+fn refuse_bad_record(inputs: &[InputFile], admitted: &Admitted) -> Result<(), PrepareError> {
+    let Some(BadRecord { place, id, problem }) = &admitted.bad_record else { return Ok(()) };
+    let file = inputs.get(admitted.file).map(|file| file.path.clone()).unwrap_or_default();
+    let byte = place.byte.map(|byte| format!(" (byte {byte})")).unwrap_or_default();
+    let id = id.as_ref().map(|id| format!(", id `{id}`")).unwrap_or_default();
+    let place = format!("row {}{byte}{id}", place.row);
+    Err(PrepareError::Record { file, place, problem: problem.clone() })
+}
+
 /// Licences that the files name, with the number of rows: read before anything is decided, written nowhere.
 pub(crate) fn survey(
     config: &PrepareConfig,
@@ -390,10 +402,12 @@ pub(crate) fn survey(
 ) -> Result<BTreeMap<String, u64>, PrepareError> {
     let gate = LicenceGate::new(&["*".to_owned()], true);
     let max_record_bytes = config.limits.max_record_bytes;
-    let admission = Admission { files, normalize: config.normalize, gate, max_record_bytes };
+    let roles = config.chat.clone().unwrap_or_default().roles();
+    let admission = Admission { files, normalize: config.normalize, gate, max_record_bytes, roles };
     let mut found = BTreeMap::new();
     read_all(&admission, &config.limits, stop, &mut |step| {
         if let Step::Chunk(admitted) = step {
+            refuse_bad_record(files, &admitted)?;
             for document in &admitted.documents {
                 if let Some(labels) = admitted.labels.get(document.labels) {
                     *found.entry(labels.licence.clone()).or_default() += 1;

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use crate::card;
+use crate::chat::ChatEncoder;
 use crate::config::{PrepareConfig, TokenizerConfig};
 use crate::dataset::DataError;
 use crate::manifest::Manifest;
@@ -56,13 +57,14 @@ pub fn prepare(config: &PrepareConfig, observe: Observer<'_>, stop: &AtomicBool)
     config.validate()?;
     let files = discover(&config.sources)?;
     let given = open_given(config)?;
-    if existing::is_prepared(config, given.as_ref(), &files)? {
+    let chats = given.as_ref().map(|tokenizer| open_chats(config, tokenizer)).transpose()?.flatten();
+    if existing::is_prepared(config, (given.as_ref(), chats.as_ref()), &files)? {
         return already(&config.output_dir);
     }
     if config.allow_licences.is_empty() {
         return Err(PrepareError::NoLicencesAllowed { found: ingest::survey(config, &files, stop)? });
     }
-    let run = Run { config, files: &files, given: given.as_ref(), observe, stop };
+    let run = Run { config, files: &files, given: given.as_ref(), chats: chats.as_ref(), observe, stop };
     let work = WorkDir::open(&config.output_dir)?;
     let spool = match run.read(&work) {
         Ok(spool) => spool,
@@ -98,6 +100,16 @@ fn open_given(config: &PrepareConfig) -> Result<Option<Tokenizer>, PrepareError>
     Ok(Some(tokenizer))
 }
 
+/// What makes tokens of chats, when the sources hold any; its template is checked before anything is read.
+fn open_chats<'a>(config: &PrepareConfig, tokenizer: &'a Tokenizer) -> Result<Option<ChatEncoder<'a>>, PrepareError> {
+    if config.kind().is_text() {
+        return Ok(None);
+    }
+    let encoder = ChatEncoder::open(&config.chat.clone().unwrap_or_default(), tokenizer)?;
+    let missing = || PrepareError::NoTemplate { tokenizer: tokenizer.path().to_owned() };
+    encoder.ok_or_else(missing).map(Some)
+}
+
 fn already(dir: &Path) -> Result<Prepared, PrepareError> {
     let manifest = Manifest::read(dir)?;
     let stats = Stats::read(dir)?;
@@ -110,6 +122,8 @@ struct Run<'a> {
     files: &'a [InputFile],
     /// The tokenizer that the configuration names.
     given: Option<&'a Tokenizer>,
+    /// What makes tokens of chats.
+    chats: Option<&'a ChatEncoder<'a>>,
     observe: Observer<'a>,
     stop: &'a AtomicBool,
 }
@@ -138,13 +152,17 @@ impl Run<'_> {
     /// Writes everything that a dataset folder holds.
     fn write(&self, spool: &Spool, trained: Option<&Tokenizer>, dir: &Path) -> Result<(Manifest, Stats), PrepareError> {
         let Some(tokenizer) = trained.or(self.given) else { return Err(TokenizerError::NoText.into()) };
-        let (manifest, stats) = encode::encode(self.config, spool, tokenizer, dir, self.observe, self.stop)?;
+        let (manifest, stats) =
+            encode::encode(self.config, spool, (tokenizer, self.chats), dir, self.observe, self.stop)?;
         let mut json = serde_json::to_vec_pretty(&stats).unwrap_or_default();
         json.push(b'\n');
         let card = card::render(&stats, self.config, tokenizer.vocab_size());
         write_durably(&dir.join(STATS_FILE), &json)?;
         write_durably(&dir.join(card::CARD_FILE), card.as_bytes())?;
-        write_durably(&dir.join(INPUTS_FILE), &existing::record(self.config, self.given, self.files, &stats)?)?;
+        write_durably(
+            &dir.join(INPUTS_FILE),
+            &existing::record(self.config, (self.given, self.chats), self.files, &stats)?,
+        )?;
         let (from, to) = (spool.dir().join(QUARANTINE_FILE), dir.join(QUARANTINE_FILE));
         std::fs::copy(&from, &to).map_err(PrepareError::io(&to, "written"))?;
         sync_file(&to)?;

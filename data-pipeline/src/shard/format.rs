@@ -5,7 +5,8 @@
 //! `pipeline/tokens/tokenizer.py`); and `.idx` (Megatron-LM `megatron/core/datasets/indexed_dataset.py`): the magic
 //! `MMIDIDX\0\0`, u64 version 1, u8 type of a token, u64 number of sequences, u64 length of the document list, i32
 //! length of each sequence, i64 byte offset of each sequence, i64 document list (here every sequence is a document:
-//! 0, 1, ... n).
+//! 0, 1, ... n). Shards of chats have a fifth file, `.marks`, one byte a token: bit 0 where its loss counts, bit 1 where
+//! it belongs to the rejected answer of a preference.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +27,17 @@ pub const MEGATRON_INDEX: &str = "idx";
 pub const ENDS: &str = "bin.index";
 /// Ending of the table of documents.
 pub const SIDECAR: &str = "parquet";
+/// Ending of the marks of chats: one byte a token.
+pub const MARKS: &str = "marks";
 /// All endings of a shard's files.
 pub const ENDINGS: [&str; 4] = [TOKENS, MEGATRON_INDEX, ENDS, SIDECAR];
+/// All endings of the files of a shard of chats.
+pub const CHAT_ENDINGS: [&str; 5] = [TOKENS, MEGATRON_INDEX, ENDS, MARKS, SIDECAR];
+
+/// The endings of a shard's files.
+pub fn endings(chats: bool) -> &'static [&'static str] {
+    if chats { &CHAT_ENDINGS } else { &ENDINGS }
+}
 
 /// Type of a stored token, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use super::format::{self, Dtype, END_BYTES, ENDINGS, ENDS, MEGATRON_HEADER_BYTES, MEGATRON_INDEX, SIDECAR, TOKENS};
+use super::format::{self, Dtype, END_BYTES, ENDS, MARKS, MEGATRON_HEADER_BYTES, MEGATRON_INDEX, SIDECAR, TOKENS};
 use crate::dataset::DataError;
 use crate::manifest::ShardRecord;
 
@@ -21,6 +21,8 @@ pub struct ShardReader {
     num_documents: u64,
     tokens: Mmap,
     ends: Mmap,
+    /// Of chats only.
+    marks: Option<Mmap>,
 }
 
 impl ShardReader {
@@ -30,13 +32,13 @@ impl ShardReader {
     /// A missing, shorter, longer or contradicting file.
     pub fn open(dir: &Path, record: &ShardRecord, dtype: Dtype) -> Result<Self, DataError> {
         let path = |ending: &str| dir.join(format!("{}.{ending}", record.name));
-        for ending in ENDINGS {
-            let expected = record.files.get(ending).map_or(0, |file| file.bytes);
-            check_size(&path(ending), expected)?;
+        for (ending, file) in &record.files {
+            check_size(&path(ending), file.bytes)?;
         }
         let content = |path: PathBuf, reason: String| DataError::Content { path, reason };
         check_index_head(&path(MEGATRON_INDEX), dtype, record.documents)?;
         let (tokens, ends) = (map(&path(TOKENS))?, map(&path(ENDS))?);
+        let marks = record.files.contains_key(MARKS).then(|| map(&path(MARKS))).transpose()?;
         let reader = Self {
             dir: dir.to_owned(),
             name: record.name.clone(),
@@ -45,6 +47,7 @@ impl ShardReader {
             num_documents: record.documents,
             tokens,
             ends,
+            marks,
         };
         let last = reader.end_of(record.documents - 1);
         if last != record.tokens {
@@ -81,6 +84,14 @@ impl ShardReader {
         let bytes = self.tokens.get(from..from + count * self.dtype.width()).unwrap_or_default();
         self.dtype.read(bytes, out);
         count
+    }
+
+    /// Marks of tokens from position `start` on, as many as `count` and the shard have; none in a shard of texts.
+    pub fn marks(&self, start: u64, count: usize) -> &[u8] {
+        let marks = self.marks.as_deref().unwrap_or_default();
+        let from = usize::try_from(start).map_or(marks.len(), |start| start.min(marks.len()));
+        let end = from.saturating_add(count).min(marks.len());
+        marks.get(from..end).unwrap_or_default()
     }
 
     /// Where a document ends, in tokens; the last document's end for numbers past it.

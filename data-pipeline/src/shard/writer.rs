@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::file::DigestedFile;
-use super::format::{self, Dtype, ENDS, MEGATRON_INDEX, SIDECAR, TOKENS, shard_name};
+use super::format::{self, Dtype, ENDS, MARKS, MEGATRON_INDEX, SIDECAR, TOKENS, shard_name};
 use super::sidecar::SidecarWriter;
 use crate::dataset::DataError;
 use crate::document::Document;
@@ -27,20 +27,23 @@ pub(crate) struct ShardWriter {
     tokens: DigestedFile,
     ends: DigestedFile,
     sidecar: SidecarWriter,
+    /// Of chats only.
+    marks: Option<DigestedFile>,
     lengths: Vec<i32>,
     counts: Counts,
     buffer: Vec<u8>,
 }
 
 impl ShardWriter {
-    /// Creates the `number`-th shard in `dir`.
-    pub fn create(dir: &Path, number: usize, dtype: Dtype, key: ShardKey) -> Result<Self, DataError> {
+    /// Creates the `number`-th shard in `dir`, of `chats` or of texts.
+    pub fn create(dir: &Path, number: usize, dtype: Dtype, key: ShardKey, chats: bool) -> Result<Self, DataError> {
         let name = shard_name(number);
         let path = |ending: &str| dir.join(format!("{name}.{ending}"));
         Ok(Self {
             tokens: DigestedFile::create(&path(TOKENS))?,
             ends: DigestedFile::create(&path(ENDS))?,
             sidecar: SidecarWriter::create(&path(SIDECAR))?,
+            marks: chats.then(|| DigestedFile::create(&path(MARKS))).transpose()?,
             dir: dir.to_owned(),
             name,
             key,
@@ -56,13 +59,16 @@ impl ShardWriter {
         self.counts.tokens
     }
 
-    /// Appends a document with its tokens, BOS and EOS included.
-    pub fn add(&mut self, document: &Document, ids: &[u32]) -> Result<(), DataError> {
+    /// Appends a document with its tokens, BOS and EOS included; of a chat with the marks of its tokens.
+    pub fn add(&mut self, document: &Document, ids: &[u32], marks: &[u8]) -> Result<(), DataError> {
         let too_long = |_| DataError::DocumentTooLong { id: document.id.clone(), tokens: ids.len() };
         self.lengths.push(i32::try_from(ids.len()).map_err(too_long)?);
         self.buffer.clear();
         self.dtype.write(ids, &mut self.buffer);
         self.tokens.put(&self.buffer)?;
+        if let Some(file) = &mut self.marks {
+            file.put(marks)?;
+        }
         self.counts.add(Counts { documents: 1, tokens: ids.len() as u64, text_bytes: document.text.len() as u64 });
         self.ends.put(&self.counts.tokens.to_le_bytes())?;
         self.sidecar.add(document, ids.len() as u64)
@@ -78,12 +84,15 @@ impl ShardWriter {
             }
         });
         result?;
-        let files: BTreeMap<String, FileRecord> = BTreeMap::from([
+        let mut files: BTreeMap<String, FileRecord> = BTreeMap::from([
             (TOKENS.to_owned(), self.tokens.finish()?),
             (ENDS.to_owned(), self.ends.finish()?),
             (SIDECAR.to_owned(), self.sidecar.finish()?),
             (MEGATRON_INDEX.to_owned(), index.finish()?),
         ]);
+        if let Some(marks) = self.marks {
+            files.insert(MARKS.to_owned(), marks.finish()?);
+        }
         let ShardKey { split, lang, source } = self.key;
         let Counts { documents, tokens, text_bytes } = self.counts;
         Ok(ShardRecord { name: self.name, split, lang, source, documents, tokens, text_bytes, files })

@@ -97,6 +97,9 @@ pub fn discover(sources: &[SourceConfig]) -> Result<Vec<InputFile>, SourceError>
                 continue;
             }
             let (layout, compression) = known?;
+            if !source.kind.is_text() && !matches!(layout, Layout::Jsonl | Layout::Parquet) {
+                return Err(SourceError::NoChats { path });
+            }
             if !taken.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
                 continue;
             }

@@ -96,6 +96,12 @@ pub enum SourceError {
         /// Largest window as a power of two.
         log_max: u32,
     },
+    /// A file that cannot hold chats.
+    #[error("{}: chats are read from JSONL and Parquet; convert the file, or leave it out with `exclude:`", .path.display())]
+    NoChats {
+        /// The file.
+        path: PathBuf,
+    },
     /// Text in another encoding than UTF-8.
     #[error(
         "{}: looks like {encoding}, not UTF-8; convert it: `iconv -f {iconv} -t UTF-8 < FILE > FILE.utf8`", .path.display()

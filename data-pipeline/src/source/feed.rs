@@ -4,6 +4,7 @@ use super::csv::RecordCutter;
 use super::discover::{InputFile, Layout};
 use super::encoding;
 use super::error::SourceError;
+use super::json_rows::JsonRows;
 use super::jsonl::LineCutter;
 use super::parquet::TableReader;
 use super::row::Chunk;
@@ -43,6 +44,8 @@ enum Reader {
     Records(Box<RecordCutter>),
     Units(UnitCutter),
     Table(Box<TableReader>),
+    /// Rows with nested columns, as lines.
+    Objects(Box<JsonRows>),
 }
 
 impl<'a> Feed<'a> {
@@ -92,6 +95,9 @@ impl Reader {
     fn open(file: &InputFile, limits: &Limits) -> Result<Reader, SourceError> {
         // Bounded by `MAX_RECORD_BYTES`, so it fits any address space this runs in.
         let max_record = usize::try_from(limits.max_record_bytes).unwrap_or(usize::MAX);
+        if file.layout == Layout::Parquet && !file.spec.config.kind.is_text() {
+            return Ok(Reader::Objects(Box::new(JsonRows::open(&file.path, limits)?)));
+        }
         if file.layout == Layout::Parquet {
             return Ok(Reader::Table(Box::new(TableReader::open(&file.path, &file.spec.wanted, limits)?)));
         }
@@ -115,6 +121,7 @@ impl Reader {
             Reader::Records(reader) => reader.next_chunk().map(Chunk::Rows),
             Reader::Units(reader) => reader.next_chunk().map(Chunk::Rows),
             Reader::Table(reader) => reader.next_chunk().map(Chunk::Rows),
+            Reader::Objects(reader) => reader.next_chunk(),
         }
     }
 
@@ -124,6 +131,7 @@ impl Reader {
             Reader::Records(reader) => reader.window(),
             Reader::Units(reader) => reader.window(),
             Reader::Table(reader) => return reader.stored_bytes(),
+            Reader::Objects(reader) => return reader.stored_bytes(),
         };
         window.stream().stored_bytes()
     }
@@ -135,10 +143,11 @@ impl Reader {
             Reader::Units(reader) => reader.into_window(),
             Reader::Table(reader) => {
                 let stored = digest_file(reader.path())?;
-                return match reader.into_failure() {
-                    Some(error @ SourceError::Bomb { .. }) => Err(error),
-                    damage => Ok((stored, damage)),
-                };
+                return unless_bomb(stored, reader.into_failure());
+            }
+            Reader::Objects(reader) => {
+                let stored = digest_file(reader.path())?;
+                return unless_bomb(stored, reader.into_failure());
             }
         };
         match window.finish() {
@@ -146,5 +155,15 @@ impl Reader {
             Err((damage, Some(stored))) => Ok((stored, Some(damage))),
             Err((error, None)) => Err(error),
         }
+    }
+}
+
+fn unless_bomb(
+    stored: StoredDigest,
+    failure: Option<SourceError>,
+) -> Result<(StoredDigest, Option<SourceError>), SourceError> {
+    match failure {
+        Some(error @ SourceError::Bomb { .. }) => Err(error),
+        damage => Ok((stored, damage)),
     }
 }

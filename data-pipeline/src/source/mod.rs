@@ -9,6 +9,7 @@ pub mod discover;
 mod encoding;
 mod error;
 mod feed;
+mod json_rows;
 mod jsonl;
 mod parquet;
 mod row;

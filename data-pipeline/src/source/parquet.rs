@@ -8,6 +8,7 @@ use parquet::basic::Type as PhysicalType;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::error::SourceError;
@@ -177,21 +178,8 @@ impl TableReader {
     /// Refuses a row group whose columns expand too far before anything is allocated for them.
     fn check_group(&self) -> Result<(), SourceError> {
         let group = self.file.metadata().row_group(self.group);
-        for column in &self.columns {
-            let Some(chunk) = group.columns().get(column.index) else { continue };
-            let size = |n: i64| u64::try_from(n).unwrap_or(u64::MAX);
-            let (out, stored) = (size(chunk.uncompressed_size()), size(chunk.compressed_size()));
-            if out > self.limits.max_file_bytes
-                || (out > EXPANSION_GRACE_BYTES && out / stored.max(1) >= self.limits.max_expansion)
-            {
-                return Err(SourceError::Bomb {
-                    path: self.path.clone(),
-                    what: format!("row group {} declares {stored} bytes that expand to {out}", self.group),
-                    limit: "max_expansion",
-                });
-            }
-        }
-        Ok(())
+        let check = |column: &Column| check_group(&self.path, group, self.group, column.index, &self.limits);
+        self.columns.iter().try_for_each(check)
     }
 
     fn damaged(&self, what: String) -> SourceError {
@@ -201,6 +189,27 @@ impl TableReader {
         let byte = offset.unwrap_or(self.stored_bytes);
         SourceError::Damaged { path: self.path.clone(), byte, what, rows: 0 }
     }
+}
+
+/// Refuses a column of a row group that expands too far.
+pub(super) fn check_group(
+    path: &Path,
+    group: &RowGroupMetaData,
+    number: usize,
+    column: usize,
+    limits: &Limits,
+) -> Result<(), SourceError> {
+    let Some(chunk) = group.columns().get(column) else { return Ok(()) };
+    let size = |n: i64| u64::try_from(n).unwrap_or(u64::MAX);
+    let (out, stored) = (size(chunk.uncompressed_size()), size(chunk.compressed_size()));
+    if out <= limits.max_file_bytes && (out <= EXPANSION_GRACE_BYTES || out / stored.max(1) < limits.max_expansion) {
+        return Ok(());
+    }
+    Err(SourceError::Bomb {
+        path: path.to_owned(),
+        what: format!("row group {number} declares {stored} bytes that expand to {out}"),
+        limit: "max_expansion",
+    })
 }
 
 /// Runs the decoder so that a panic on a malformed file becomes an error like any other.

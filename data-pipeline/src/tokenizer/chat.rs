@@ -4,10 +4,13 @@
 //! with a budget of instructions and of output. Settings and globals are those of `apply_chat_template` in
 //! transformers: `trim_blocks`, `lstrip_blocks`, loop controls, `raise_exception`, `strftime_now`, a `tojson` that
 //! escapes nothing for HTML, and Python's methods on strings, lists and dictionaries. `{% generation %}` marks are
-//! accepted and have no effect on the text.
+//! accepted and have no effect on the text; `spans.rs` reads them.
 
+mod builtin;
+mod growth;
 mod moment;
 mod python_json;
+mod spans;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -18,7 +21,9 @@ use minijinja::value::{Kwargs, Serde};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
+pub use self::builtin::{BUILTIN_TEMPLATES, builtin_template};
 pub use self::moment::Moment;
+pub use self::spans::TrainedText;
 use super::files::CONFIG_FILE;
 use super::special::{read_object, token_text};
 use super::{TokenizerError, open};
@@ -32,6 +37,9 @@ pub const MAX_RENDERED_BYTES: usize = 64 << 20;
 /// Most instructions of one rendering; a chat of 10,000 turns takes about a tenth.
 const FUEL: u64 = 10_000_000;
 const TEMPLATE_NAME: &str = "chat_template";
+/// The same template, whose `{% generation %}` marks leave their traces in the text.
+const MARKED_NAME: &str = "chat_template_marked";
+const MARK_FILTER: &str = "jazari_generation";
 
 /// A chat that cannot be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +76,37 @@ pub enum ChatError {
         /// What the engine says.
         reason: String,
     },
+    /// A trained message cannot be found in what the template renders.
+    #[error(
+        "the chat template does not tell which words are those of message {message}: {reason}; put `{{% generation %}}` and \
+         `{{% endgeneration %}}` around what the assistant writes, or use a `chat_template` such as chatml"
+    )]
+    NoSpan {
+        /// Number of the message, from 1.
+        message: usize,
+        /// Why.
+        reason: String,
+    },
+    /// Marks that cannot be followed.
+    #[error(
+        "the chat template's `{{% generation %}}` marks cannot be used: {reason}; put them right around what the assistant \
+         writes, once a message"
+    )]
+    Marks {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// Neither a file nor the name of a template.
+    #[error("`{name}` is neither a file nor a known chat template; write a path, or one of {known}", known = builtin_names())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+}
+
+fn builtin_names() -> String {
+    let names: Vec<String> = BUILTIN_TEMPLATES.iter().map(|(name, _)| format!("`{name}`")).collect();
+    names.join(", ")
 }
 
 /// What a rendering depends on beside the messages.
@@ -85,6 +124,14 @@ pub struct ChatTemplate {
     /// `bos_token` and the like.
     special_tokens: BTreeMap<String, String>,
     source: String,
+    /// Whether it has `{% generation %}` marks.
+    marked: bool,
+}
+
+impl std::fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChatTemplate").field("source", &self.source).finish_non_exhaustive()
+    }
 }
 
 impl ChatTemplate {
@@ -94,13 +141,8 @@ impl ChatTemplate {
     /// # Errors
     /// Files that cannot be read, and templates that do not compile.
     pub fn open(folder: &Path) -> Result<Option<Self>, ChatError> {
-        let path = folder.join(CONFIG_FILE);
-        let config = read_object(&path)?.unwrap_or_default();
-        let special_tokens = config.keys().filter(|key| key.ends_with("_token")).filter_map(|key| {
-            let token = token_text(&config, key)?;
-            Some((key.clone(), token.to_owned()))
-        });
-        let special_tokens = special_tokens.collect();
+        let config = read_object(&folder.join(CONFIG_FILE))?.unwrap_or_default();
+        let special_tokens = special_tokens(&config);
         let source = match read_template(&folder.join(CHAT_TEMPLATE_FILE))? {
             Some(source) => source,
             None => match config.get("chat_template").and_then(inline_template) {
@@ -109,6 +151,22 @@ impl ChatTemplate {
             },
         };
         Self::new(&source, special_tokens).map(Some)
+    }
+
+    /// The template that `name` asks for, with the special tokens of a tokenizer's folder: a file, one of
+    /// [`BUILTIN_TEMPLATES`], or without a name the tokenizer's own.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::open`]; and a name that is neither.
+    pub fn choose(name: Option<&str>, folder: &Path) -> Result<Option<Self>, ChatError> {
+        let Some(name) = name else { return Self::open(folder) };
+        let config = read_object(&folder.join(CONFIG_FILE))?.unwrap_or_default();
+        let source = match (builtin_template(name), read_template(Path::new(name))?) {
+            (_, Some(source)) => source,
+            (Some(source), None) => source.to_owned(),
+            (None, None) => return Err(ChatError::Unknown { name: name.to_owned() }),
+        };
+        Self::new(&source, special_tokens(&config)).map(Some)
     }
 
     /// Compiles `source`; `special_tokens` are visible to it under their names (`bos_token`, `eos_token`, ...).
@@ -127,10 +185,18 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", raise_exception);
-        environment
-            .add_template_owned(TEMPLATE_NAME, neutralise_generation_marks(source))
-            .map_err(|error| explain(&error))?;
-        Ok(Self { environment, special_tokens, source: source.to_owned() })
+        environment.add_filter(MARK_FILTER, |text: String| format!("{}{text}{}", spans::OPEN, spans::CLOSE));
+        environment.add_filter(growth::FILTER, growth::bounded);
+        let plain = without_generation_marks(source);
+        let marked = plain != source;
+        let plain = growth::bound_assignments(&plain);
+        environment.add_template_owned(TEMPLATE_NAME, plain).map_err(|error| explain(&error))?;
+        if marked {
+            let traced = replace_generation_marks(source, &format!("filter {MARK_FILTER}"), "endfilter");
+            let traced = growth::bound_assignments(&traced);
+            environment.add_template_owned(MARKED_NAME, traced).map_err(|error| explain(&error))?;
+        }
+        Ok(Self { environment, special_tokens, source: source.to_owned(), marked })
     }
 
     /// The template as given.
@@ -148,6 +214,10 @@ impl ChatTemplate {
     /// # Errors
     /// When the template refuses, fails or meets a bound.
     pub fn render(&self, messages: &[Json], options: RenderOptions) -> Result<String, ChatError> {
+        self.render_as(TEMPLATE_NAME, messages, options)
+    }
+
+    fn render_as(&self, name: &str, messages: &[Json], options: RenderOptions) -> Result<String, ChatError> {
         let mut context: BTreeMap<String, Value> =
             self.special_tokens.iter().map(|(name, token)| (name.clone(), Value::from(token))).collect();
         context.insert("messages".into(), Value::from(Serde(messages)));
@@ -161,7 +231,7 @@ impl ChatTemplate {
             context.insert("strftime_now".into(), Value::from_function(show));
         }
         let mut output = Bounded { bytes: Vec::new(), full: false };
-        let template = self.environment.get_template(TEMPLATE_NAME).map_err(|error| explain(&error))?;
+        let template = self.environment.get_template(name).map_err(|error| explain(&error))?;
         let result = template.render_captured_to(context, &mut output).map(|_| ()).map_err(|error| explain(&error));
         if output.full {
             return Err(ChatError::Limit { what: "writes more than 64 MiB" });
@@ -231,6 +301,9 @@ fn explain(error: &Error) -> ChatError {
         if let Some(Raised(message)) = found.downcast_ref() {
             return ChatError::Refused { message: message.clone() };
         }
+        if found.downcast_ref::<growth::Overgrown>().is_some() {
+            return ChatError::Limit { what: "builds up variables of more than 16 MiB" };
+        }
         cause = found.source();
     }
     if error.kind() == ErrorKind::OutOfFuel {
@@ -256,9 +329,19 @@ fn to_json(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<Stri
     python_json::dump(value, indent).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
 }
 
-/// Turns `{% generation %}` and `{% endgeneration %}` into blocks without effect, so that white space around them is
-/// treated as around any block.
-fn neutralise_generation_marks(source: &str) -> String {
+/// The special tokens that a tokenizer_config.json names.
+fn special_tokens(config: &serde_json::Map<String, Json>) -> BTreeMap<String, String> {
+    let tokens = config.keys().filter(|key| key.ends_with("_token"));
+    tokens.filter_map(|key| Some((key.clone(), token_text(config, key)?.to_owned()))).collect()
+}
+
+/// The template with blocks without effect for `{% generation %}` and `{% endgeneration %}`, which only some engines
+/// know: white space around them is treated as around any block.
+pub fn without_generation_marks(source: &str) -> String {
+    replace_generation_marks(source, "if true", "endif")
+}
+
+fn replace_generation_marks(source: &str, begin: &str, end_with: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
@@ -272,8 +355,8 @@ fn neutralise_generation_marks(source: &str) -> String {
         let inner = tag.trim_start_matches("{%");
         let name = inner.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         out.push_str(&match name {
-            "generation" => tag.replacen(name, "if true", 1),
-            "endgeneration" => tag.replacen(name, "endif", 1),
+            "generation" => tag.replacen(name, begin, 1),
+            "endgeneration" => tag.replacen(name, end_with, 1),
             _ => tag.to_owned(),
         });
         rest = after;

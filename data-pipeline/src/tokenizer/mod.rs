@@ -14,8 +14,12 @@ mod special;
 mod train;
 mod words;
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
 
 pub use self::alphabet::Spelling;
 pub use self::error::TokenizerError;
@@ -51,6 +55,19 @@ impl Tokenizer {
     /// A file that is absent, too large, malformed, of an unsupported kind, or names an unknown special token.
     pub fn open(path: &Path) -> Result<Self, TokenizerError> {
         open::open(path)
+    }
+
+    /// A tokenizer from the text of a tokenizer.json and of a tokenizer_config.json, which other files may hold in
+    /// another form; `path` is the file that errors name.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::open`].
+    pub fn from_json(tokenizer: &[u8], config: &Map<String, Value>, path: &Path) -> Result<Self, TokenizerError> {
+        open::parse(tokenizer, path, |id_of| {
+            let mut roles = special::Roles::default();
+            special::add_roles(&mut roles, config, path, id_of)?;
+            Ok(roles)
+        })
     }
 
     /// Where the tokenizer.json lies.
@@ -101,6 +118,23 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
         let encoding = fenced("encode", || self.library.encode_fast(text, add_special))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Ids of a rendered chat, in which special tokens have their meaning and nothing is added, with the byte range of
+    /// the text that each stands for.
+    ///
+    /// # Errors
+    /// When the library fails or panics.
+    pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), TokenizerError> {
+        let encoding = fenced("encode", || self.library.encode(text, false))?;
+        let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
+        Ok((encoding.get_ids().to_vec(), ranges))
+    }
+
+    /// Ids of the special tokens.
+    pub fn special_ids(&self) -> BTreeSet<u32> {
+        let added = self.library.get_added_tokens_decoder();
+        added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect()
     }
 
     /// An encoder for texts of a corpus, in which special tokens have no meaning: a document that spells

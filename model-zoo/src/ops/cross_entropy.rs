@@ -5,7 +5,7 @@ use super::gemm::{Mat, add_product, product};
 use super::parallel::{CHUNK, chunks_mut, chunks_mut2, initialised, rows_per_task, written};
 use super::reference;
 use super::scratch::Scratch;
-use super::simd::{Isa, exp_in_place, max, scale, sum_exp};
+use super::simd::{Isa, exp, exp_in_place, max, multiversion, scale, softcap_in_place, sum_exp};
 use burn::Tensor;
 use burn::backend::flex::FlexTensor;
 use burn::backend::{DispatchTensor, Flex};
@@ -19,18 +19,19 @@ const LOGITS: usize = 1 << 23;
 const ROWS: (usize, usize) = (128, 1024);
 
 /// Sum of the negative log-likelihoods, in nats, of `targets` `[n]` under the softmax of the logits `h · wᵀ`, with
-/// rows `h` `[n, d]` and vocabulary `w` `[vocab, d]`; a negative target is ignored. Shape `[1]`.
+/// rows `h` `[n, d]` and vocabulary `w` `[vocab, d]`; a negative target is ignored. Shape `[1]`. With a bound `c` the
+/// logits `x` are `c * tanh(x / c)`.
 ///
 /// Rows are worked off in chunks, so that the logits of all rows never exist at one time, and the gradients are
 /// computed with the loss (as in P.-L. Hsu et al., "Liger Kernel", 2024).
 ///
 /// # Panics
 /// If the shapes do not fit together or a target is no row of `w`.
-pub fn linear_cross_entropy(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+pub fn linear_cross_entropy(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>, bound: Option<f64>) -> Tensor<1> {
     match fusible(h, w, targets) {
         Ok((graph, [h, w], targets)) => {
             let wanted = Gradient { h: h.tracked, w: w.tracked };
-            let result = Problem::new(&h.tensor, &w.tensor, &targets).solve(wanted);
+            let result = Problem::new(&h.tensor, &w.tensor, &targets, bound).solve(wanted);
             // Added in the order of the rows, in f64: the sum is the same for any number of threads.
             let sum: f64 = result.losses.iter().map(|&loss| f64::from(loss)).sum();
             let output = flex::tensor(vec![sum as f32], [1]);
@@ -38,7 +39,7 @@ pub fn linear_cross_entropy(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>)
         }
         Err(arguments) => {
             let (h, w, targets) = *arguments;
-            reference::linear_cross_entropy(h, w, targets)
+            reference::linear_cross_entropy(h, w, targets, bound)
         }
     }
 }
@@ -48,10 +49,15 @@ pub fn linear_cross_entropy(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>)
 ///
 /// # Panics
 /// If the shapes do not fit together or a target is no row of `w`.
-pub fn linear_cross_entropy_tokens(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+pub fn linear_cross_entropy_tokens(
+    h: Tensor<2>,
+    w: Tensor<2>,
+    targets: Tensor<1, Int>,
+    bound: Option<f64>,
+) -> Tensor<1> {
     match fusible(h, w, targets) {
         Ok((graph, [h, w], targets)) => {
-            let problem = Problem::new(&h.tensor, &w.tensor, &targets);
+            let problem = Problem::new(&h.tensor, &w.tensor, &targets, bound);
             let mut losses = vec![0.0; targets.len()];
             let solved = problem.solve(Gradient { h: false, w: false });
             for (&row, loss) in problem.rows.iter().zip(solved.losses) {
@@ -62,7 +68,7 @@ pub fn linear_cross_entropy_tokens(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1
         }
         Err(arguments) => {
             let (h, w, targets) = *arguments;
-            reference::linear_cross_entropy_tokens(h, w, targets).detach()
+            reference::linear_cross_entropy_tokens(h, w, targets, bound).detach()
         }
     }
 }
@@ -104,6 +110,8 @@ struct Problem<'a> {
     rows: Vec<usize>,
     /// Their targets.
     targets: Vec<usize>,
+    /// Bound of the logits.
+    bound: Option<f32>,
 }
 
 /// Losses of the rows that have a target, and the gradients for an upstream gradient of 1.
@@ -116,14 +124,15 @@ struct Solution {
 type Both = [Option<FlexTensor>; 2];
 
 impl<'a> Problem<'a> {
-    fn new(h: &'a FlexTensor, w: &'a FlexTensor, targets: &[i32]) -> Self {
+    fn new(h: &'a FlexTensor, w: &'a FlexTensor, targets: &[i32], bound: Option<f64>) -> Self {
         let ([n, d], [vocab, _]) = (dims(h), dims(w));
         let rows: Vec<usize> = (0..n).filter(|&row| targets[row] >= 0).collect();
         let targets: Vec<usize> = rows.iter().map(|&row| targets[row] as usize).collect();
         if let Some(bad) = targets.iter().find(|&&target| target >= vocab) {
             panic!("linear_cross_entropy: target {bad} is no row of a vocabulary of {vocab}");
         }
-        Self { isa: Isa::detect(), w: floats(w), h: floats(h), n, d, vocab, rows, targets }
+        let bound = bound.map(|bound| bound as f32);
+        Self { isa: Isa::detect(), w: floats(w), h: floats(h), n, d, vocab, rows, targets, bound }
     }
 
     /// Works off the rows chunk by chunk.
@@ -183,19 +192,42 @@ impl<'a> Problem<'a> {
         let (isa, vocab) = (self.isa, self.vocab);
         chunks_mut2((losses, 1), (logits, vocab), |row, loss, logits| {
             let target = targets[row];
+            if let Some(bound) = self.bound {
+                softcap_in_place(isa, logits, bound);
+            }
             let at_target = logits[target];
             let top = max(isa, logits);
-            let sum = if slopes { exp_in_place(isa, logits, top) } else { sum_exp(isa, logits, top) };
+            // Bounded logits are needed once more, for their slopes.
+            let in_place = slopes && self.bound.is_none();
+            let sum = if in_place { exp_in_place(isa, logits, top) } else { sum_exp(isa, logits, top) };
             // In f64: for a nearly certain prediction the logarithm and the difference of the logits nearly cancel.
             let value = f64::from(sum).ln() - (f64::from(at_target) - f64::from(top));
             for loss in loss {
                 *loss = value as f32;
             }
-            if slopes {
-                scale(isa, logits, 1.0 / sum);
-                logits[target] -= 1.0;
+            match self.bound {
+                Some(bound) if slopes => {
+                    let tanh = at_target / bound;
+                    capped_slopes(isa, logits, top, 1.0 / sum, bound);
+                    logits[target] -= 1.0 - tanh * tanh;
+                }
+                None if slopes => {
+                    scale(isa, logits, 1.0 / sum);
+                    logits[target] -= 1.0;
+                }
+                _ => {}
             }
         });
+    }
+}
+
+multiversion! {
+    /// Turns logits bounded by `bound` into their probabilities times the slopes of the bound, `1 - tanh²`.
+    fn capped_slopes<FMA>(logits: &mut [f32], top: f32, inverse_sum: f32, bound: f32) {
+        for x in logits {
+            let tanh = *x / bound;
+            *x = exp::<FMA>(*x - top) * inverse_sum * (1.0 - tanh * tanh);
+        }
     }
 }
 

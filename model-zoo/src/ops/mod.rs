@@ -7,11 +7,16 @@
 
 mod adamw;
 mod attention;
+mod bias;
 mod cross_entropy;
 mod embedding;
 mod flex;
+mod gelu;
 mod gemm;
+mod glu;
+mod layer_norm;
 mod linear;
+mod mix_rows;
 mod parallel;
 mod pull_back;
 mod reduce;
@@ -20,18 +25,24 @@ mod rms_norm;
 mod rope;
 mod scratch;
 mod simd;
-mod swiglu;
+mod softmax;
 
 #[cfg(test)]
 mod tests;
 
 pub use adamw::{AdamwStep, adamw};
-pub use attention::{AttentionShape, attention};
+pub use attention::{AttentionRule, AttentionShape, attention};
+pub use bias::add_bias;
 pub use cross_entropy::{linear_cross_entropy, linear_cross_entropy_tokens};
 pub use embedding::embedding;
-pub use linear::linear;
+pub use gelu::gelu_tanh;
+pub use glu::{geglu, swiglu};
+pub use layer_norm::layer_norm;
+pub use linear::{linear, linear_in_out};
+pub use mix_rows::mix_rows;
 pub use pull_back::pull_back;
 pub use reduce::{SUM_CHUNK, add, chunk_squares, sum_squares};
+pub(crate) use reference::softcap;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
-pub use swiglu::swiglu;
+pub use softmax::softmax;

@@ -2,7 +2,7 @@
 //! kernels are compared with, and what runs where there is none.
 
 use super::adamw::Factors;
-use super::attention::AttentionShape;
+use super::attention::{AttentionRule, AttentionShape};
 use burn::Tensor;
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
 use burn::tensor::{Bool, DType, Int};
@@ -21,6 +21,21 @@ pub(crate) fn rms_norm(x: Tensor<2>, gamma: Tensor<1>, eps: f64) -> Tensor<2> {
     (x * inverse * gamma.unsqueeze_dim(0)).cast(dtype)
 }
 
+/// [`super::linear_in_out`]: computes in the dtype of `x`.
+pub(crate) fn linear_in_out(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
+    let w = if w.dtype() == x.dtype() { w } else { w.cast(x.dtype()) };
+    x.matmul(w)
+}
+
+/// [`super::layer_norm`]: computes in `f32`.
+pub(crate) fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, eps: f64) -> Tensor<2> {
+    let dtype = x.dtype();
+    let (x, gamma, beta) = (single(x), single(gamma), single(beta));
+    let distance = x.clone() - x.mean_dim(1);
+    let inverse = (distance.clone().square().mean_dim(1) + eps).sqrt().recip();
+    (distance * inverse * gamma.unsqueeze_dim(0) + beta.unsqueeze_dim(0)).cast(dtype)
+}
+
 /// [`super::rope`]: computes in `f32`.
 pub(crate) fn rope(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Tensor<2> {
     let ([n, width], half, dtype) = (x.dims(), cos.dims()[1], x.dtype());
@@ -37,6 +52,36 @@ pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     gate.clone() * sigmoid(gate) * up
 }
 
+/// [`super::gelu_tanh`]: computes in the dtype of its input.
+pub(crate) fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
+    let twice_z = (x.clone().square() * x.clone() * 0.044_715 + x.clone()) * (8.0 / std::f64::consts::PI).sqrt();
+    x * sigmoid(twice_z)
+}
+
+/// [`super::softmax`].
+pub(crate) fn softmax_rows(x: Tensor<2>) -> Tensor<2> {
+    softmax(x, 1)
+}
+
+/// [`super::mix_rows`]: computes in `f32`.
+pub(crate) fn mix_rows(rows: Tensor<2>, places: Tensor<2, Int>, weights: Tensor<2>) -> Tensor<2> {
+    let ([n, k], d) = (places.dims(), rows.dims()[1]);
+    let chosen = single(rows).select(0, places.flatten::<1>(0, 1)).reshape([n, k, d]);
+    (chosen * single(weights).unsqueeze_dim::<3>(2)).sum_dim(1).reshape([n, d])
+}
+
+/// [`super::geglu`]: computes in the dtype of its inputs.
+pub(crate) fn geglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    let inner = (gate.clone() + gate.clone().square() * gate.clone() * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
+    gate * 0.5 * (inner.tanh() + 1.0) * up
+}
+
+/// [`super::add_bias`]: computes in the dtype of `x`.
+pub(crate) fn add_bias(x: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    let bias = if bias.dtype() == x.dtype() { bias } else { bias.cast(x.dtype()) };
+    x + bias.unsqueeze_dim(0)
+}
+
 /// [`super::attention`]: scores in the dtype of its inputs, softmax in `f32`.
 pub(crate) fn attention(
     q: Tensor<2>,
@@ -44,7 +89,7 @@ pub(crate) fn attention(
     v: Tensor<2>,
     segments: Tensor<2, Int>,
     shape: AttentionShape,
-    scale: f64,
+    rule: AttentionRule,
 ) -> Tensor<2> {
     let AttentionShape { batch, seq, heads, kv_heads, head_dim } = shape;
     let (group, dtype) = (heads / kv_heads, q.dtype());
@@ -53,37 +98,61 @@ pub(crate) fn attention(
     let q = q.reshape([batch, kv_heads, group * seq, head_dim]);
     let k = k.reshape([batch, seq, kv_heads, head_dim]).permute([0, 2, 3, 1]);
     let v = v.reshape([batch, seq, kv_heads, head_dim]).permute([0, 2, 1, 3]);
-    let scores = single(q.matmul(k)).reshape([batch, kv_heads, group, seq, seq]) * scale;
-    let hidden = hidden(segments).reshape([batch, 1, 1, seq, seq]).expand([batch, kv_heads, group, seq, seq]);
+    let scores = single(q.matmul(k)).reshape([batch, kv_heads, group, seq, seq]) * rule.scale;
+    let scores = softcap(scores, rule.softcap);
+    let hidden =
+        hidden(segments, rule.window).reshape([batch, 1, 1, seq, seq]).expand([batch, kv_heads, group, seq, seq]);
     let weights = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 4).cast(dtype);
     let mixed = weights.reshape([batch, kv_heads, group * seq, seq]).matmul(v);
     let mixed = mixed.reshape([batch, kv_heads, group, seq, head_dim]).permute([0, 3, 1, 2, 4]);
     mixed.reshape([batch * seq, heads * head_dim])
 }
 
-/// `[batch, seq, seq]`: whether the key is later than the query, or of another document.
-fn hidden(segments: Tensor<2, Int>) -> Tensor<3, Bool> {
+/// `c * tanh(x / c)` for a bound `c`.
+pub(crate) fn softcap<const D: usize>(x: Tensor<D>, bound: Option<f64>) -> Tensor<D> {
+    match bound {
+        Some(bound) => (x / bound).tanh() * bound,
+        None => x,
+    }
+}
+
+/// `[batch, seq, seq]`: whether the key is later than the query, before its window, or of another document.
+fn hidden(segments: Tensor<2, Int>, window: Option<usize>) -> Tensor<3, Bool> {
     let [batch, seq] = segments.dims();
     let positions = Tensor::<1, Int>::arange(0..seq as i64, &segments.device());
     let queries = positions.clone().reshape([1, seq, 1]).expand([batch, seq, seq]);
     let keys = positions.reshape([1, 1, seq]).expand([batch, seq, seq]);
     let of_query = segments.clone().reshape([batch, seq, 1]).expand([batch, seq, seq]);
     let of_key = segments.reshape([batch, 1, seq]).expand([batch, seq, seq]);
-    keys.greater(queries).bool_or(of_query.not_equal(of_key))
+    let hidden = keys.clone().greater(queries.clone()).bool_or(of_query.not_equal(of_key));
+    match window {
+        Some(window) if window < seq => hidden.bool_or((keys + window as i64).lower_equal(queries)),
+        _ => hidden,
+    }
 }
 
-/// [`super::linear_cross_entropy_tokens`]: logits in the dtype of `h`, log-softmax in `f32`.
-pub(crate) fn linear_cross_entropy_tokens(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+/// [`super::linear_cross_entropy_tokens`]: logits in the dtype of `h`, the rest in `f32`.
+pub(crate) fn linear_cross_entropy_tokens(
+    h: Tensor<2>,
+    w: Tensor<2>,
+    targets: Tensor<1, Int>,
+    bound: Option<f64>,
+) -> Tensor<1> {
     let n = h.dims()[0];
     let ignored = targets.clone().lower_elem(0);
-    let log_probabilities = log_softmax(single(linear(h, w)), 1);
+    let log_probabilities = log_softmax(softcap(single(linear(h, w)), bound), 1);
     let losses = log_probabilities.gather(1, targets.clamp_min(0).reshape([n, 1])).reshape([n]).neg();
     losses.mask_fill(ignored, 0.0)
 }
 
 /// [`super::linear_cross_entropy`].
-pub(crate) fn linear_cross_entropy(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    linear_cross_entropy_tokens(h, w, targets).sum()
+pub(crate) fn linear_cross_entropy(
+    h: Tensor<2>,
+    w: Tensor<2>,
+    targets: Tensor<1, Int>,
+    bound: Option<f64>,
+) -> Tensor<1> {
+    linear_cross_entropy_tokens(h, w, targets, bound).sum()
 }
 
 /// [`super::embedding`].

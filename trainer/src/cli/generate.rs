@@ -6,19 +6,34 @@ use std::path::PathBuf;
 
 use clap::Args;
 use data_pipeline::tokenizer::Tokenizer;
+use data_pipeline::tokenizer::chat::{ChatTemplate, RenderOptions};
 use model_zoo::generate::{GenerateOptions, Sampling};
+use serde_json::{Value, json};
 
 use super::failure::{Exit, Failure, say};
 use crate::device::{self, DeviceChoice};
+use crate::durable;
 use crate::hub;
+
+/// Largest file of messages that is read, bytes.
+const MESSAGES_LIMIT_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct GenerateArguments {
     /// A Hugging Face directory, such as `jazari export` makes
     model: PathBuf,
     /// Text to continue
-    #[arg(long)]
-    prompt: String,
+    #[arg(long, required_unless_present_any = ["chat", "messages"])]
+    prompt: Option<String>,
+    /// A question, answered through the model's chat template; the answer alone is printed
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["prompt", "messages"])]
+    chat: Option<String>,
+    /// A JSON file with a list of messages (role, content) to answer
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "chat"])]
+    messages: Option<PathBuf>,
+    /// A system message before --chat
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
     /// Most tokens to add
     #[arg(long, default_value_t = 64, value_name = "N")]
     max_tokens: usize,
@@ -48,9 +63,9 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<Exit, Failure> {
         )));
     }
     let tokenizer = Tokenizer::open(&arguments.model.join("tokenizer.json")).map_err(Failure::usage)?;
+    let (text, prompt) = prompt(arguments, &tokenizer)?;
     let opened = device::open(arguments.device, None).map_err(Failure::usage)?;
     let imported = hub::import(&arguments.model, &opened.device).map_err(Failure::usage)?;
-    let prompt = tokenizer.encode(&arguments.prompt, true).map_err(Failure::usage)?;
     let options = GenerateOptions {
         max_new_tokens: arguments.max_tokens,
         sampling: Sampling { temperature: arguments.temperature, top_k: arguments.top_k, top_p: arguments.top_p },
@@ -58,12 +73,45 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<Exit, Failure> {
         eos: imported.generation.eos_token_ids.clone(),
     };
     let mut stream = TextStream { tokenizer: &tokenizer, ids: Vec::new(), shown: 0 };
-    let _ = write!(std::io::stdout(), "{}", arguments.prompt);
+    let _ = write!(std::io::stdout(), "{text}");
     let result =
         model_zoo::generate::generate(&imported.model, &imported.params, &prompt, &options, &mut |id| stream.push(id));
     say("");
     result.map_err(Failure::usage)?;
     Ok(Exit::Done)
+}
+
+/// What is shown before the answer, and the ids that the model continues.
+fn prompt(arguments: &GenerateArguments, tokenizer: &Tokenizer) -> Result<(String, Vec<u32>), Failure> {
+    if let Some(prompt) = &arguments.prompt {
+        return Ok((prompt.clone(), tokenizer.encode(prompt, true).map_err(Failure::usage)?));
+    }
+    let messages = match (&arguments.chat, &arguments.messages) {
+        (Some(question), _) => {
+            let system = arguments.system.iter().map(|text| json!({ "role": "system", "content": text }));
+            system.chain([json!({ "role": "user", "content": question })]).collect()
+        }
+        (None, Some(path)) => {
+            let text = durable::read_text(path, MESSAGES_LIMIT_BYTES).map_err(Failure::usage)?;
+            serde_json::from_str::<Vec<Value>>(&text).map_err(|error| {
+                Failure::usage(format!(
+                    "{}: {error}; write a JSON list of messages with role and content",
+                    path.display()
+                ))
+            })?
+        }
+        (None, None) => Vec::new(),
+    };
+    let template = ChatTemplate::open(&arguments.model).map_err(Failure::usage)?.ok_or_else(|| {
+        Failure::usage(format!(
+            "{}: the model has no chat template; use --prompt, or fine-tune it on chats (docs/guide/sft.md)",
+            arguments.model.display()
+        ))
+    })?;
+    let options = RenderOptions { add_generation_prompt: true, now: None };
+    let rendered = template.render(&messages, options).map_err(Failure::usage)?;
+    // The template writes whatever begins a chat.
+    Ok((String::new(), tokenizer.encode(&rendered, false).map_err(Failure::usage)?))
 }
 
 /// Prints text as its tokens come. A character may span several tokens, so only the settled part is shown.

@@ -2,7 +2,7 @@
 //! other; never resolves a default and never touches the data set.
 
 use super::error::{ConfigError, Places};
-use super::raw::{Precision, RawConfig, RawDataset, RawModel, SchedulerName};
+use super::raw::{Family, Precision, RawConfig, RawDataset, RawModel, SchedulerName};
 use super::units::BatchSize;
 use crate::device::DeviceChoice;
 use crate::expect::Expect;
@@ -93,6 +93,7 @@ impl RawConfig {
                 return Err(rules.places.invalid("datasets[0].path", "the path of the data set is empty", example));
             }
             [dataset] => {
+                super::chat::check(self, dataset, rules.places)?;
                 if dataset.weight.is_some_and(|weight| weight != 1.0) {
                     let message = "a weight has no effect with one data set";
                     let hint =
@@ -268,7 +269,9 @@ impl RawConfig {
             self.max_grad_norm,
             0.0..=1e6,
             "gradients are scaled down to this norm; 0 switches it off",
-        )
+        )?;
+        let meaning = "it weighs the loss that keeps experts equally busy; 0 leaves it out";
+        rules.number("router_aux_loss_coef", self.router_aux_loss_coef, 0.0..=1e3, meaning)
     }
 
     fn check_schedule(&self, rules: &Rules<'_>) -> Result<(), ConfigError> {
@@ -425,6 +428,7 @@ fn check_model(model: &RawModel, rules: &Rules<'_>) -> Result<(), ConfigError> {
         ("head_dim", model.head_dim),
         ("vocab_size", model.vocab_size),
         ("max_position_embeddings", model.max_position_embeddings),
+        ("sliding_window", model.sliding_window),
     ];
     for (name, size) in sizes {
         let path = format!("model.{name}");
@@ -435,6 +439,11 @@ fn check_model(model: &RawModel, rules: &Rules<'_>) -> Result<(), ConfigError> {
                 "add `size: 10m` for a preset, or write `hidden_size`, `num_hidden_layers` and `num_attention_heads`";
             return Err(rules.places.missing(&path, format!("`{path}` is missing, and no preset gives it"), hint));
         }
+    }
+    super::experts::check_model(model, rules)?;
+    if model.sliding_window.is_some() && !matches!(model.family, Some(Family::Mistral | Family::Mixtral)) {
+        let message = "only a Mistral or Mixtral has a window";
+        return Err(rules.places.invalid("model.sliding_window", message, "delete it, or write `family: mistral`"));
     }
     rules.above_zero("model.rope_theta", model.rope_theta, 1e12, "it is the base of the rotary frequencies")?;
     rules.above_zero("model.rms_norm_eps", model.rms_norm_eps, 1.0, "it keeps the normalisation finite")?;
@@ -465,8 +474,8 @@ fn nearest_divisors(rows: u64, micro: u64) -> String {
 }
 
 /// Range checks that name the key, the range and the reason.
-struct Rules<'a> {
-    places: &'a Places,
+pub(super) struct Rules<'a> {
+    pub(super) places: &'a Places,
 }
 
 impl Rules<'_> {
@@ -497,7 +506,7 @@ impl Rules<'_> {
         }
     }
 
-    fn count(
+    pub(super) fn count(
         &self,
         path: &str,
         value: Option<u64>,

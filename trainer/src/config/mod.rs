@@ -6,10 +6,13 @@
 //! in, never to the configuration file, so that a command means the same for every recipe it is given.
 
 pub mod alias;
+mod chat;
 pub mod check;
 mod de;
 pub mod error;
 pub mod estimate;
+mod experts;
+mod fresh;
 mod keys;
 pub mod plan;
 pub mod presets;

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use data_pipeline::chat::RecordKind;
+use data_pipeline::chat::config::ExcessLength;
+use model_zoo::Model;
 use model_zoo::config::ModelConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,6 +23,7 @@ use crate::device::DeviceChoice;
 use crate::expect::Expect;
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
+use crate::preference::Objective;
 use crate::schedule::Schedule;
 
 /// Changes whenever the same plan would mean other numbers, so that old digests stop matching.
@@ -42,6 +46,9 @@ pub struct Plan {
     pub dataset: DatasetPlan,
     /// Shares of languages and sources.
     pub mixture: MixturePlan,
+    /// What is learned from preferences; `None` is the next token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objective: Option<Objective>,
     /// Tokens in a row.
     pub sequence_len: usize,
     /// Rows in a step, over every process.
@@ -54,6 +61,9 @@ pub struct Plan {
     pub optimizer: OptimizerName,
     /// Its hyper-parameters.
     pub adamw: AdamwHyper,
+    /// Factor of the load-balancing loss of experts; `None` without experts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router_aux_loss_coef: Option<f64>,
     /// Learning rate over the steps.
     pub schedule: Schedule,
     /// Where the warm-up starts, as a share of the highest rate.
@@ -109,9 +119,23 @@ pub struct DatasetPlan {
     pub train_rows: u64,
     /// Size of its files, bytes.
     pub bytes: u64,
+    /// What chats are beside their tokens; `None` of texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<ChatPlan>,
     /// The data sets it is joined of; empty when there is but one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<PartPlan>,
+}
+
+/// Chats or preferences as training data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatPlan {
+    /// Chats or preferences.
+    pub kind: RecordKind,
+    /// What becomes of samples that are longer than a row.
+    pub excess: ExcessLength,
+    /// Ids that end trained turns.
+    pub end_of_turn: Vec<u32>,
 }
 
 /// One of several data sets.
@@ -329,6 +353,18 @@ impl Plan {
         self.max_steps.saturating_mul(self.global_batch_rows)
     }
 
+    /// The model as this run computes with it.
+    ///
+    /// # Errors
+    /// A configuration that breaks a rule of its family.
+    pub fn build_model(&self) -> Result<Model, model_zoo::ConfigError> {
+        let model = Model::new(&self.model)?.with_precision(self.precision.into());
+        Ok(match self.router_aux_loss_coef {
+            Some(coefficient) => model.with_router_aux_loss_coef(coefficient),
+            None => model,
+        })
+    }
+
     /// Refuses what a CPU cannot do; call it when the device that was chosen is one.
     ///
     /// # Errors
@@ -373,6 +409,15 @@ impl Plan {
         }
         if let (Some(outer), Some(entries)) = (&self.outer, decisive.as_object_mut()) {
             entries.insert("outer".into(), outer.decisive());
+        }
+        if let (Some(chat), Some(entries)) = (&self.dataset.chat, decisive.as_object_mut()) {
+            entries.insert("excess_length_strategy".into(), json!(chat.excess));
+        }
+        if let (Some(coefficient), Some(entries)) = (self.router_aux_loss_coef, decisive.as_object_mut()) {
+            entries.insert("router_aux_loss_coef".into(), json!(coefficient));
+        }
+        if let (Some(objective), Some(entries)) = (&self.objective, decisive.as_object_mut()) {
+            entries.insert("objective".into(), json!(objective));
         }
         decisive
     }

@@ -42,6 +42,7 @@ pub(crate) fn facts() -> DatasetFacts {
         ],
         validation: vec![part("ary_Arab", "doda-mit", 30), part("zgh_Tfng", "cldr", 2)],
         bytes: 1_000_000,
+        chat: None,
         parts: Vec::new(),
     }
 }
@@ -71,7 +72,7 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!((plan.adamw.beta1, plan.adamw.beta2, plan.adamw.eps), (0.9, 0.999, 1e-8));
     assert_eq!((plan.adamw.weight_decay, plan.adamw.max_grad_norm), (0.01, Some(1.0)));
     assert_eq!((plan.mixture.temperature, plan.mixture.max_epochs), (0.7, 8.0));
-    let ModelConfig::Llama(model) = &plan.model;
+    let ModelConfig::Llama(model) = &plan.model else { panic!("not a Llama") };
     assert_eq!((model.vocab_size, model.max_position_embeddings), (4096, 128));
     assert_eq!((model.bos_token_id, model.eos_token_ids.as_slice()), (Some(0), [1].as_slice()));
     assert!(plan.notes.iter().any(|note| note.text.contains("one micro-batch, chosen")));
@@ -240,16 +241,37 @@ fn presets_are_as_large_as_their_names() {
 
 #[test]
 fn explicit_dimensions_replace_those_of_a_preset() {
-    let ModelConfig::Llama(wide) = plan(&["model.size=10m", "model.hidden_size=384"]).model;
+    let ModelConfig::Llama(wide) = plan(&["model.size=10m", "model.hidden_size=384"]).model else {
+        panic!("not a Llama")
+    };
     assert_eq!((wide.hidden_size, wide.intermediate_size, wide.head_dim), (384, 1024, 64));
-    let ModelConfig::Llama(heads) = plan(&["model.size=10m", "model.num_attention_heads=6"]).model;
+    let ModelConfig::Llama(heads) = plan(&["model.size=10m", "model.num_attention_heads=6"]).model else {
+        panic!("not a Llama")
+    };
     assert_eq!((heads.num_attention_heads, heads.num_key_value_heads), (6, 6));
     let own = "model={hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 4}";
-    let ModelConfig::Llama(own) = plan(&[own]).model;
+    let ModelConfig::Llama(own) = plan(&[own]).model else { panic!("not a Llama") };
     assert_eq!((own.intermediate_size, own.head_dim, own.num_key_value_heads), (192, 16, 4));
     assert!(own.tie_word_embeddings);
     refused(&["model.num_key_value_heads=3"], "not a multiple of num_key_value_heads");
     refused(&["model={hidden_size: 64, num_attention_heads: 4}"], "`model.num_hidden_layers` is missing");
+}
+
+#[test]
+fn a_family_is_chosen_and_written_back() {
+    for (family, name) in [("llama", "Llama"), ("mistral", "Mistral"), ("qwen2", "Qwen2"), ("qwen3", "Qwen3")] {
+        let key = format!("model.family={family}");
+        let chosen = plan(&[&key]);
+        assert_eq!(chosen.model.family_name(), name);
+        let again = resolve(chosen.to_raw(), &facts(), None).unwrap();
+        assert_eq!((again.digest(), &again.model), (chosen.digest(), &chosen.model));
+    }
+    let ModelConfig::Mistral(mistral) = plan(&["model.family=mistral", "model.sliding_window=64"]).model else {
+        panic!("not a Mistral")
+    };
+    assert_eq!(mistral.sliding_window, Some(64));
+    refused(&["model.sliding_window=64"], "only a Mistral has a window");
+    refused(&["model.family=gemma2"], "gemma2");
 }
 
 #[test]
@@ -275,7 +297,7 @@ fn the_cpu_refuses_bf16_early_or_once_it_is_known() {
 #[test]
 fn a_base_model_brings_its_own_shape() {
     let text = GOOD.replace("model: {size: 3m}", "base_model: models/base");
-    let ModelConfig::Llama(mut base) = plan(&[]).model;
+    let ModelConfig::Llama(mut base) = plan(&[]).model else { panic!("not a Llama") };
     base.eos_token_ids = vec![5];
     let (raw, _) = yaml::parse::<RawConfig>(Path::new("x.yaml"), &text, &[]).unwrap();
     let base = BaseFacts { model: ModelConfig::Llama(base), weights: "w1".into() };

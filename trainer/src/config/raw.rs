@@ -3,15 +3,18 @@
 //!
 //! The doc comments below are what `jazari schema` shows in editors, the examples what error messages suggest.
 
+mod chat;
 mod cluster;
 mod model;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use data_pipeline::config::FieldNames;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::chat::{DatasetType, ObjectiveName, RawChat, RawObjective};
 pub use self::cluster::{EngineChoice, OuterCompress, OuterOptimizer, RawCluster, RawOuter, WireChoice};
 pub use self::model::{Family, RawModel, RawRopeScaling, RopeScalingKind, SizePreset};
 use super::error::Places;
@@ -49,6 +52,12 @@ pub struct RawConfig {
     /// How languages and sources share the training rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mixture: Option<RawMixture>,
+    /// How chats become rows, when `datasets` holds chats or preferences; see `docs/guide/sft.md`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<RawChat>,
+    /// What is learned from preferences; of other data sets the next token is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<RawObjective>,
     /// Length of a training row in tokens.
     #[schemars(example = 1024)]
     pub sequence_len: usize,
@@ -107,6 +116,12 @@ pub struct RawConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 1.0)]
     pub max_grad_norm: Option<f64>,
+    /// Factor of the loss that keeps experts equally busy, for models that have them; 0 leaves it out. The logged loss
+    /// does not contain it. Default: 0.02 for fresh weights; for `base_model` the value of its `config.json` where that
+    /// sets `output_router_logits`, else 0, as in transformers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.02)]
+    pub router_aux_loss_coef: Option<f64>,
 
     /// Shape of the learning rate after warm-up: cosine, wsd (stable, then a linear decay), linear or constant.
     /// Default: cosine.
@@ -202,13 +217,25 @@ pub struct RawConfig {
     pub places: Places,
 }
 
-/// One prepared data set.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// One data set.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawDataset {
-    /// Directory that `jazari data prepare` made.
+    /// Directory that `jazari data prepare` made; of chats and preferences a file, a folder or a glob.
     #[schemars(example = &"data/moroccan")]
     pub path: PathBuf,
+    /// What lies there: prepared (a directory made by `jazari data prepare`), or files of chat or preference records.
+    /// Default: prepared.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"chat")]
+    pub kind: Option<DatasetType>,
+    /// Names of the fields of records; the usual ones are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<FieldNames>,
+    /// Language of records that name none, `ary_Arab`. Default: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"ary_Arab")]
+    pub lang: Option<String>,
     /// Share of the training rows against the other data sets: 0.8 beside 0.2. With none written, the data sets share
     /// as if they had been prepared together.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,14 +1,13 @@
 //! Owns the way from a written configuration to a plan: every default and every rule that spans keys, the data set and
 //! the base model; never touches files or devices.
 
-use model_zoo::config::{LlamaConfig, ModelConfig, RopeConfig, RopeScaling};
+use model_zoo::config::ModelConfig;
 
 use super::error::{ConfigError, Note, Places};
+use super::fresh::fresh_model;
 use super::keys::nearest;
-use super::plan::{ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, PartPlan, Plan};
-use super::raw::{
-    Family, RawCluster, RawConfig, RawDataset, RawModel, RawOuter, RawRopeScaling, RopeScalingKind, SchedulerName,
-};
+use super::plan::{ChatPlan, ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, PartPlan, Plan};
+use super::raw::{RawCluster, RawConfig, RawDataset, RawOuter, SchedulerName};
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
 use crate::schedule::Schedule;
@@ -62,6 +61,8 @@ pub struct DatasetFacts {
     pub validation: Vec<ComponentFacts>,
     /// Size of its files, bytes.
     pub bytes: u64,
+    /// What chats are beside their tokens; `None` of texts.
+    pub chat: Option<ChatPlan>,
     /// Identity and number of training streams of each data set that it is joined of.
     pub parts: Vec<(String, usize)>,
 }
@@ -106,11 +107,14 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     refuse_overuse(&raw.places, dataset, &mixture, max_steps.saturating_mul(global_batch_rows))?;
     let schedule = resolve_schedule(&raw, max_steps)?;
     check_languages(&raw, dataset)?;
+    let objective = super::chat::objective(&raw, dataset)?;
+    let router_aux_loss_coef = super::experts::coefficient(&raw, &model)?;
     let guard_default = GuardSpec::default();
     let guard = raw.guard.unwrap_or_default();
     let interval = max_steps.div_ceil(DEFAULT_INTERVALS).max(1);
     let parts = resolve_parts(&raw.datasets, dataset);
     let path = raw.datasets.into_iter().next().map(|dataset| dataset.path).unwrap_or_default();
+    let chat = dataset.chat.clone();
     let [beta1, beta2] = raw.betas.unwrap_or([0.9, 0.999]);
     Ok(Plan {
         output_dir: raw.output_dir,
@@ -118,8 +122,17 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         base_model: raw.base_model,
         base_weights,
         model,
-        dataset: DatasetPlan { path, id: dataset.id.clone(), train_tokens, train_rows, bytes: dataset.bytes, parts },
+        dataset: DatasetPlan {
+            path,
+            id: dataset.id.clone(),
+            train_tokens,
+            train_rows,
+            bytes: dataset.bytes,
+            chat,
+            parts,
+        },
         mixture,
+        objective,
         sequence_len: raw.sequence_len,
         global_batch_rows,
         micro_batch_rows,
@@ -132,6 +145,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
             weight_decay: raw.weight_decay.unwrap_or(0.01),
             max_grad_norm: Some(raw.max_grad_norm.unwrap_or(1.0)).filter(|norm| *norm > 0.0),
         },
+        router_aux_loss_coef,
         schedule,
         warmup_start_ratio: raw.warmup_start_ratio.unwrap_or(0.0),
         precision: raw.precision.unwrap_or_default(),
@@ -256,51 +270,6 @@ fn resolve_model(
         notes.push(places.note("base_model", text));
     }
     Ok(model)
-}
-
-/// A model with fresh weights; the dimensions were checked to be there.
-fn fresh_model(model: &RawModel, sequence_len: usize, dataset: &DatasetFacts) -> ModelConfig {
-    let preset = model.size.map(super::raw::SizePreset::dimensions);
-    let hidden_size = model.hidden_size.or(preset.map(|p| p.hidden_size)).unwrap_or_default();
-    let heads = model.num_attention_heads.or(preset.map(|p| p.num_attention_heads)).unwrap_or_default();
-    let head_dim = model.head_dim.or(preset.map(|p| p.head_dim)).unwrap_or(hidden_size / heads.max(1));
-    let inner = model.intermediate_size.or(preset.filter(|_| model.hidden_size.is_none()).map(|p| p.intermediate_size));
-    let key_value_heads = model
-        .num_key_value_heads
-        .or(preset.filter(|_| model.num_attention_heads.is_none()).map(|p| p.num_key_value_heads));
-    let Family::Llama = model.family.unwrap_or_default();
-    ModelConfig::Llama(LlamaConfig {
-        vocab_size: model.vocab_size.unwrap_or(dataset.vocab_size),
-        hidden_size,
-        // 8/3 of the width in whole blocks of 64, as the presets have it.
-        intermediate_size: inner.unwrap_or((hidden_size * 8).div_ceil(3 * 64) * 64),
-        num_hidden_layers: model.num_hidden_layers.or(preset.map(|p| p.num_hidden_layers)).unwrap_or_default(),
-        num_attention_heads: heads,
-        num_key_value_heads: key_value_heads.unwrap_or(heads),
-        head_dim,
-        max_position_embeddings: model.max_position_embeddings.unwrap_or(sequence_len),
-        rms_norm_eps: model.rms_norm_eps.unwrap_or(1e-5),
-        rope: RopeConfig {
-            theta: model.rope_theta.unwrap_or(10_000.0),
-            scaling: model.rope_scaling.as_ref().map_or(RopeScaling::None, rope_scaling),
-        },
-        tie_word_embeddings: model.tie_word_embeddings.or(preset.map(|p| p.tie_word_embeddings)).unwrap_or(true),
-        initializer_range: model.initializer_range.unwrap_or(0.02),
-        bos_token_id: dataset.bos,
-        eos_token_ids: dataset.eos.into_iter().collect(),
-        pad_token_id: dataset.pad,
-    })
-}
-
-fn rope_scaling(raw: &RawRopeScaling) -> RopeScaling {
-    match raw.rope_type {
-        RopeScalingKind::Llama3 => RopeScaling::Llama3 {
-            factor: raw.factor,
-            low_freq_factor: raw.low_freq_factor,
-            high_freq_factor: raw.high_freq_factor,
-            original_max_position_embeddings: raw.original_max_position_embeddings,
-        },
-    }
 }
 
 /// Rows of a step and of a micro-batch.

@@ -120,12 +120,14 @@ pub enum HubError {
     /// A tied head is stored beside the embedding and is not its equal.
     #[error(
         "{}: config.json ties the output head to the embedding, but the stored lm_head.weight differs from \
-         model.embed_tokens.weight at element {index}; set tie_word_embeddings to false to keep both",
+         {embedding} at element {index}; set tie_word_embeddings to false to keep both",
         path.display()
     )]
     UntiedHead {
         /// The file.
         path: PathBuf,
+        /// Name of the embedding.
+        embedding: String,
         /// First element that differs, row-major.
         index: usize,
     },
@@ -152,6 +154,12 @@ pub enum HubError {
         value: f32,
         /// The number format asked for.
         dtype: WeightDtype,
+    },
+    /// The model has something that a layout cannot say.
+    #[error("{what}")]
+    Layout {
+        /// What, and what to do.
+        what: String,
     },
     /// The reopened export is not the model that was written.
     #[error(

@@ -46,12 +46,13 @@ pub fn import(dir: &Path, device: &Device) -> Result<Imported, HubError> {
     let model = Model::new(&config).map_err(|source| HubError::Config { path: dir.join(CONFIG_FILE), source })?;
     let weights = Weights::open(dir)?;
     let specs = model.specs();
-    let dropped = weights.check(&specs, config.tied_head())?;
+    let dropped = weights.check(&config, &specs)?;
     let mut tensors = Vec::with_capacity(specs.len());
-    for spec in specs.iter() {
-        let values = weights.floats(&spec.name)?;
-        if spec.name == EMBEDDING_NAME && dropped.iter().any(|name| name == HEAD_NAME) {
-            check_tied_head(&weights, &values)?;
+    for (index, spec) in specs.iter().enumerate() {
+        let values = weights.parameter(&config, spec)?;
+        // The embedding is the first parameter of every family.
+        if index == 0 && dropped.iter().any(|name| name == HEAD_NAME) {
+            check_tied_head(&weights, &spec.name, &values)?;
         }
         let count = values.len();
         tensors.push(Tensor::<1>::from_data(TensorData::new(values, [count]), (device, DType::F32)));
@@ -60,15 +61,14 @@ pub fn import(dir: &Path, device: &Device) -> Result<Imported, HubError> {
     Ok(Imported { model, params, generation, dropped })
 }
 
-const EMBEDDING_NAME: &str = "model.embed_tokens.weight";
-
 /// A stored head that config.json ties must equal the embedding: dropping it must not change the model.
-fn check_tied_head(weights: &Weights, embedding: &[f32]) -> Result<(), HubError> {
+fn check_tied_head(weights: &Weights, name: &str, embedding: &[f32]) -> Result<(), HubError> {
     let head = weights.floats(HEAD_NAME)?;
     match head.iter().zip(embedding).position(|(head, embedding)| head.to_bits() != embedding.to_bits()) {
         None => Ok(()),
         Some(index) => Err(HubError::UntiedHead {
             path: weights.shard_of(HEAD_NAME).map(|shard| shard.path().to_owned()).unwrap_or_default(),
+            embedding: name.to_owned(),
             index,
         }),
     }

@@ -3,21 +3,26 @@
 //! Suggested reading order: `weights` (all tensors of a directory), `import`, `writer`, `tokenizer_files`, `export`,
 //! `verify`.
 
+mod chat_format;
 mod error;
 mod export;
 mod generation_config;
 mod import;
-mod probe;
-mod tokenizer_files;
+pub(crate) mod probe;
+pub(crate) mod publish;
+pub(crate) mod tokenizer_files;
 mod verify;
 pub mod weights;
-mod writer;
+pub(crate) mod writer;
 
+pub use chat_format::{CHAT_FORMAT_FILE, ChatFormat};
 pub use error::HubError;
+pub(crate) use export::relative_tolerance;
 pub use export::{ExportOptions, ExportProgress, ExportReport, export};
 pub use generation_config::GenerationConfig;
 pub use import::{Imported, import, read_config};
 pub(crate) use probe::TEXTS as PROBE_TEXTS;
+pub(crate) use verify::recorded as verify_recorded;
 pub use verify::{Check, VerifyReport, verify};
 pub use weights::weights_digest;
 

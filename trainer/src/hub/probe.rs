@@ -39,6 +39,7 @@ pub(crate) fn batch(vocab_size: usize, max_positions: usize) -> TokenBatch {
         segments: (0..count).map(|index| u32::from(second(index))).collect(),
         positions: (0..count).map(|i| (i % seq_len - if second(i) { cut } else { 0 }) as u32).collect(),
         components: vec![0; ROWS],
+        samples: Vec::new(),
     }
 }
 

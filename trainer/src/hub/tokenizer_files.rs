@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use data_pipeline::tokenizer::chat::without_generation_marks;
 use model_zoo::ModelConfig;
 use serde_json::{Map, Value, json};
 
@@ -11,7 +12,7 @@ use super::{
     CHAT_TEMPLATE_FILE, HubError, JSON_LIMIT_BYTES, MAX_TOKENIZER_BYTES, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
 };
-use crate::durable::{FileError, read_text, write_atomic};
+use crate::durable::{read_bytes, read_text, write_atomic};
 
 /// Copied byte for byte where they exist.
 const COPIED: [&str; 2] = [TOKENIZER_FILE, "tokenizer.model"];
@@ -26,7 +27,7 @@ const TOKENIZER_CLASS: &str = "PreTrainedTokenizerFast";
 /// # Errors
 /// [`HubError`] when a file cannot be read or a special id has no token.
 pub(crate) fn write_tokenizer(
-    source: &Path,
+    (source, template): (&Path, Option<&str>),
     out: &Path,
     config: &ModelConfig,
     generation: &GenerationConfig,
@@ -34,7 +35,7 @@ pub(crate) fn write_tokenizer(
     for name in COPIED {
         let path = source.join(name);
         if name == TOKENIZER_FILE || path.exists() {
-            let bytes = std::fs::read(&path).map_err(FileError::at(&path, "read"))?;
+            let bytes = read_bytes(&path, MAX_TOKENIZER_BYTES)?;
             write_atomic(&out.join(name), &bytes)?;
         }
     }
@@ -67,7 +68,10 @@ pub(crate) fn write_tokenizer(
     }
     settings.entry("clean_up_tokenization_spaces").or_insert(json!(false));
     settings.entry("added_tokens_decoder").or_insert(Value::Object(added));
-    if let Some(template) = chat_template(source, &settings)? {
+    let own = template.map(str::to_owned).map_or_else(|| chat_template(source, &settings), |given| Ok(Some(given)))?;
+    if let Some(template) = own {
+        // Servers do not know the marks of what is trained.
+        let template = without_generation_marks(&template);
         write_atomic(&out.join(CHAT_TEMPLATE_FILE), template.as_bytes())?;
         settings.insert("chat_template".into(), json!(template));
     }
@@ -76,7 +80,7 @@ pub(crate) fn write_tokenizer(
 }
 
 /// `chat_template.jinja`, else the template inside `tokenizer_config.json`.
-fn chat_template(source: &Path, settings: &Map<String, Value>) -> Result<Option<String>, HubError> {
+pub(crate) fn chat_template(source: &Path, settings: &Map<String, Value>) -> Result<Option<String>, HubError> {
     let path = source.join(CHAT_TEMPLATE_FILE);
     if path.exists() {
         return Ok(Some(read_text(&path, JSON_LIMIT_BYTES)?));

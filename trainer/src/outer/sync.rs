@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use model_zoo::{ModelConfig, Params};
+use model_zoo::Params;
 
 use super::OuterError;
 use super::held::{Counters, Held};
@@ -111,14 +111,14 @@ fn site(plan: &Plan, outer: &OuterPlan, tokenizer: &str) -> Result<Site, OuterEr
 
 /// What all sites must have alike. Data, batch, schedule and length of a run are each site's own.
 fn facts(plan: &Plan, outer: &OuterPlan, tokenizer: &str) -> Result<Vec<(String, String)>, OuterError> {
-    let ModelConfig::Llama(mut llama) = plan.model.clone();
     // The longest position that an export claims follows from the length of a site's rows.
-    llama.max_position_embeddings = 0;
-    let dimensions = format!("llama of {} layers of width {}", llama.num_hidden_layers, llama.hidden_size);
+    let config = plan.model.clone().with_max_positions(0);
+    let (family, layers, width) = (config.family_name(), config.num_layers(), config.hidden_size());
+    let dimensions = format!("{family} of {layers} layers of width {width}");
     let specs = model_zoo::Model::new(&plan.model).map(|model| model.specs());
     let specs = specs.map_err(|error| OuterError::refused(error.to_string(), "correct the model"))?;
     let mut hasher = blake3::Hasher::new();
-    hasher.update(serde_json::to_string(&llama).unwrap_or_default().as_bytes());
+    hasher.update(serde_json::to_string(&config).unwrap_or_default().as_bytes());
     for spec in specs.iter() {
         hasher.update(format!("\n{} {:?}", spec.name, spec.shape).as_bytes());
     }

@@ -141,5 +141,6 @@ fn greedy(bundle: &Bundle, model: &Imported, table: &mut Table<'_>) -> Result<()
 }
 
 fn upload(model: &Imported, batch: &TokenBatch, device: &Device) -> Result<DeviceBatch, ParityError> {
+    step::check_positions(batch, &model.model)?;
     Ok(step::to_device(batch, model.model.vocab_size(), device)?)
 }

@@ -1,5 +1,8 @@
 //! Owns comparing tokenization, decoded texts and rendered chats; never touches tensors.
 
+use std::collections::BTreeSet;
+
+use data_pipeline::chat::{ChatEncoder, Role};
 use data_pipeline::tokenizer::Tokenizer;
 use data_pipeline::tokenizer::chat::{ChatError, ChatTemplate, RenderOptions};
 use serde::Deserialize;
@@ -13,6 +16,7 @@ use super::{ParityError, Table};
 struct Cases {
     encode: Vec<EncodeCase>,
     chat: Vec<ChatCase>,
+    chat_template_with_generation: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -31,6 +35,7 @@ struct ChatCase {
     add_generation_prompt: bool,
     rendered: Option<String>,
     ids: Option<Vec<u32>>,
+    assistant_mask: Option<Vec<u8>>,
     error: Option<String>,
 }
 
@@ -54,7 +59,29 @@ pub fn compare(bundle: &Bundle, table: &mut Table<'_>) -> Result<(), ParityError
         generated.see(tokenizer.decode(&case.new_ids, false)? == case.text, &case.text);
     }
     generated.report("decoded continuations", table);
-    chats(bundle, &tokenizer, &cases.chat, table)
+    chats(bundle, &tokenizer, &cases.chat, table)?;
+    masks(bundle, &tokenizer, &cases, table)
+}
+
+/// Which tokens of chats are trained, by the template with `{% generation %}` marks.
+fn masks(bundle: &Bundle, tokenizer: &Tokenizer, cases: &Cases, table: &mut Table<'_>) -> Result<(), ParityError> {
+    let (Some(marked), Some(plain)) = (&cases.chat_template_with_generation, ChatTemplate::open(&bundle.hub)?) else {
+        return Ok(());
+    };
+    let template = || ChatTemplate::new(marked, plain.special_tokens().clone());
+    let encoder = ChatEncoder::new(tokenizer, template()?, vec![Role::Assistant]);
+    let mut trained = Tally::default();
+    for case in &cases.chat {
+        let Some(expected) = &case.assistant_mask else { continue };
+        let options = RenderOptions { add_generation_prompt: case.add_generation_prompt, now: None };
+        let answers: Vec<bool> = case.messages.iter().map(|m| m["role"] == Role::Assistant.name()).collect();
+        let rendered = encoder.template().render_trained(&case.messages, &answers, options)?;
+        let name = serde_json::to_string(&case.messages).unwrap_or_default();
+        let found = encoder.marked_ids(&rendered, &mut BTreeSet::new());
+        trained.see(found.is_ok_and(|(_, marks)| marks == *expected), &name);
+    }
+    trained.report("trained tokens of chats", table);
+    Ok(())
 }
 
 fn chats(bundle: &Bundle, tokenizer: &Tokenizer, cases: &[ChatCase], table: &mut Table<'_>) -> Result<(), ParityError> {

@@ -6,7 +6,7 @@ use crate::ops::flex::floats;
 use crate::ops::gemm::{Kernel, Tile};
 use crate::ops::parallel::{CHUNK, chunks_mut, for_each_task};
 use crate::ops::scratch::Scratch;
-use crate::ops::simd::{add_assign, dot, exp, multiversion};
+use crate::ops::simd::{add_assign, dot, exp, multiversion, softcap_in_place};
 use std::ops::Range;
 
 /// Keys of a strip; a multiple of every kernel's columns.
@@ -268,13 +268,20 @@ impl Pass<'_> {
                     std::slice::from_raw_parts_mut(slopes.add(from), to - from),
                 )
             };
+            if let Some(bound) = self.problem.softcap {
+                softcap_in_place(self.problem.isa, weights, bound);
+            }
             if from == to || !self.problem.spans.mask(block.b, row, seen.start, weights) {
                 weights.fill(0.0);
                 slopes.fill(0.0);
                 continue;
             }
             let index = (block.b * self.problem.shape.seq + row) * self.problem.shape.heads + block.head;
-            weigh_row(self.problem.isa, weights, slopes, self.normalisers[index], self.along[index]);
+            let (isa, normaliser, along) = (self.problem.isa, self.normalisers[index], self.along[index]);
+            match self.problem.softcap {
+                None => weigh_row(isa, weights, slopes, normaliser, along),
+                Some(bound) => weigh_capped_row(isa, weights, slopes, normaliser, along, bound),
+            }
         }
     }
 
@@ -325,6 +332,16 @@ multiversion! {
         for (weight, slope) in weights.iter_mut().zip(slopes) {
             *weight = exp::<FMA>(*weight - normaliser);
             *slope = *weight * (*slope - along);
+        }
+    }
+
+    /// The same where the scores `c * tanh(x / c)` are bounded by `c`: their slope is `1 - tanh²`.
+    fn weigh_capped_row<FMA>(weights: &mut [f32], slopes: &mut [f32], normaliser: f32, along: f32, bound: f32) {
+        for (weight, slope) in weights.iter_mut().zip(slopes) {
+            // A hidden score is minus infinity.
+            let tanh = if *weight < -bound { -1.0 } else { *weight / bound };
+            *weight = exp::<FMA>(*weight - normaliser);
+            *slope = *weight * (*slope - along) * (1.0 - tanh * tanh);
         }
     }
 }

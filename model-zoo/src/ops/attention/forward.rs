@@ -5,7 +5,7 @@ use super::{AttentionShape, Problem};
 use crate::ops::gemm::{Kernel, Tile};
 use crate::ops::parallel::{for_each_task, initialised, written};
 use crate::ops::scratch::Scratch;
-use crate::ops::simd::{exp_in_place, max, scale};
+use crate::ops::simd::{exp_in_place, max, scale, softcap_in_place};
 use std::ops::Range;
 
 /// Keys whose scores a group of queries holds at a time; a multiple of every kernel's columns.
@@ -185,6 +185,9 @@ impl Pass<'_> {
         for (i, row) in group.rows.clone().enumerate() {
             // SAFETY: row `i` of the scores, of which `width` were written.
             let scores = unsafe { std::slice::from_raw_parts_mut(state.scores.as_mut_ptr().add(i * SCORES), width) };
+            if let Some(bound) = self.problem.softcap {
+                softcap_in_place(isa, scores, bound);
+            }
             if !self.problem.spans.mask(group.b, row, start, scores) {
                 scores.fill(0.0);
                 continue;

@@ -1,4 +1,4 @@
-//! Owns causal attention within documents and its gradients; never touches projections or positions.
+//! Owns causal attention within documents and windows, and its gradients; never touches projections or positions.
 //!
 //! Blockwise with an online softmax: nothing of the size of the scores is kept, only the output and the logarithm of
 //! every row's normaliser, from which the backward pass computes the weights again (T. Dao et al.,
@@ -50,20 +50,46 @@ impl AttentionShape {
     }
 }
 
+/// How scores become weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionRule {
+    /// Factor of the scores.
+    pub scale: f64,
+    /// Most tokens a query sees, itself included; `None` = all earlier ones.
+    pub window: Option<usize>,
+    /// Bound `c` of scaled scores `x`, which become `c * tanh(x / c)`.
+    pub softcap: Option<f64>,
+}
+
+impl AttentionRule {
+    /// The rule of Vaswani et al. 2017: every earlier token, scores divided by the root of the width of a head.
+    #[must_use]
+    pub fn plain(head_dim: usize) -> Self {
+        Self::scaled(1.0 / (head_dim as f64).sqrt())
+    }
+
+    /// Every earlier token, scores times `scale`.
+    #[must_use]
+    pub fn scaled(scale: f64) -> Self {
+        Self { scale, window: None, softcap: None }
+    }
+}
+
 /// Softmax attention `softmax(scale · q · kᵀ) · v` for every head: queries `q` `[batch · seq, heads · head_dim]`, keys
 /// `k` and values `v` `[batch · seq, kv_heads · head_dim]`, giving the shape of `q`.
 ///
-/// A position attends to itself and to earlier positions with the same entry in `segments` `[batch, seq]`.
+/// A position attends to itself and to earlier positions with the same entry in `segments` `[batch, seq]`, with a
+/// window of `w` only to those fewer than `w` places before it. A bound of the scores holds before anything is hidden.
 ///
 /// # Panics
-/// If the shapes do not fit together.
+/// If the shapes do not fit together, or a window or a bound is 0.
 pub fn attention(
     q: Tensor<2>,
     k: Tensor<2>,
     v: Tensor<2>,
     segments: Tensor<2, Int>,
     shape: AttentionShape,
-    scale: f64,
+    rule: AttentionRule,
 ) -> Tensor<2> {
     let AttentionShape { batch, seq, heads, kv_heads, head_dim } = shape;
     assert!(
@@ -74,13 +100,14 @@ pub fn attention(
     assert_eq!(k.dims(), [batch * seq, kv_heads * head_dim], "attention: the keys have another shape");
     assert_eq!(v.dims(), k.dims(), "attention: keys and values differ in shape");
     assert_eq!(segments.dims(), [batch, seq], "attention: there must be a segment for every position");
+    assert!(rule.window != Some(0) && rule.softcap.is_none_or(|c| c > 0.0), "attention: {rule:?} lets nothing through");
     let segments = segments.into_dispatch();
     let Some(ids) = flex::ints(&segments) else {
-        return reference::attention(q, k, v, Tensor::from_dispatch(segments), shape, scale);
+        return reference::attention(q, k, v, Tensor::from_dispatch(segments), shape, rule);
     };
     match flex::inputs([q.into_dispatch(), k.into_dispatch(), v.into_dispatch()]) {
         Ok((graph, [q, k, v])) => {
-            let problem = Problem { isa: Isa::detect(), shape, scale: scale as f32, spans: Spans::new(&ids, seq) };
+            let problem = Problem::new(&ids, shape, rule);
             let (output, normalisers) =
                 forward::forward(&problem, floats(&q.tensor), floats(&k.tensor), floats(&v.tensor));
             let output = flex::tensor(output, [batch * seq, heads * head_dim]);
@@ -90,7 +117,7 @@ pub fn attention(
         }
         Err(tensors) => {
             let [q, k, v] = tensors.map(Tensor::from_dispatch);
-            reference::attention(q, k, v, Tensor::from_dispatch(segments), shape, scale)
+            reference::attention(q, k, v, Tensor::from_dispatch(segments), shape, rule)
         }
     }
 }
@@ -101,7 +128,16 @@ struct Problem {
     isa: Isa,
     shape: AttentionShape,
     scale: f32,
+    softcap: Option<f32>,
     spans: Spans,
+}
+
+impl Problem {
+    fn new(segments: &[i32], shape: AttentionShape, rule: AttentionRule) -> Self {
+        let AttentionRule { scale, window, softcap } = rule;
+        let spans = Spans::new(segments, shape.seq, window);
+        Self { isa: Isa::detect(), shape, scale: scale as f32, softcap: softcap.map(|c| c as f32), spans }
+    }
 }
 
 /// What the backward pass needs: the inputs, the output, and the logarithm of the sum of `e^score` for every position

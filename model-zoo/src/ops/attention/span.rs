@@ -15,8 +15,9 @@ pub(super) struct Spans {
 }
 
 impl Spans {
-    /// From the document of every position, `[batch, seq]`.
-    pub(super) fn new(segments: &[i32], seq: usize) -> Self {
+    /// From the document of every position, `[batch, seq]`, and the most keys that a query sees.
+    pub(super) fn new(segments: &[i32], seq: usize, window: Option<usize>) -> Self {
+        let window = window.unwrap_or(usize::MAX);
         let mut first = Vec::with_capacity(segments.len());
         let mut runs = true;
         for row in segments.chunks(seq.max(1)) {
@@ -24,7 +25,7 @@ impl Spans {
             for (i, id) in row.iter().enumerate() {
                 let start = *starts.entry(id).or_insert(i);
                 runs &= start == i || row[i - 1] == *id;
-                first.push(start);
+                first.push(start.max((i + 1).saturating_sub(window)));
             }
         }
         Self { seq, segments: segments.to_vec(), first, runs }
@@ -72,7 +73,11 @@ mod tests {
     use super::Spans;
 
     fn visible(segments: &[i32], start: usize, i: usize) -> Option<Vec<usize>> {
-        let spans = Spans::new(segments, segments.len());
+        visible_in(segments, None, start, i)
+    }
+
+    fn visible_in(segments: &[i32], window: Option<usize>, start: usize, i: usize) -> Option<Vec<usize>> {
+        let spans = Spans::new(segments, segments.len(), window);
         let mut scores = vec![1.0; segments.len() - start];
         let any = spans.mask(0, i, start, &mut scores);
         any.then(|| (0..scores.len()).filter(|&j| scores[j] == 1.0).map(|j| j + start).collect())
@@ -86,6 +91,16 @@ mod tests {
         assert_eq!(visible(&segments, 4, 4), Some(vec![4]));
         assert_eq!(visible(&segments, 4, 3), None);
         assert_eq!(visible(&segments, 0, 5), Some(vec![5]));
+    }
+
+    #[test]
+    fn a_window_hides_what_lies_before_it() {
+        let segments = [0, 0, 0, 0, 1, 1];
+        assert_eq!(visible_in(&segments, Some(2), 0, 3), Some(vec![2, 3]));
+        assert_eq!(visible_in(&segments, Some(2), 0, 0), Some(vec![0]));
+        assert_eq!(visible_in(&segments, Some(3), 0, 5), Some(vec![4, 5]));
+        assert_eq!(visible_in(&segments, Some(1), 0, 5), Some(vec![5]));
+        assert_eq!(visible_in(&[7, 3, 7, 7, 3], Some(3), 0, 4), Some(vec![4]));
     }
 
     #[test]

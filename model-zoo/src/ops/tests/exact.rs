@@ -1,6 +1,6 @@
 //! Owns the ops in plain `f64` arithmetic, output first, then the gradients of the inputs.
 
-use super::super::AttentionShape;
+use super::super::{AttentionRule, AttentionShape};
 use super::Matrix;
 
 fn wide(m: &Matrix) -> Vec<f64> {
@@ -79,11 +79,33 @@ pub(super) fn swiglu(gate: &Matrix, up: &Matrix, g: &[f32]) -> Vec<Vec<f64>> {
     vec![y, d_gate, d_up]
 }
 
+pub(super) fn geglu(gate: &Matrix, up: &Matrix, g: &[f32]) -> Vec<Vec<f64>> {
+    let (gate, up) = (wide(gate), wide(up));
+    let (mut y, mut d_gate, mut d_up) = (Vec::new(), Vec::new(), Vec::new());
+    let root = (2.0 / std::f64::consts::PI).sqrt();
+    for ((z, u), &g) in gate.into_iter().zip(up).zip(g) {
+        let (tanh, g) = ((root * (z + 0.044_715 * z.powi(3))).tanh(), f64::from(g));
+        let slope = 0.5 * (1.0 + tanh) + 0.5 * z * (1.0 - tanh * tanh) * root * (1.0 + 3.0 * 0.044_715 * z * z);
+        y.push(0.5 * z * (1.0 + tanh) * u);
+        d_gate.push(g * u * slope);
+        d_up.push(g * 0.5 * z * (1.0 + tanh));
+    }
+    vec![y, d_gate, d_up]
+}
+
+pub(super) fn add_bias(x: &Matrix, bias: &Matrix, g: &[f32]) -> Vec<Vec<f64>> {
+    let d = x.shape[1];
+    let (x, bias) = (wide(x), wide(bias));
+    let g: Vec<f64> = g.iter().map(|&g| f64::from(g)).collect();
+    let sums = (0..d).map(|j| g.iter().skip(j).step_by(d).sum()).collect();
+    vec![x.iter().enumerate().map(|(i, x)| x + bias[i % d]).collect(), g, sums]
+}
+
 pub(super) fn attention(
     qkv: [&Matrix; 3],
     segments: &[i32],
     shape: AttentionShape,
-    scale: f64,
+    rule: AttentionRule,
     g: &[f32],
 ) -> Vec<Vec<f64>> {
     let AttentionShape { batch, seq, heads, kv_heads, head_dim } = shape;
@@ -94,9 +116,15 @@ pub(super) fn attention(
         let query = |i: usize| ((b * seq + i) * heads + head) * head_dim;
         let key = |j: usize| ((b * seq + j) * kv_heads + head / (heads / kv_heads)) * head_dim;
         for i in 0..seq {
-            let seen: Vec<usize> = (0..=i).filter(|&j| segments[b * seq + j] == segments[b * seq + i]).collect();
+            let visible = |j: usize| {
+                segments[b * seq + j] == segments[b * seq + i] && rule.window.is_none_or(|window| i - j < window)
+            };
+            let seen: Vec<usize> = (0..=i).filter(|&j| visible(j)).collect();
+            let scale = rule.scale;
             let dot = |j: usize| (0..head_dim).map(|e| q[query(i) + e] * k[key(j) + e]).sum::<f64>() * scale;
-            let scores: Vec<f64> = seen.iter().map(|&j| dot(j)).collect();
+            let cap = |x: f64| rule.softcap.map_or(x, |c| c * (x / c).tanh());
+            let cap_slope = |x: f64| rule.softcap.map_or(1.0, |c| 1.0 - (x / c).tanh().powi(2));
+            let scores: Vec<f64> = seen.iter().map(|&j| cap(dot(j))).collect();
             let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = scores.iter().map(|s| (s - top).exp()).sum();
             let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp() / sum).collect();
@@ -105,6 +133,7 @@ pub(super) fn attention(
                 seen.iter().map(|&j| (0..head_dim).map(|e| upstream(e) * v[key(j) + e]).sum()).collect();
             let mean: f64 = weights.iter().zip(&slopes).map(|(w, s)| w * s).sum();
             for ((&j, &weight), &slope) in seen.iter().zip(&weights).zip(&slopes) {
+                let scale = scale * cap_slope(dot(j));
                 for e in 0..head_dim {
                     y[query(i) + e] += weight * v[key(j) + e];
                     dv[key(j) + e] += weight * upstream(e);
@@ -117,19 +146,21 @@ pub(super) fn attention(
     vec![y, dq, dk, dv]
 }
 
-/// The losses of all rows, then the gradients of their sum.
-pub(super) fn cross_entropy(h: &Matrix, w: &Matrix, targets: &[i32]) -> Vec<Vec<f64>> {
+/// The losses of all rows, then the gradients of their sum; logits are bounded by `bound`.
+pub(super) fn cross_entropy(h: &Matrix, w: &Matrix, targets: &[i32], bound: Option<f64>) -> Vec<Vec<f64>> {
     let ([n, d], [vocab, _]) = (h.shape, w.shape);
     let (h, w) = (wide(h), wide(w));
     let logits = product(n, vocab, d, |i, p| h[i * d + p], |p, j| w[j * d + p]);
     let (mut losses, mut slopes) = (vec![0.0; n], vec![0.0; n * vocab]);
     for i in (0..n).filter(|&i| targets[i] >= 0) {
-        let row = &logits[i * vocab..(i + 1) * vocab];
+        let cap = |x: &f64| bound.map_or(*x, |c| c * (x / c).tanh());
+        let row: Vec<f64> = logits[i * vocab..(i + 1) * vocab].iter().map(cap).collect();
         let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = row.iter().map(|x| (x - top).exp()).sum();
         losses[i] = sum.ln() + top - row[targets[i] as usize];
         for (j, x) in row.iter().enumerate() {
-            slopes[i * vocab + j] = (x - top).exp() / sum - f64::from(j == targets[i] as usize);
+            let cap_slope = bound.map_or(1.0, |c| 1.0 - (x / c).powi(2));
+            slopes[i * vocab + j] = ((x - top).exp() / sum - f64::from(j == targets[i] as usize)) * cap_slope;
         }
     }
     vec![

@@ -1,6 +1,6 @@
 //! Owns the comparison of outputs and gradients on ordinary values and odd shapes.
 
-use super::super::{self as ops, AttentionShape, reference};
+use super::super::{self as ops, AttentionRule, AttentionShape, reference};
 use super::{Matrix, Numbers, check, exact, ids, matrix, values, with_gradients};
 use burn::tensor::Device;
 use proptest::prelude::*;
@@ -73,7 +73,36 @@ fn swiglu_agrees() {
     }
 }
 
+#[test]
+fn geglu_agrees() {
+    for (n, d) in [(1, 1), (3, 17), (65, 33)] {
+        let mut numbers = Numbers((n * 100 + d) as u64);
+        let mut inputs = [numbers.matrix(n, d), numbers.matrix(n, d)];
+        inputs[0].values.iter_mut().for_each(|x| *x *= 6.0);
+        let g = numbers.matrix(n, d).values;
+        let run = |op: fn(_, _) -> _| with_gradients(&inputs, &g, |t, _| op(t[0].clone(), t[1].clone()));
+        let exact = exact::geglu(&inputs[0], &inputs[1], &g);
+        check(&format!("geglu {n} x {d}"), &run(ops::geglu), &run(reference::geglu), &exact, 1e-6);
+    }
+}
+
+#[test]
+fn add_bias_agrees() {
+    for (n, d) in [(1, 1), (7, 20), (65, 33), (129, 64), (200, 5)] {
+        let mut numbers = Numbers((n * 1000 + d) as u64);
+        let inputs = [numbers.matrix(n, d), numbers.matrix(1, d)];
+        let g = numbers.matrix(n, d).values;
+        let run = |op: fn(_, _) -> _| with_gradients(&inputs, &g, |t, _| op(t[0].clone(), t[1].clone().flatten(0, 1)));
+        let exact = exact::add_bias(&inputs[0], &inputs[1], &g);
+        check(&format!("add_bias {n} x {d}"), &run(ops::add_bias), &run(reference::add_bias), &exact, 1e-6);
+    }
+}
+
 fn check_attention(shape: AttentionShape, segments: &[i32], scale: f64, tolerance: f64) {
+    check_rule(shape, segments, AttentionRule::scaled(scale), tolerance);
+}
+
+fn check_rule(shape: AttentionShape, segments: &[i32], rule: AttentionRule, tolerance: f64) {
     let AttentionShape { batch, seq, heads, kv_heads, head_dim } = shape;
     let mut numbers = Numbers((seq * 64 + head_dim * 8 + heads) as u64);
     let (q, kv) = ([batch * seq, heads * head_dim], [batch * seq, kv_heads * head_dim]);
@@ -81,11 +110,11 @@ fn check_attention(shape: AttentionShape, segments: &[i32], scale: f64, toleranc
     let g = numbers.matrix(q[0], q[1]).values;
     let run = |op: fn(_, _, _, _, _, _) -> _| {
         with_gradients(&inputs, &g, |t, device| {
-            op(t[0].clone(), t[1].clone(), t[2].clone(), ids(segments, [batch, seq], device), shape, scale)
+            op(t[0].clone(), t[1].clone(), t[2].clone(), ids(segments, [batch, seq], device), shape, rule)
         })
     };
-    let exact = exact::attention([&inputs[0], &inputs[1], &inputs[2]], segments, shape, scale, &g);
-    check(&format!("{shape:?}"), &run(ops::attention), &run(reference::attention), &exact, tolerance);
+    let exact = exact::attention([&inputs[0], &inputs[1], &inputs[2]], segments, shape, rule, &g);
+    check(&format!("{shape:?} {rule:?}"), &run(ops::attention), &run(reference::attention), &exact, tolerance);
 }
 
 #[test]
@@ -119,10 +148,42 @@ fn attention_agrees_with_documents_of_one_token_and_with_torn_ones() {
     check_attention(shape, &torn, 1.0, 3e-6);
 }
 
+#[test]
+fn attention_agrees_with_windows_and_bounded_scores() {
+    for (seq, window) in [(1, 1), (7, 3), (33, 16), (65, 16), (65, 64), (65, 65), (65, 1000)] {
+        for softcap in [None, Some(1.5)] {
+            let shape = AttentionShape { batch: 2, seq, heads: 3, kv_heads: 1, head_dim: 20 };
+            let rule = AttentionRule { scale: 0.7, window: Some(window), softcap };
+            check_rule(shape, &vec![0; 2 * seq], rule, 3e-6);
+            check_rule(shape, &Numbers(seq as u64).segments(2, seq, 40), rule, 3e-6);
+        }
+    }
+    let torn: Vec<i32> = (0..70).map(|i| i % 3).collect();
+    let shape = AttentionShape { batch: 1, seq: 70, heads: 2, kv_heads: 2, head_dim: 8 };
+    check_rule(shape, &torn, AttentionRule { scale: 1.0, window: Some(10), softcap: Some(2.0) }, 3e-6);
+}
+
+#[test]
+fn windows_are_kept_over_several_strips_and_blocks() {
+    let shape = AttentionShape { batch: 1, seq: 1000, heads: 2, kv_heads: 1, head_dim: 8 };
+    for window in [1, 100, 257, 384, 500, 999] {
+        let rule = AttentionRule { scale: 2.0, window: Some(window), softcap: None };
+        check_rule(shape, &vec![0; 1000], rule, 5e-6);
+        let rule = AttentionRule { softcap: Some(3.0), ..rule };
+        check_rule(shape, &Numbers(5).segments(1, 1000, 600), rule, 5e-6);
+    }
+}
+
 fn check_cross_entropy(n: usize, d: usize, vocab: usize, targets: &[i32], tolerance: f64) {
+    for bound in [None, Some(0.8), Some(30.0)] {
+        check_bounded_cross_entropy(n, d, vocab, targets, bound, tolerance);
+    }
+}
+
+fn check_bounded_cross_entropy(n: usize, d: usize, vocab: usize, targets: &[i32], bound: Option<f64>, tolerance: f64) {
     let mut numbers = Numbers((n * 100 + vocab) as u64);
     let inputs = [numbers.matrix(n, d), numbers.matrix(vocab, d)];
-    let exact = exact::cross_entropy(&inputs[0], &inputs[1], targets);
+    let exact = exact::cross_entropy(&inputs[0], &inputs[1], targets, bound);
     let scaled = |factor: f64, all: &[Vec<f64>]| {
         let total = vec![all[0].iter().sum::<f64>()];
         let mut scaled = vec![total];
@@ -130,17 +191,19 @@ fn check_cross_entropy(n: usize, d: usize, vocab: usize, targets: &[i32], tolera
         scaled
     };
     for factor in [1.0f32, 0.25] {
-        let run = |op: fn(_, _, _) -> _| {
-            with_gradients(&inputs, &[factor], |t, device| op(t[0].clone(), t[1].clone(), ids(targets, [n], device)))
+        let run = |op: fn(_, _, _, _) -> _| {
+            with_gradients(&inputs, &[factor], |t, device| {
+                op(t[0].clone(), t[1].clone(), ids(targets, [n], device), bound)
+            })
         };
         let exact = scaled(f64::from(factor), &exact);
-        let what = format!("cross-entropy of {n} rows, {d} wide, vocabulary {vocab}");
+        let what = format!("cross-entropy of {n} rows, {d} wide, vocabulary {vocab}, bound {bound:?}");
         let (fused, tensors) = (run(ops::linear_cross_entropy), run(reference::linear_cross_entropy));
         check(&what, &fused, &tensors, &exact, tolerance);
     }
     let device = Device::flex();
     let (h, w) = (matrix(&inputs[0], &device), matrix(&inputs[1], &device));
-    let losses = values(ops::linear_cross_entropy_tokens(h, w, ids(targets, [n], &device)));
+    let losses = values(ops::linear_cross_entropy_tokens(h, w, ids(targets, [n], &device), bound));
     assert!(super::relative_error(&losses, &exact[0]) <= tolerance);
 }
 
@@ -194,10 +257,12 @@ proptest! {
     #[test]
     fn attention_agrees_on_any_shape(
         batch in 1usize..3, seq in 1usize..60, kv_heads in 1usize..3, group in 1usize..4, half in 1usize..20,
-        longest in 1usize..80, seed in 0u64..1000,
+        longest in 1usize..80, seed in 0u64..1000, window in proptest::option::of(1usize..70),
+        softcap in proptest::option::of(0.5f64..20.0),
     ) {
         let shape = AttentionShape { batch, seq, heads: kv_heads * group, kv_heads, head_dim: 2 * half };
-        check_attention(shape, &Numbers(seed).segments(batch, seq, longest), 0.7, 4e-6);
+        let rule = AttentionRule { scale: 0.7, window, softcap };
+        check_rule(shape, &Numbers(seed).segments(batch, seq, longest), rule, 4e-6);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Owns the cases at the borders: extreme values, nothing to do, shared buffers, other dtypes, no autodiff.
 
-use super::super::{self as ops, AdamwStep, AttentionShape, reference};
+use super::super::{self as ops, AdamwStep, AttentionRule, AttentionShape, reference};
 use super::{Matrix, Numbers, exact, ids, matrix, relative_error, same_bits, values, with_gradients};
 use burn::Tensor;
 use burn::backend::Flex;
@@ -12,9 +12,9 @@ fn cross_entropy_of_extreme_logits() {
     let h = Matrix { values: vec![1e4, -1e4, 1e4, 1e4], shape: [4, 1] };
     let w = Matrix { values: vec![1.0, -1.0, 1.0, 0.0], shape: [4, 1] };
     let targets = [0, 0, 1, 3];
-    let exact = exact::cross_entropy(&h, &w, &targets);
+    let exact = exact::cross_entropy(&h, &w, &targets, None);
     let fused = with_gradients(&[h, w], &[1.0], |t, device| {
-        ops::linear_cross_entropy(t[0].clone(), t[1].clone(), ids(&targets, [4], device))
+        ops::linear_cross_entropy(t[0].clone(), t[1].clone(), ids(&targets, [4], device), None)
     });
     assert!(relative_error(&fused[0], &[exact[0].iter().sum()]) < 1e-6);
     assert!(relative_error(&fused[1], &exact[1]) < 1e-6 && relative_error(&fused[2], &exact[2]) < 1e-6);
@@ -28,9 +28,10 @@ fn attention_of_extreme_scores() {
     q.values.iter_mut().for_each(|x| *x *= 1e4);
     let g = numbers.matrix(40, 8).values;
     let segments = vec![0; 40];
-    let exact = exact::attention([&q, &k, &v], &segments, shape, 1.0, &g);
+    let rule = AttentionRule::scaled(1.0);
+    let exact = exact::attention([&q, &k, &v], &segments, shape, rule, &g);
     let fused = with_gradients(&[q, k, v], &g, |t, device| {
-        ops::attention(t[0].clone(), t[1].clone(), t[2].clone(), ids(&segments, [1, 40], device), shape, 1.0)
+        ops::attention(t[0].clone(), t[1].clone(), t[2].clone(), ids(&segments, [1, 40], device), shape, rule)
     });
     // Scores of 1e4 carry an error of 1e-3 in f32, which the softmax passes on to weights that nearly tie.
     assert!(relative_error(&fused[0], &exact[0]) < 5e-3);
@@ -42,7 +43,7 @@ fn a_logit_that_is_no_number_makes_the_loss_no_number() {
     let device = Device::flex();
     let h = Matrix { values: vec![1.0, f32::NAN], shape: [2, 1] };
     let w = Matrix { values: vec![1.0, 2.0, 3.0], shape: [3, 1] };
-    let loss = ops::linear_cross_entropy(matrix(&h, &device), matrix(&w, &device), ids(&[0, 1], [2], &device));
+    let loss = ops::linear_cross_entropy(matrix(&h, &device), matrix(&w, &device), ids(&[0, 1], [2], &device), None);
     assert!(values(loss)[0].is_nan());
     let silu = ops::swiglu(matrix(&h, &device), matrix(&h, &device));
     assert!(values(silu)[1].is_nan());
@@ -59,11 +60,45 @@ fn swiglu_far_out_is_zero_or_the_identity() {
 }
 
 #[test]
+fn geglu_far_out_is_zero_or_the_identity_and_its_slopes_are_finite() {
+    let gate = Matrix { values: vec![-1e30, -200.0, -13.0, 13.0, 200.0, 1e30], shape: [1, 6] };
+    let up = Matrix { values: vec![1.0; 6], shape: [1, 6] };
+    let all = with_gradients(&[gate, up], &[1.0; 6], |t, _| ops::geglu(t[0].clone(), t[1].clone()));
+    assert_eq!(all[0], [0.0, 0.0, 0.0, 13.0, 200.0, 1e30]);
+    assert_eq!(all[1], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+}
+
+#[test]
+fn bounded_scores_and_logits_stay_finite_however_large() {
+    let shape = AttentionShape { batch: 1, seq: 40, heads: 1, kv_heads: 1, head_dim: 8 };
+    let mut numbers = Numbers(9);
+    let [mut q, k, v] = [0, 1, 2].map(|_| numbers.matrix(40, 8));
+    q.values.iter_mut().for_each(|x| *x *= 1e20);
+    let g = numbers.matrix(40, 8).values;
+    let rule = AttentionRule { scale: 1.0, window: Some(7), softcap: Some(50.0) };
+    let segments = vec![0; 40];
+    let exact = exact::attention([&q, &k, &v], &segments, shape, rule, &g);
+    let fused = with_gradients(&[q, k, v], &g, |t, device| {
+        ops::attention(t[0].clone(), t[1].clone(), t[2].clone(), ids(&segments, [1, 40], device), shape, rule)
+    });
+    assert!(relative_error(&fused[0], &exact[0]) < 1e-5);
+    assert!(fused.iter().flatten().all(|x| x.is_finite()));
+    let h = Matrix { values: vec![1e20, -1e20], shape: [2, 1] };
+    let w = Matrix { values: vec![1.0, -1.0, 0.5], shape: [3, 1] };
+    let exact = exact::cross_entropy(&h, &w, &[0, 0], Some(30.0));
+    let fused = with_gradients(&[h, w], &[1.0], |t, device| {
+        ops::linear_cross_entropy(t[0].clone(), t[1].clone(), ids(&[0, 0], [2], device), Some(30.0))
+    });
+    assert!(relative_error(&fused[0], &[exact[0].iter().sum()]) < 1e-6);
+    assert!(fused.iter().flatten().all(|x| x.is_finite()));
+}
+
+#[test]
 fn a_loss_without_targets_is_zero_and_so_are_its_gradients() {
     let mut numbers = Numbers(4);
     let inputs = [numbers.matrix(6, 3), numbers.matrix(5, 3)];
     let all = with_gradients(&inputs, &[1.0], |t, device| {
-        ops::linear_cross_entropy(t[0].clone(), t[1].clone(), ids(&[-1; 6], [6], device))
+        ops::linear_cross_entropy(t[0].clone(), t[1].clone(), ids(&[-1; 6], [6], device), None)
     });
     assert!(all.iter().flatten().all(|&x| x == 0.0));
     assert_eq!((all[1].len(), all[2].len()), (18, 15));
@@ -75,7 +110,7 @@ fn a_target_outside_the_vocabulary_is_refused() {
     let device = Device::flex();
     let h = matrix(&Numbers(1).matrix(1, 2), &device);
     let w = matrix(&Numbers(1).matrix(5, 2), &device);
-    ops::linear_cross_entropy(h, w, ids(&[5], [1], &device));
+    ops::linear_cross_entropy(h, w, ids(&[5], [1], &device), None);
 }
 
 #[test]
@@ -185,7 +220,7 @@ fn without_autodiff_the_output_has_the_same_bits() {
     let targets = numbers.targets(70, 90);
     let loss = |t: Vec<Tensor<2>>, device: &Device| {
         let targets = ids(&targets, [70], device);
-        ops::linear_cross_entropy(t[0].clone(), t[1].clone(), targets)
+        ops::linear_cross_entropy(t[0].clone(), t[1].clone(), targets, None)
     };
     let tracked = with_gradients(&inputs, &[1.0], loss);
     for device in [Device::flex(), Device::flex().autodiff()] {

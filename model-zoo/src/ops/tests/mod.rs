@@ -4,6 +4,7 @@
 mod exact;
 mod gradients;
 mod limits;
+mod some_families;
 mod threads;
 
 use burn::Tensor;

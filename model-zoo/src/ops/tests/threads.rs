@@ -1,6 +1,6 @@
 //! Owns the promise that bits do not depend on the number of threads: shapes large enough to be cut into many tasks.
 
-use super::super::{self as ops, AdamwStep, AttentionShape};
+use super::super::{self as ops, AdamwStep, AttentionRule, AttentionShape};
 use super::{Matrix, Numbers, ids, matrix, same_bits, values, with_gradients};
 use burn::tensor::{Device, TensorData};
 
@@ -57,12 +57,15 @@ fn attention() {
         ];
         let segments = numbers.segments(batch, seq, 400);
         let g = numbers.matrix(batch * seq, heads * 16).values;
-        check("attention", || {
-            with_gradients(&inputs, &g, |t, device| {
-                let segments = ids(&segments, [batch, seq], device);
-                ops::attention(t[0].clone(), t[1].clone(), t[2].clone(), segments, shape, 0.25)
-            })
-        });
+        let plain = AttentionRule::scaled(0.25);
+        for rule in [plain, AttentionRule { window: Some(90), softcap: Some(2.0), ..plain }] {
+            check("attention", || {
+                with_gradients(&inputs, &g, |t, device| {
+                    let segments = ids(&segments, [batch, seq], device);
+                    ops::attention(t[0].clone(), t[1].clone(), t[2].clone(), segments, shape, rule)
+                })
+            });
+        }
     }
 }
 
@@ -72,11 +75,13 @@ fn cross_entropy() {
         let mut numbers = Numbers(n as u64);
         let inputs = [numbers.matrix(n, d), numbers.matrix(vocab, d)];
         let targets = numbers.targets(n, vocab);
-        check("linear_cross_entropy", || {
-            with_gradients(&inputs, &[0.5], |t, device| {
-                ops::linear_cross_entropy(t[0].clone(), t[1].clone(), ids(&targets, [n], device))
-            })
-        });
+        for bound in [None, Some(3.0)] {
+            check("linear_cross_entropy", || {
+                with_gradients(&inputs, &[0.5], |t, device| {
+                    ops::linear_cross_entropy(t[0].clone(), t[1].clone(), ids(&targets, [n], device), bound)
+                })
+            });
+        }
     }
 }
 

@@ -1,15 +1,14 @@
 //! Owns the way from a plan back to a configuration, every value written out; never decides anything.
 
-use model_zoo::config::{ModelConfig, RopeScaling};
-
-use super::{DatasetPlan, OuterPlan, Plan};
+use super::{DatasetPlan, OuterPlan, PartPlan, Plan};
 use crate::config::check::CONFIG_VERSION;
 use crate::config::error::{ConfigError, Places};
+use crate::config::fresh::raw_model;
 use crate::config::raw::{
-    Family, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawModel, RawOuter, RawRopeScaling,
-    RopeScalingKind, SchedulerName,
+    RawChat, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawOuter, SchedulerName,
 };
 use crate::config::units::BatchSize;
+use crate::preference::Objective;
 use crate::schedule::Schedule;
 
 impl Plan {
@@ -26,13 +25,19 @@ impl Plan {
             output_dir: self.output_dir.clone(),
             seed: Some(self.seed),
             base_model: self.base_model.clone(),
-            model: self.base_model.is_none().then(|| raw_model(&self.model)),
+            model: if self.base_model.is_none() { raw_model(&self.model) } else { None },
             datasets: self.dataset.to_raw(),
             mixture: Some(RawMixture {
                 temperature: Some(self.mixture.temperature),
                 weights: Some(self.mixture.weights.clone()),
                 max_epochs: Some(self.mixture.max_epochs),
             }),
+            chat: self
+                .dataset
+                .chat
+                .as_ref()
+                .map(|chat| RawChat { excess_length_strategy: Some(chat.excess), ..RawChat::default() }),
+            objective: self.objective.map(Objective::to_raw),
             sequence_len: self.sequence_len,
             sample_packing: Some(true),
             global_batch_size: Some(BatchSize::Sequences(self.global_batch_rows)),
@@ -47,6 +52,7 @@ impl Plan {
             eps: Some(self.adamw.eps),
             weight_decay: Some(self.adamw.weight_decay),
             max_grad_norm: Some(self.adamw.max_grad_norm.unwrap_or(0.0)),
+            router_aux_loss_coef: self.router_aux_loss_coef,
             lr_scheduler: Some(self.scheduler_name()),
             warmup_steps: Some(warmup_steps),
             warmup_ratio: None,
@@ -120,9 +126,11 @@ impl Plan {
 impl DatasetPlan {
     fn to_raw(&self) -> Vec<RawDataset> {
         if self.parts.is_empty() {
-            return vec![RawDataset { path: self.path.clone(), weight: None }];
+            return vec![RawDataset { path: self.path.clone(), ..RawDataset::default() }];
         }
-        self.parts.iter().map(|part| RawDataset { path: part.path.clone(), weight: part.weight }).collect()
+        let written =
+            |part: &PartPlan| RawDataset { path: part.path.clone(), weight: part.weight, ..RawDataset::default() };
+        self.parts.iter().map(written).collect()
     }
 }
 
@@ -138,37 +146,5 @@ impl OuterPlan {
             compress: Some(self.compress),
             give_up_after: Some(self.give_up_after),
         }
-    }
-}
-
-fn raw_model(model: &ModelConfig) -> RawModel {
-    let ModelConfig::Llama(llama) = model;
-    RawModel {
-        family: Some(Family::Llama),
-        size: None,
-        hidden_size: Some(llama.hidden_size),
-        intermediate_size: Some(llama.intermediate_size),
-        num_hidden_layers: Some(llama.num_hidden_layers),
-        num_attention_heads: Some(llama.num_attention_heads),
-        num_key_value_heads: Some(llama.num_key_value_heads),
-        head_dim: Some(llama.head_dim),
-        vocab_size: Some(llama.vocab_size),
-        max_position_embeddings: Some(llama.max_position_embeddings),
-        tie_word_embeddings: Some(llama.tie_word_embeddings),
-        rope_theta: Some(llama.rope.theta),
-        rope_scaling: match llama.rope.scaling {
-            RopeScaling::None => None,
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-                Some(RawRopeScaling {
-                    rope_type: RopeScalingKind::Llama3,
-                    factor,
-                    low_freq_factor,
-                    high_freq_factor,
-                    original_max_position_embeddings,
-                })
-            }
-        },
-        rms_norm_eps: Some(llama.rms_norm_eps),
-        initializer_range: Some(llama.initializer_range),
     }
 }

@@ -1,0 +1,150 @@
+//! Owns Parquet rows with nested columns as lines of JSON, for records that are more than strings; never interprets them.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::{Field, Row};
+use serde_json::{Map, Value as Json};
+
+use super::error::SourceError;
+use super::jsonl::CHUNK_BYTES;
+use super::parquet::check_group;
+use super::row::{Chunk, Place};
+use crate::config::Limits;
+
+/// Nesting of a value at most.
+const MAX_DEPTH: usize = 16;
+/// Rows decoded at a time.
+const BATCH_ROWS: usize = 256;
+
+/// Reads a Parquet file row by row.
+pub(crate) struct JsonRows {
+    path: PathBuf,
+    file: SerializedFileReader<File>,
+    limits: Limits,
+    stored_bytes: u64,
+    group: usize,
+    /// Rows of the group that were read.
+    in_group: usize,
+    rows: u64,
+    failure: Option<SourceError>,
+}
+
+impl JsonRows {
+    pub fn open(path: &Path, limits: &Limits) -> Result<JsonRows, SourceError> {
+        let io_error = |source| SourceError::Io { path: path.to_owned(), action: "opened", source };
+        let file = File::open(path).map_err(io_error)?;
+        let stored_bytes = file.metadata().map_err(io_error)?.len();
+        let damaged = |what| SourceError::Damaged { path: path.to_owned(), byte: stored_bytes, what, rows: 0 };
+        let file = fenced(|| SerializedFileReader::new(file)).map_err(damaged)?;
+        let (path, limits) = (path.to_owned(), limits.clone());
+        Ok(JsonRows { path, file, limits, stored_bytes, group: 0, in_group: 0, rows: 0, failure: None })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Stored bytes that the rows so far stand for, by their share of all rows.
+    pub fn stored_bytes(&self) -> u64 {
+        let all = u64::try_from(self.file.metadata().file_metadata().num_rows()).unwrap_or(0).max(1);
+        (u128::from(self.stored_bytes) * u128::from(self.rows.min(all)) / u128::from(all)) as u64
+    }
+
+    /// What ended the rows before their time.
+    pub fn into_failure(self) -> Option<SourceError> {
+        self.failure
+    }
+
+    /// The next rows as lines, or `None` at the end or at a failure.
+    pub fn next_chunk(&mut self) -> Option<Chunk> {
+        let first = Place { row: self.rows + 1, byte: None };
+        let mut bytes = Vec::new();
+        while bytes.len() < CHUNK_BYTES && self.failure.is_none() && self.group < self.file.num_row_groups() {
+            if self.in_group == 0
+                && let Err(error) = self.check_group()
+            {
+                self.failure = Some(error);
+                break;
+            }
+            let (file, group, skip) = (&self.file, self.group, self.in_group);
+            match fenced(|| read_lines(file, group, skip)) {
+                Ok((lines, 0)) => {
+                    bytes.extend(lines);
+                    (self.group, self.in_group) = (self.group + 1, 0);
+                }
+                Ok((lines, count)) => {
+                    bytes.extend(lines);
+                    self.in_group += count;
+                    self.rows += count as u64;
+                }
+                Err(what) => {
+                    let (path, byte) = (self.path.clone(), self.stored_bytes);
+                    self.failure = Some(SourceError::Damaged { path, byte, what, rows: self.rows });
+                }
+            }
+        }
+        (!bytes.is_empty()).then_some(Chunk::Lines { bytes, first, rejects: Vec::new() })
+    }
+
+    fn check_group(&self) -> Result<(), SourceError> {
+        let group = self.file.metadata().row_group(self.group);
+        (0..group.num_columns()).try_for_each(|column| check_group(&self.path, group, self.group, column, &self.limits))
+    }
+}
+
+/// Rows of a group from `skip` on as lines, and how many.
+fn read_lines(file: &SerializedFileReader<File>, group: usize, skip: usize) -> Result<(Vec<u8>, usize), ParquetError> {
+    let (mut lines, mut count) = (Vec::new(), 0);
+    for row in file.get_row_group(group)?.get_row_iter(None)?.skip(skip).take(BATCH_ROWS) {
+        lines.extend(object(&row?, 0)?.to_string().into_bytes());
+        lines.push(b'\n');
+        count += 1;
+    }
+    Ok((lines, count))
+}
+
+fn object(row: &Row, depth: usize) -> Result<Json, ParquetError> {
+    let mut object = Map::new();
+    for (name, field) in row.get_column_iter() {
+        object.insert(name.clone(), value(field, depth)?);
+    }
+    Ok(Json::Object(object))
+}
+
+fn value(field: &Field, depth: usize) -> Result<Json, ParquetError> {
+    if depth > MAX_DEPTH {
+        return Err(ParquetError::General(format!("a value is nested more than {MAX_DEPTH} deep")));
+    }
+    Ok(match field {
+        Field::Null => Json::Null,
+        Field::Bool(value) => Json::Bool(*value),
+        Field::Int(value) => (*value).into(),
+        Field::Long(value) => (*value).into(),
+        Field::Double(value) => (*value).into(),
+        Field::Float(value) => f64::from(*value).into(),
+        Field::Str(text) => Json::String(text.clone()),
+        Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
+            Ok(text) => Json::String(text.to_owned()),
+            Err(_) => Json::Null,
+        },
+        Field::Group(row) => object(row, depth + 1)?,
+        Field::ListInternal(list) => {
+            Json::Array(list.elements().iter().map(|item| value(item, depth + 1)).collect::<Result<_, _>>()?)
+        }
+        // Dates, decimals and maps are labels of no chat.
+        other => Json::String(other.to_string()),
+    })
+}
+
+/// Runs the decoder so that a panic on a malformed file becomes an error like any other.
+fn fenced<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(format!("not a whole Parquet file ({error})")),
+        Err(_) => Err("the Parquet decoder gave up on malformed data".to_owned()),
+    }
+}

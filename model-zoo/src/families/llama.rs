@@ -1,0 +1,75 @@
+//! Owns the Llama family; never touches files, optimizers or where parameters come from.
+
+use burn::tensor::Tensor;
+
+use super::decoder::{BlockSpecs, Decoder, NormScale, Trunk};
+use crate::config::LlamaConfig;
+use crate::family::{BlockOutput, Pass};
+use crate::ops::{self, AttentionRule};
+use crate::params::ParamSpec;
+use crate::weights::{Weights, widen};
+
+/// Places of a block's parameters.
+const INPUT_NORM: usize = 0;
+const QUERY: usize = 1;
+const KEY: usize = 2;
+const VALUE: usize = 3;
+const OUTPUT: usize = 4;
+const POST_ATTENTION_NORM: usize = 5;
+const GATE: usize = 6;
+const UP: usize = 7;
+const DOWN: usize = 8;
+
+/// A Llama: token embedding, blocks of (RMSNorm, grouped-query attention with rotary positions, RMSNorm, SwiGLU) on a
+/// residual stream, a final RMSNorm and a linear head (Touvron et al. 2023, arXiv:2302.13971; grouped-query attention
+/// as in Llama 2, arXiv:2307.09288).
+#[derive(Debug)]
+pub(crate) struct Llama {
+    trunk: Trunk,
+    rule: AttentionRule,
+}
+
+impl Llama {
+    /// The model of a valid configuration.
+    pub(crate) fn new(config: LlamaConfig) -> Self {
+        let (rope, rule) = (config.rope, AttentionRule::plain(config.head_dim));
+        Self { trunk: Trunk::new(config, &[rope], NormScale::Weight, block_specs), rule }
+    }
+}
+
+/// Names, shapes and first values of a block's parameters (names: transformers, modeling_llama.py).
+fn block_specs(s: &BlockSpecs) -> Vec<ParamSpec> {
+    vec![
+        s.norm("input_layernorm", s.hidden),
+        s.linear("self_attn.q_proj", s.query, s.hidden),
+        s.linear("self_attn.k_proj", s.key_value, s.hidden),
+        s.linear("self_attn.v_proj", s.key_value, s.hidden),
+        s.residual("self_attn.o_proj", s.query),
+        s.norm("post_attention_layernorm", s.hidden),
+        s.linear("mlp.gate_proj", s.inner, s.hidden),
+        s.linear("mlp.up_proj", s.inner, s.hidden),
+        s.residual("mlp.down_proj", s.inner),
+    ]
+}
+
+impl Decoder for Llama {
+    fn trunk(&self) -> &Trunk {
+        &self.trunk
+    }
+
+    fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> BlockOutput {
+        let trunk = &self.trunk;
+        let at = |place| trunk.at(layer, place);
+
+        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(INPUT_NORM)));
+        let query = trunk.rotate(weights, weights.linear(x.clone(), at(QUERY)), &pass.rotations[0]);
+        let key = trunk.rotate(weights, weights.linear(x.clone(), at(KEY)), &pass.rotations[0]);
+        let value = weights.linear(x, at(VALUE));
+        let attended = pass.attend(layer, (query, key, value), trunk.heads(), self.rule);
+        let stream = ops::add(stream, widen(weights.linear(attended, at(OUTPUT))));
+
+        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(POST_ATTENTION_NORM)));
+        let inner = ops::swiglu(weights.linear(x.clone(), at(GATE)), weights.linear(x, at(UP)));
+        ops::add(stream, widen(weights.linear(inner, at(DOWN)))).into()
+    }
+}

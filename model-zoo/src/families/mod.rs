@@ -1,0 +1,28 @@
+//! Owns the closed set of families; never touches passes over whole models.
+
+mod decoder;
+mod gemma2;
+mod gemma3;
+mod gpt2;
+mod llama;
+mod mistral;
+mod mixtral;
+mod qwen2;
+mod qwen3;
+
+use crate::config::ModelConfig;
+use crate::family::Family;
+
+/// The family of a valid configuration.
+pub(crate) fn build(config: ModelConfig) -> Box<dyn Family> {
+    match config {
+        ModelConfig::Llama(config) => Box::new(llama::Llama::new(config)),
+        ModelConfig::Mistral(config) => Box::new(mistral::Mistral::new(config)),
+        ModelConfig::Qwen2(config) => Box::new(qwen2::Qwen2::new(config)),
+        ModelConfig::Qwen3(config) => Box::new(qwen3::Qwen3::new(config)),
+        ModelConfig::Gemma2(config) => Box::new(gemma2::Gemma2::new(config)),
+        ModelConfig::Gemma3(config) => Box::new(gemma3::Gemma3::new(config)),
+        ModelConfig::Mixtral(config) => Box::new(mixtral::Mixtral::new(config)),
+        ModelConfig::Gpt2(config) => Box::new(gpt2::Gpt2::new(config)),
+    }
+}

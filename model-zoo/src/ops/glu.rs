@@ -1,0 +1,158 @@
+//! Owns the gated activations of the feed-forward block and their gradients; never touches its projections.
+
+use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, dims, floats, floats_mut};
+use super::parallel::{CHUNK, chunks_mut, chunks_mut2, initialised, written};
+use super::reference;
+use super::simd::{Isa, exp, mul_add, multiversion};
+use burn::Tensor;
+use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
+use std::mem::MaybeUninit;
+
+/// `silu(gate) · up` elementwise, both `[n, d]`, with `silu(z) = z / (1 + e^-z)`.
+///
+/// N. Shazeer, "GLU Variants Improve Transformer", 2020.
+///
+/// # Panics
+/// If the shapes differ.
+pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    gated(Gate::Silu, gate, up)
+}
+
+/// `gelu(gate) · up` elementwise, both `[n, d]`, with the GELU approximated by a hyperbolic tangent.
+///
+/// D. Hendrycks, K. Gimpel, "Gaussian Error Linear Units", 2016; N. Shazeer, "GLU Variants Improve Transformer", 2020.
+///
+/// # Panics
+/// If the shapes differ.
+pub fn geglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    gated(Gate::GeluTanh, gate, up)
+}
+
+/// What is done to the gate.
+#[derive(Clone, Copy, Debug)]
+enum Gate {
+    Silu,
+    GeluTanh,
+}
+
+fn gated(kind: Gate, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    assert_eq!(gate.dims(), up.dims(), "gated activation: gate and up differ in shape");
+    match flex::inputs([gate.into_dispatch(), up.into_dispatch()]) {
+        Ok((graph, [gate, up])) => {
+            let output = forward(Isa::detect(), kind, &gate.tensor, &up.tensor);
+            let (Input { tensor: gate, node: gate_node, .. }, Input { tensor: up, node: up_node, .. }) = (gate, up);
+            graph.finish(Gated(kind), [gate_node, up_node], output, || (gate, up))
+        }
+        Err(tensors) => {
+            let [gate, up] = tensors.map(Tensor::from_dispatch);
+            match kind {
+                Gate::Silu => reference::swiglu(gate, up),
+                Gate::GeluTanh => reference::geglu(gate, up),
+            }
+        }
+    }
+}
+
+fn forward(isa: Isa, kind: Gate, gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
+    let [n, d] = dims(gate);
+    let (gate, up) = (floats(gate), floats(up));
+    let y = written(n * d, |y| {
+        chunks_mut(y, CHUNK, |start, y| match kind {
+            Gate::Silu => silu(isa, &gate[start..], &up[start..], y),
+            Gate::GeluTanh => gelu(isa, &gate[start..], &up[start..], y),
+        });
+        // SAFETY: the chunks cover `y`, `gate` and `up` are as long, and the activations write a chunk whole.
+        unsafe { initialised(y) }
+    });
+    flex::tensor(y, [n, d])
+}
+
+/// Beyond this the GELU is 0 or the identity to all bits; its cubes might overflow further out.
+const GELU_FLAT: f32 = 12.0;
+/// `2 * sqrt(2 / pi)`.
+const GELU_SLOPE: f32 = 1.595_769_1;
+const GELU_CUBE: f32 = 0.044_715;
+
+/// `(1 + tanh(u)) / 2` and `(1 - tanh(u)) / 2` of the GELU's `u`, as logistic functions of `2u`, which do not cancel
+/// where they are small.
+#[inline(always)]
+pub(super) fn gelu_shares<const FMA: bool>(x: f32) -> (f32, f32) {
+    let x = x.clamp(-GELU_FLAT, GELU_FLAT);
+    let twice = GELU_SLOPE * mul_add::<FMA>(GELU_CUBE * x * x, x, x);
+    let e = exp::<FMA>(-twice);
+    let share = 1.0 / (1.0 + e);
+    (share, e.min(f32::MAX) * share)
+}
+
+/// The derivative of the GELU, of whose `x` [`gelu_shares`] are `share` and `other`.
+#[inline(always)]
+pub(super) fn gelu_slope<const FMA: bool>(x: f32, (share, other): (f32, f32)) -> f32 {
+    let x = x.clamp(-GELU_FLAT, GELU_FLAT);
+    let inner = GELU_SLOPE * mul_add::<FMA>(3.0 * GELU_CUBE * x, x, 1.0);
+    mul_add::<FMA>(x * share * inner, other, share)
+}
+
+multiversion! {
+    fn silu<FMA>(gate: &[f32], up: &[f32], y: &mut [MaybeUninit<f32>]) {
+        for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
+            y.write(gate / (1.0 + exp::<FMA>(-gate)) * up);
+        }
+    }
+
+    fn gelu<FMA>(gate: &[f32], up: &[f32], y: &mut [MaybeUninit<f32>]) {
+        for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
+            y.write(gate * gelu_shares::<FMA>(gate).0 * up);
+        }
+    }
+
+    /// Turns `gate` and `up` into their gradients, for the upstream gradient `g`.
+    fn silu_gradients<FMA>(g: &[f32], gate: &mut [f32], up: &mut [f32]) {
+        for ((&g, gate), up) in g.iter().zip(gate).zip(up) {
+            let sigmoid = 1.0 / (1.0 + exp::<FMA>(-*gate));
+            let silu = *gate * sigmoid;
+            let slope = mul_add::<FMA>(silu, 1.0 - sigmoid, sigmoid);
+            *gate = g * *up * slope;
+            *up = g * silu;
+        }
+    }
+
+    /// The same for the GELU.
+    fn gelu_gradients<FMA>(g: &[f32], gate: &mut [f32], up: &mut [f32]) {
+        for ((&g, gate), up) in g.iter().zip(gate).zip(up) {
+            let (share, other) = gelu_shares::<FMA>(*gate);
+            let gelu = *gate * share;
+            let slope = gelu_slope::<FMA>(*gate, (share, other));
+            *gate = g * *up * slope;
+            *up = g * gelu;
+        }
+    }
+}
+
+/// Backward of a gated activation; the state is `gate` and `up`.
+#[derive(Debug)]
+struct Gated(Gate);
+
+impl Backward<Flex, 2> for Gated {
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let isa = Isa::detect();
+        let g = flex::dense(grads.consume::<Flex>(&ops.node));
+        let g = floats(&g);
+        let (mut gate, mut up) = ops.state;
+        // Nobody else reads the activations by now: their gradients take their places.
+        chunks_mut2((floats_mut(&mut gate), CHUNK), (floats_mut(&mut up), CHUNK), |chunk, gate, up| {
+            let g = &g[chunk * CHUNK..];
+            match self.0 {
+                Gate::Silu => silu_gradients(isa, g, gate, up),
+                Gate::GeluTanh => gelu_gradients(isa, g, gate, up),
+            }
+        });
+        for (node, gradient) in ops.parents.into_iter().zip([gate, up]) {
+            if let Some(node) = node {
+                grads.register::<Flex>(node.id, gradient);
+            }
+        }
+    }
+}

@@ -102,7 +102,8 @@ pub(super) fn convert(
     if !hub["normalizer"].is_null() && original.spelling() == Spelling::ByteLevel {
         let kind = hub["normalizer"]["type"].as_str().unwrap_or("another").to_owned();
         warnings.push(format!(
-            "the tokenizer normalises text ({kind}), llama.cpp does not: text that is not normalised gets other ids there"
+            "the tokenizer normalises text ({kind}), llama.cpp does not: text that is not normalised gets other ids \
+             there"
         ));
     }
     match original.spelling() {

@@ -393,7 +393,8 @@ impl Vocabulary {
         let listed = self.tokens.iter().zip(&self.types).enumerate();
         let vocabulary: Map<String, Json> = listed
             .clone()
-            .filter(|(_, (_, kind))| !matches!(**kind, UNUSED | CONTROL | USER_DEFINED))
+            // Special tokens too: the library gives new ids to those that are not in the vocabulary.
+            .filter(|(_, (_, kind))| **kind != UNUSED)
             .map(|(id, (token, _))| (token.clone(), json!(id)))
             .collect();
         let added: Vec<Json> = listed

@@ -1,4 +1,5 @@
-//! Owns what `jazari export` reads and the layouts other than Hugging Face's that it writes; never touches tensors itself.
+//! Owns what `jazari export` reads, and showing the layouts other than Hugging Face's that it writes; never touches
+//! tensors itself.
 
 use std::path::{Path, PathBuf};
 
@@ -125,6 +126,12 @@ pub(super) fn open_source(
             checkpoint: None,
             _unpacked: unpacked,
         }
+    } else if !path.join("checkpoints").is_dir() && !path.join(checkpoint::manifest::FILE_NAME).is_file() {
+        return Err(Failure::usage(format!(
+            "{}: neither a checkpoint, a run directory nor a model in the layout of Hugging Face or Mistral; check the \
+             path",
+            path.display()
+        )));
     } else {
         let saved = checkpoint::read::read_model(path, &opened.device).map_err(Failure::usage)?;
         let SavedModel { path, manifest, config, params, .. } =
@@ -199,7 +206,8 @@ pub(super) fn export_gguf(
     ));
     if let Some(logits) = report.logits {
         say(&format!(
-            "  logits differ by at most {:.2e} (allowed {:.2e}, largest {:.2}), mean KL {:.1e} nats a token (allowed {:.0e})",
+            "  logits differ by at most {:.2e} (allowed {:.2e}, largest {:.2}), mean KL {:.1e} nats a token (allowed \
+             {:.0e})",
             logits.largest, logits.tolerance, logits.peak, logits.divergence, logits.divergence_tolerance
         ));
     }

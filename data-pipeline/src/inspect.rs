@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use crate::dataset::{Component, DataError, Dataset};
+use crate::dataset::{Component, DataError, Dataset, Span};
 use crate::loader::Loader;
 use crate::manifest::Split;
 use crate::shard::sidecar::DocumentFacts;
@@ -19,6 +19,8 @@ pub struct Selection {
     pub lang: Option<String>,
     /// Only this corpus.
     pub source: Option<String>,
+    /// The first document of each component.
+    pub first: u64,
     /// At most this many documents of each component.
     pub documents: u64,
 }
@@ -50,6 +52,12 @@ pub struct InspectedDocument {
     pub pieces: Vec<String>,
     /// The text of the tokens shown, special tokens included.
     pub text: String,
+    /// Of chats the marks of the tokens shown: bit 0 trained, bit 1 the rejected answer of a preference.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<u8>,
+    /// Of chats the text in pieces of equal marks.
+    #[serde(skip)]
+    pub runs: Vec<(u8, String)>,
 }
 
 /// A row of a training run.
@@ -82,11 +90,53 @@ pub fn documents(
     };
     let mut shown = Vec::new();
     for component in components.iter().filter(wanted) {
-        for number in 0..selection.documents.min(component.num_documents()) {
-            shown.push(inspect(component, tokenizer, number, component.document(number)?)?);
+        let end = selection.first.saturating_add(selection.documents).min(component.num_documents());
+        for number in selection.first..end {
+            let marks = component.marks(number, usize::MAX);
+            shown.push(inspect(component, tokenizer, number, (component.document(number)?, marks))?);
         }
     }
     Ok(shown)
+}
+
+/// The parts of documents in row `row` of every component that `selection` names and that has such a row.
+///
+/// # Errors
+/// Files that cannot be read, and ids that the tokenizer does not know.
+pub fn component_rows(
+    dataset: &Dataset,
+    tokenizer: &Tokenizer,
+    selection: &Selection,
+    row: u64,
+    seq_len: usize,
+) -> Result<Vec<InspectedDocument>, DataError> {
+    dataset.expect_tokenizer(tokenizer.digest())?;
+    let components = if selection.validation { dataset.validation() } else { dataset.train() };
+    let wanted = |component: &&Component| {
+        selection.lang.as_ref().is_none_or(|lang| lang == component.lang())
+            && selection.source.as_ref().is_none_or(|source| source == component.source())
+            && row < component.num_rows(seq_len)
+    };
+    let mut shown = Vec::new();
+    for component in components.iter().filter(wanted) {
+        shown.extend(row_of(component, tokenizer, row, seq_len)?);
+    }
+    Ok(shown)
+}
+
+fn row_of(
+    component: &Component,
+    tokenizer: &Tokenizer,
+    row: u64,
+    seq_len: usize,
+) -> Result<Vec<InspectedDocument>, DataError> {
+    let window = component.row(row, seq_len)?;
+    let part = |span: Span| {
+        let tokens = window.ids.get(span.tokens.clone()).unwrap_or_default().to_vec();
+        let marks = window.marks.get(span.tokens).unwrap_or_default().to_vec();
+        inspect(component, tokenizer, span.document, (tokens, marks))
+    };
+    window.spans.iter().cloned().map(part).collect()
 }
 
 /// Rows `range` of a training run, with the documents in them.
@@ -105,12 +155,7 @@ pub fn rows(loader: &Loader, tokenizer: &Tokenizer, range: Range<u64>) -> Result
             of: "the dataset".to_owned(),
             available: dataset.train().len() as u64,
         })?;
-        let window = component.row(place.row, loader.seq_len())?;
-        let mut documents = Vec::new();
-        for span in window.spans {
-            let tokens = window.ids.get(span.tokens).unwrap_or_default().to_vec();
-            documents.push(inspect(component, tokenizer, span.document, tokens)?);
-        }
+        let documents = row_of(component, tokenizer, place.row, loader.seq_len())?;
         shown.push(InspectedRow { index, component: place.component, row: place.row, documents });
     }
     Ok(shown)
@@ -120,12 +165,19 @@ fn inspect(
     component: &Component,
     tokenizer: &Tokenizer,
     number: u64,
-    tokens: Vec<u32>,
+    (tokens, marks): (Vec<u32>, Vec<u8>),
 ) -> Result<InspectedDocument, DataError> {
     let DocumentFacts { id, lang, source, licence, url, text_bytes, tokens: num_tokens, .. } =
         component.facts(number)?;
     let pieces = tokens.iter().map(|&id| tokenizer.piece(id).unwrap_or_default()).collect();
     let text = tokenizer.decode(&tokens, false)?;
+    let mut runs = Vec::new();
+    let mut rest = tokens.as_slice();
+    for run in marks.chunk_by(|a, b| a == b) {
+        let (ids, after) = rest.split_at_checked(run.len()).unwrap_or((rest, &[]));
+        runs.push((run.first().copied().unwrap_or(0), tokenizer.decode(ids, false)?));
+        rest = after;
+    }
     Ok(InspectedDocument {
         split: component.split(),
         lang,
@@ -139,5 +191,7 @@ fn inspect(
         tokens,
         pieces,
         text,
+        marks,
+        runs,
     })
 }

@@ -88,6 +88,14 @@ impl Loader {
         self.batch(self.dataset.train(), range, |i| self.order.row(i))
     }
 
+    /// Rows `range` of a training component, an index into [`Dataset::train`], in their order on disk.
+    ///
+    /// # Errors
+    /// A component or row past the last.
+    pub fn training_rows(&self, component: usize, range: Range<u64>) -> Result<TokenBatch, DataError> {
+        self.batch(self.dataset.train(), range, |row| RowRef { component, row })
+    }
+
     /// Rows `range` of a held-out component, an index into [`Dataset::validation`], in their order on disk.
     ///
     /// # Errors

@@ -8,7 +8,9 @@
 use burn::tensor::{Gradients, Int, Tensor};
 use thiserror::Error;
 
+use crate::balance::Load;
 use crate::family::{BlockOutput, Pass};
+use crate::goal::{Goal, HeadPass};
 use crate::model::{Inputs, Model};
 use crate::ops;
 use crate::params::Params;
@@ -36,17 +38,24 @@ pub(crate) fn gradient_order(model: &Model) -> Vec<usize> {
 /// With `recompute` the blocks keep only their inputs; each is computed once more when its turn comes in the backward
 /// pass (Chen et al. 2016, arXiv:1604.06174). The bits are the same. Below the lowest block with something to train
 /// nothing is kept and no backward pass is made.
+///
+/// The load-balancing loss of experts ([`crate::balance`]), where it is trained, is no part of the loss sum that is
+/// returned. Its gradients are: a mean over tokens, it is weighted with the number of valid targets, because everything
+/// else here is a sum over targets.
 pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     model: &Model,
     params: &Params,
     inputs: &Inputs,
-    targets: Tensor<2, Int>,
+    goal: Goal<'_>,
     recompute: bool,
     done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
 ) -> Result<f64, E> {
-    let family = model.family();
-    let auxiliary_weight = if family.has_auxiliary_loss() { count_valid(&targets) } else { 0.0 };
-    let mut pass = model.pass(inputs, auxiliary_weight);
+    let (family, num_tokens) = (model.family(), inputs.dims().iter().product());
+    let balance_weight = match model.router_aux_loss_coef() {
+        0.0 => 0.0,
+        coefficient => goal.targets().map_or(0.0, |targets| coefficient * count_valid(targets)),
+    };
+    let mut pass = model.pass(inputs);
     let of_block = |layer: usize| model.trained(&family.block_params(layer));
     let of_embedding = model.trained(&family.embedding_params());
     let lowest = lowest_trained(model, &of_embedding);
@@ -59,48 +68,42 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     let embedding = params.tracked_only(&of_embedding);
     let embedded = model.embed(&embedding, inputs);
     let mut stream = embedded.clone().inner();
-    let mut blocks = Vec::with_capacity(family.num_blocks());
+    let (mut blocks, mut load) = (Vec::with_capacity(family.num_blocks()), Load::default());
     for layer in 0..family.num_blocks() {
         let input = stream.clone();
         let segment = (!recompute && layer >= lowest).then(|| open(layer, input.clone(), &mut pass));
         stream = match &segment {
-            Some(segment) => segment.output.stream.clone().inner(),
-            None => family.block(&model.weights(params), layer, input.clone(), &mut pass).stream.inner(),
+            Some(segment) => load.seen(&segment.output).inner(),
+            None => load.seen(&family.block(&model.weights(params), layer, input.clone(), &mut pass)).inner(),
         };
         if layer >= lowest {
             blocks.push((layer, input, segment));
         }
     }
 
-    let of_head = model.trained(&family.head_params());
-    let (head, last) = (params.tracked_only(&of_head), leaf(stream));
-    let loss = model.head_loss(&head, last.clone(), targets);
-    let loss_sum = loss.clone().inner();
-    let mut gradients = loss.backward();
+    let HeadPass { loss, gradients, mut upstream } = goal.head(model, params, stream)?;
     let mut tied = Vec::new();
-    for index in of_head {
-        let gradient = take(&head, index, &mut gradients)?;
+    for (index, gradient) in gradients {
         if of_embedding.contains(&index) {
             tied.push((index, gradient));
         } else {
             done(index, gradient)?;
         }
     }
-    let mut upstream = gradient_of(&last, &mut gradients);
-    drop(gradients);
     for (layer, input, segment) in blocks.into_iter().rev() {
         let Segment { tracked, leaf, output } = segment.unwrap_or_else(|| open(layer, input, &mut pass));
-        let BlockOutput { stream, auxiliary } = output;
+        let BlockOutput { stream, routing } = output;
         let root = ops::pull_back(stream, upstream);
-        let mut gradients = auxiliary.map_or(root.clone(), |auxiliary| root + auxiliary).backward();
+        let balance = routing.filter(|_| balance_weight != 0.0).map(|routing| load.loss(routing, num_tokens));
+        let root = balance.map_or(root.clone(), |loss| root + loss.mul_scalar(balance_weight));
+        let mut gradients = root.backward();
         for index in of_block(layer) {
             done(index, take(&tracked, index, &mut gradients)?)?;
         }
         upstream = gradient_of(&leaf, &mut gradients);
     }
-    let loss_sum = f64::from(loss_sum.into_scalar::<f32>());
     if of_embedding.is_empty() {
-        return Ok(loss_sum);
+        return Ok(loss);
     }
     let mut gradients = ops::pull_back(embedded, upstream).backward();
     for index in of_embedding {
@@ -110,7 +113,7 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
         }
         done(index, gradient)?;
     }
-    Ok(loss_sum)
+    Ok(loss)
 }
 
 /// The first block that the backward pass has to reach; behind the last one where only the head is trained.
@@ -131,8 +134,16 @@ struct Segment {
 }
 
 /// A stream that remembers nothing of how it came about, and keeps its gradient.
-fn leaf(stream: Tensor<2>) -> Tensor<2> {
+pub(crate) fn leaf(stream: Tensor<2>) -> Tensor<2> {
     stream.inner().autodiff().require_grad()
+}
+
+impl Load {
+    /// The stream after a block, whose choices of experts are counted.
+    fn seen(&mut self, output: &BlockOutput) -> Tensor<2> {
+        output.routing.iter().for_each(|routing| self.add(routing));
+        output.stream.clone()
+    }
 }
 
 /// Targets that are not ignored.
@@ -141,11 +152,11 @@ fn count_valid(targets: &Tensor<2, Int>) -> f64 {
 }
 
 /// Every block adds to the stream that it reads, so a gradient always reaches it.
-fn gradient_of(leaf: &Tensor<2>, gradients: &mut Gradients) -> Tensor<2> {
+pub(crate) fn gradient_of(leaf: &Tensor<2>, gradients: &mut Gradients) -> Tensor<2> {
     leaf.grad_remove(gradients).unwrap_or_else(|| leaf.clone().inner().zeros_like())
 }
 
-fn take(tracked: &Params, index: usize, gradients: &mut Gradients) -> Result<Tensor<1>, NoGradient> {
+pub(crate) fn take(tracked: &Params, index: usize, gradients: &mut Gradients) -> Result<Tensor<1>, NoGradient> {
     let missing = || NoGradient { name: tracked.specs()[index].name.clone() };
     tracked.tensors()[index].grad_remove(gradients).ok_or_else(missing)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor};
 
+use crate::balance::Routing;
 use crate::generate::KvCache;
 use crate::model::Inputs;
 use crate::ops::{self, AttentionRule, AttentionShape};
@@ -34,6 +35,11 @@ pub(crate) trait Family: Debug + Send + Sync {
     /// embedding too.
     fn head_params(&self) -> Vec<usize>;
 
+    /// Whether the linear layers of blocks are stored as `[in, out]` and read by [`Weights::linear_in_out`].
+    fn stores_in_out(&self) -> bool {
+        false
+    }
+
     /// Elements of the keys of one token in one block, and of its values.
     fn kv_width(&self) -> usize;
 
@@ -58,9 +64,9 @@ pub(crate) trait Family: Debug + Send + Sync {
         None
     }
 
-    /// Whether blocks add losses of their own in training.
-    fn has_auxiliary_loss(&self) -> bool {
-        false
+    /// Positions that the model has parameters for; `None` = it computes them, and takes any.
+    fn position_limit(&self) -> Option<usize> {
+        None
     }
 }
 
@@ -68,13 +74,13 @@ pub(crate) trait Family: Debug + Send + Sync {
 pub(crate) struct BlockOutput {
     /// The stream after it, `[tokens, hidden]`, f32.
     pub(crate) stream: Tensor<2>,
-    /// A loss of its own, `[1]`, times [`Pass::auxiliary_weight`]; only where that is not 0.
-    pub(crate) auxiliary: Option<Tensor<1>>,
+    /// How tokens were spread over experts, where there are any.
+    pub(crate) routing: Option<Routing>,
 }
 
 impl From<Tensor<2>> for BlockOutput {
     fn from(stream: Tensor<2>) -> Self {
-        Self { stream, auxiliary: None }
+        Self { stream, routing: None }
     }
 }
 
@@ -84,10 +90,6 @@ pub(crate) struct Pass<'a> {
     pub(crate) rotations: Vec<Rotation>,
     /// What queries attend to.
     pub(crate) attend: Attend<'a>,
-    /// Factor of the blocks' own losses: the number of valid targets, because losses are sums over targets. 0 where
-    /// nothing is trained.
-    #[expect(dead_code, reason = "no family has such losses yet")]
-    pub(crate) auxiliary_weight: f64,
 }
 
 /// What the queries of a pass attend to.

@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::Adapted;
 use crate::backward::{self, NoGradient};
+use crate::balance::Load;
 use crate::config::{ConfigError, ModelConfig};
 use crate::families;
-use crate::family::{Attend, Family, Pass};
+use crate::family::{Attend, BlockOutput, Family, Pass};
 use crate::generate::KvCache;
+use crate::goal::{Goal, Weighed};
 use crate::ops;
 use crate::params::{ParamSpec, Params};
 use crate::weights::{Weights, widen};
@@ -57,6 +59,7 @@ pub struct Model {
     config: ModelConfig,
     family: Arc<dyn Family>,
     precision: Precision,
+    router_aux_loss_coef: f64,
     adapted: Option<Adapted>,
 }
 
@@ -67,14 +70,38 @@ impl Model {
     /// [`ConfigError`] when the configuration breaks a rule of its family.
     pub fn new(config: &ModelConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let family = families::build(config.clone());
-        Ok(Self { config: config.clone(), family, precision: Precision::F32, adapted: None })
+        Ok(Self {
+            config: config.clone(),
+            family: families::build(config.clone()),
+            precision: Precision::F32,
+            router_aux_loss_coef: config.router_aux_loss_coef().unwrap_or_default(),
+            adapted: None,
+        })
     }
 
     /// The same model computing in `precision`.
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// The same model, whose training adds `coefficient` times the load-balancing loss of its experts, as transformers
+    /// defines it for Mixtral, taken over a micro-batch; 0 leaves it out. A model without experts has no such loss.
+    /// Until this is called, `config.json` decides: [`ModelConfig::router_aux_loss_coef`].
+    #[must_use]
+    pub fn with_router_aux_loss_coef(self, coefficient: f64) -> Self {
+        Self { router_aux_loss_coef: coefficient, ..self }
+    }
+
+    pub(crate) fn router_aux_loss_coef(&self) -> f64 {
+        self.router_aux_loss_coef
+    }
+
+    /// Positions that the model has parameters for; `None` = any position is possible. Inputs beyond them must be
+    /// refused before they get here.
+    #[must_use]
+    pub fn position_limit(&self) -> Option<usize> {
+        self.family.position_limit()
     }
 
     /// The arithmetic in use.
@@ -117,11 +144,11 @@ impl Model {
         Weights::new(params, self.precision, self.adapted.as_ref())
     }
 
-    /// A pass over rows; with `auxiliary_weight` see [`Pass`].
-    pub(crate) fn pass<'a>(&self, inputs: &'a Inputs, auxiliary_weight: f64) -> Pass<'a> {
+    /// A pass over rows.
+    pub(crate) fn pass<'a>(&self, inputs: &'a Inputs) -> Pass<'a> {
         let [_, seq] = inputs.dims();
         let rotations = self.family.rotations(&inputs.positions.clone().flatten(0, 1), seq);
-        Pass { rotations, attend: Attend::Rows(inputs), auxiliary_weight }
+        Pass { rotations, attend: Attend::Rows(inputs) }
     }
 
     /// The stream before the first block.
@@ -134,7 +161,7 @@ impl Model {
     #[must_use]
     pub fn hidden(&self, params: &Params, inputs: &Inputs) -> Tensor<2> {
         let weights = self.weights(params);
-        let mut pass = self.pass(inputs, 0.0);
+        let mut pass = self.pass(inputs);
         let stream = (0..self.family.num_blocks()).fold(self.embed(params, inputs), |stream, layer| {
             self.family.block(&weights, layer, stream, &mut pass).stream
         });
@@ -146,7 +173,7 @@ impl Model {
     #[must_use]
     pub fn hidden_states(&self, params: &Params, inputs: &Inputs) -> Vec<Tensor<2>> {
         let weights = self.weights(params);
-        let mut pass = self.pass(inputs, 0.0);
+        let mut pass = self.pass(inputs);
         let mut stream = self.embed(params, inputs);
         let mut states = Vec::with_capacity(self.family.num_blocks() + 1);
         for layer in 0..self.family.num_blocks() {
@@ -170,11 +197,25 @@ impl Model {
     #[must_use]
     pub fn loss_sum(&self, params: &Params, inputs: &Inputs, targets: Tensor<2, Int>) -> Tensor<1> {
         let weights = self.weights(params);
-        let mut pass = self.pass(inputs, 0.0);
+        let mut pass = self.pass(inputs);
         let stream = (0..self.family.num_blocks()).fold(self.embed(params, inputs), |stream, layer| {
             self.family.block(&weights, layer, stream, &mut pass).stream
         });
         self.head_loss(params, stream, targets)
+    }
+
+    /// The load-balancing loss of the experts, `[1]`, without its coefficient; `None` without experts.
+    #[must_use]
+    pub fn balance_loss(&self, params: &Params, inputs: &Inputs) -> Option<Tensor<1>> {
+        let (weights, mut pass) = (self.weights(params), self.pass(inputs));
+        let (mut stream, mut load, mut routings) = (self.embed(params, inputs), Load::default(), Vec::new());
+        for layer in 0..self.family.num_blocks() {
+            let BlockOutput { stream: next, routing } = self.family.block(&weights, layer, stream, &mut pass);
+            stream = next;
+            routings.extend(routing.inspect(|routing| load.add(routing)));
+        }
+        let num_tokens = inputs.dims().iter().product();
+        routings.into_iter().map(|routing| load.loss(routing, num_tokens)).reduce(|a, b| a + b)
     }
 
     /// Sum of the losses of `targets` (`[batch, seq]`, < 0 = ignored) from the last stream, `[1]`.
@@ -202,7 +243,35 @@ impl Model {
         recompute: bool,
         done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
     ) -> Result<f64, E> {
-        backward::loss_and_gradients(self, params, inputs, targets, recompute, done)
+        backward::loss_and_gradients(self, params, inputs, Goal::Sum(targets), recompute, done)
+    }
+
+    /// The same for a function of the losses of several sets of `targets` (each `[batch, seq]`, < 0 = ignored): `weigh`
+    /// gets the losses, nats, and gives the function's value, which is returned, and its slope by each of them.
+    ///
+    /// # Errors
+    /// As [`Model::loss_and_gradients`].
+    pub fn weighed_loss_and_gradients<E: From<NoGradient>>(
+        &self,
+        params: &Params,
+        inputs: &Inputs,
+        (targets, weigh): (Vec<Tensor<2, Int>>, &mut dyn FnMut(&[f64]) -> Weighed),
+        recompute: bool,
+        done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
+    ) -> Result<f64, E> {
+        backward::loss_and_gradients(self, params, inputs, Goal::Parts(targets, weigh), recompute, done)
+    }
+
+    /// The losses of several sets of `targets`, nats: what [`Model::weighed_loss_and_gradients`] weighs, to the bit.
+    #[must_use]
+    pub fn part_losses(&self, params: &Params, inputs: &Inputs, targets: Vec<Tensor<2, Int>>) -> Vec<f64> {
+        let weights = self.weights(params);
+        let mut pass = self.pass(inputs);
+        let stream = (0..self.family.num_blocks()).fold(self.embed(params, inputs), |stream, layer| {
+            self.family.block(&weights, layer, stream, &mut pass).stream
+        });
+        let loss = |targets| f64::from(self.head_loss(params, stream.clone(), targets).into_scalar::<f32>());
+        targets.into_iter().map(loss).collect()
     }
 
     /// All parameters, in the order in which [`Model::loss_and_gradients`] completes their gradients.
@@ -238,7 +307,7 @@ impl Model {
         let weights = self.weights(params);
         let rotations = self.family.rotations(&positions, past + new);
         let mut stream = self.family.embed(&weights, tokens, positions);
-        let mut pass = Pass { rotations, attend: Attend::Cache(cache), auxiliary_weight: 0.0 };
+        let mut pass = Pass { rotations, attend: Attend::Cache(cache) };
         for layer in 0..self.family.num_blocks() {
             stream = self.family.block(&weights, layer, stream, &mut pass).stream;
         }

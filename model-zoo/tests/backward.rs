@@ -1,32 +1,23 @@
 //! Promise: the pass block by block gives the bits of one backward pass through the whole model, in the order it names.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod tiny;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use model_zoo::{Inputs, LlamaConfig, Model, ModelConfig, NoGradient, Params, Precision, RopeConfig, RopeScaling};
+use model_zoo::init::initial_values;
+use model_zoo::{Init, Inputs, Model, ModelConfig, NoGradient, ParamSpec, Params, Precision};
+use tiny::families;
 
 const VOCAB: usize = 61;
 const SHAPE: [usize; 2] = [2, 12];
 
-fn model(tied: bool, precision: Precision) -> (Model, Params) {
-    let config = LlamaConfig {
-        vocab_size: VOCAB,
-        hidden_size: 32,
-        intermediate_size: 48,
-        num_hidden_layers: 3,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
-        max_position_embeddings: 64,
-        rms_norm_eps: 1e-5,
-        rope: RopeConfig { theta: 10_000.0, scaling: RopeScaling::None },
-        tie_word_embeddings: tied,
-        initializer_range: 0.3,
-        bos_token_id: None,
-        eos_token_ids: vec![],
-        pad_token_id: None,
-    };
-    let model = Model::new(&ModelConfig::Llama(config)).unwrap().with_precision(precision);
-    let params = Params::init(model.specs(), 3, &Device::flex());
+fn model(config: &ModelConfig, precision: Precision) -> (Model, Params) {
+    let model = Model::new(config).unwrap().with_precision(precision);
+    // Drawn, so that no norm and no bias is where a fresh one stands.
+    let drawn: Vec<ParamSpec> =
+        model.specs().iter().map(|spec| ParamSpec { init: Init::Normal { std: 0.3 }, ..spec.clone() }).collect();
+    let values = drawn.iter().map(|spec| initial_values(spec, 3)).collect();
+    let params = Params::from_host(model.specs(), values, &Device::flex()).unwrap();
     (model, params)
 }
 
@@ -51,10 +42,11 @@ fn bits(tensor: Tensor<1>) -> Vec<u32> {
 
 #[test]
 fn gradients_have_the_bits_of_one_pass_and_come_in_order() {
-    for (tied, precision) in
-        [(false, Precision::F32), (true, Precision::F32), (false, Precision::Bf16Mixed), (true, Precision::Bf16Mixed)]
-    {
-        let (model, params) = model(tied, precision);
+    let cases = [false, true].into_iter().flat_map(|tied| families(VOCAB, 64, tied));
+    let cases =
+        cases.flat_map(|config| [Precision::F32, Precision::Bf16Mixed].map(|precision| (config.clone(), precision)));
+    for (config, precision) in cases {
+        let (model, params) = model(&config, precision);
         let (inputs, targets) = batch();
         let tracked = params.tracked();
         let loss = model.loss_sum(&tracked, &inputs, targets.clone());
@@ -75,7 +67,7 @@ fn gradients_have_the_bits_of_one_pass_and_come_in_order() {
                     Ok(())
                 },
             );
-            let case = format!("tied {tied}, {precision:?}, recompute {recompute}");
+            let case = format!("{config:?}, {precision:?}, recompute {recompute}");
             assert_eq!(loss.unwrap().to_bits(), expected_loss.to_bits(), "{case}");
             assert_eq!(order, model.gradient_order(), "{case}");
             for (spec, (found, expected)) in model.specs().iter().zip(found.iter().zip(&expected)) {
@@ -87,13 +79,16 @@ fn gradients_have_the_bits_of_one_pass_and_come_in_order() {
 
 #[test]
 fn the_order_ends_with_the_embedding_and_names_every_parameter_once() {
-    for tied in [false, true] {
-        let (model, _) = model(tied, Precision::F32);
+    for config in [false, true].into_iter().flat_map(|tied| families(VOCAB, 64, tied)) {
+        let (model, _) = model(&config, Precision::F32);
+        let count = model.specs().len();
+        let is_head = |index: usize| !model.specs()[index].name.contains("layers.") && index > 0;
         let mut order = model.gradient_order();
         assert_eq!(order.last(), Some(&0), "the embedding is complete last");
-        assert!(order[..2].iter().all(|index| *index >= 19), "final norm and head come first: {order:?}");
+        let heads = order.iter().take_while(|index| is_head(**index)).count();
+        assert_eq!(heads, if model.config().tied_head() { 1 } else { 2 }, "final norm and head come first: {order:?}");
         order.sort_unstable();
-        assert_eq!(order, (0..model.specs().len()).collect::<Vec<_>>());
+        assert_eq!(order, (0..count).collect::<Vec<_>>());
     }
 }
 
@@ -106,7 +101,7 @@ fn a_receiver_that_fails_ends_the_pass() {
             unreachable!("every parameter has a gradient")
         }
     }
-    let (model, params) = model(false, Precision::F32);
+    let (model, params) = model(&families(VOCAB, 64, false)[0], Precision::F32);
     let (inputs, targets) = batch();
     let mut calls = 0;
     let result = model.loss_and_gradients(&params, &inputs, targets, false, &mut |index, _| {
@@ -115,4 +110,41 @@ fn a_receiver_that_fails_ends_the_pass() {
     });
     assert_eq!(result, Err(Stop(model.gradient_order()[3])));
     assert_eq!(calls, 4);
+}
+
+/// Everything before `cut` of each row, or everything from there on.
+fn half(targets: &Tensor<2, Int>, cut: usize, first: bool) -> Tensor<2, Int> {
+    let values = targets.clone().try_into_vec_as::<i64>().unwrap();
+    let kept = values.iter().enumerate().map(|(at, &id)| if (at % SHAPE[1] < cut) == first { id as i32 } else { -1 });
+    Tensor::from_data(TensorData::new(kept.collect::<Vec<i32>>(), SHAPE), &Device::flex())
+}
+
+#[test]
+fn weighed_parts_have_the_gradient_of_the_weighed_sum() {
+    for tied in [false, true] {
+        let (model, params) = model(&families(VOCAB, 64, tied)[0], Precision::F32);
+        let (inputs, targets) = batch();
+        let parts = || vec![half(&targets, 5, true), half(&targets, 5, false)];
+        let losses = model.part_losses(&params, &inputs, parts());
+        let tracked = params.tracked();
+        let [first, second] = parts().try_into().unwrap();
+        let sum = model.loss_sum(&tracked, &inputs, first).mul_scalar(0.25)
+            - model.loss_sum(&tracked, &inputs, second).mul_scalar(1.5);
+        let mut expected = sum.backward();
+        let mut seen = Vec::new();
+        let mut weigh = |found: &[f64]| {
+            assert_eq!(found, losses, "the same bits");
+            model_zoo::Weighed { loss: 7.0, weights: vec![0.25, -1.5] }
+        };
+        let mut done = |index: usize, gradient: Tensor<1>| {
+            let expected = tracked.tensors()[index].grad_remove(&mut expected).unwrap();
+            let difference = (expected - gradient.clone()).abs().max().into_scalar::<f32>();
+            let largest = gradient.abs().max().into_scalar::<f32>();
+            assert!(difference <= 2e-6 + 1e-5 * largest, "parameter {index}: {difference} of {largest}");
+            seen.push(index);
+            Ok::<(), NoGradient>(())
+        };
+        let loss = model.weighed_loss_and_gradients(&params, &inputs, (parts(), &mut weigh), true, &mut done).unwrap();
+        assert_eq!((loss, seen), (7.0, model.gradient_order()));
+    }
 }

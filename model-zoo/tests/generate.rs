@@ -1,11 +1,14 @@
 //! Decoding token by token must be the same as computing everything at once.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod tiny;
+
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use model_zoo::generate::{Finish, GenerateError, GenerateOptions, KvCache, Sampling, generate};
 use model_zoo::{Inputs, LlamaConfig, Model, ModelConfig, Params, Precision, RopeConfig, RopeScaling};
+use tiny::families;
 
 const VOCAB: usize = 41;
 const CONTEXT: usize = 40;
@@ -60,8 +63,14 @@ fn go_on(_: u32) -> ControlFlow<()> {
 #[test]
 fn any_cut_of_a_text_gives_the_logits_of_the_whole() {
     let text: Vec<u32> = (0..23).map(|i| (i * i * 5 + 3 * i + 1) % VOCAB as u32).collect();
-    for (precision, tolerance) in [(Precision::F32, 2e-5), (Precision::Bf16Mixed, 4e-2)] {
-        let (model, params) = model(precision);
+    let cases = families(VOCAB, CONTEXT, true).into_iter();
+    let cases = cases.flat_map(|config| {
+        [(Precision::F32, 2e-5), (Precision::Bf16Mixed, 4e-2)]
+            .map(|(precision, apart)| (config.clone(), precision, apart))
+    });
+    for (config, precision, tolerance) in cases {
+        let model = Model::new(&config).unwrap().with_precision(precision);
+        let params = Params::init(model.specs(), 3, &Device::flex());
         let expected = full(&model, &params, &text);
         let peak = expected.iter().fold(0.0_f32, |peak, value| peak.max(value.abs()));
         for cut in [vec![23], vec![1; 23], vec![7, 1, 1, 5, 9], vec![20, 3]] {
@@ -75,24 +84,27 @@ fn any_cut_of_a_text_gives_the_logits_of_the_whole() {
                 assert_eq!(cache.len(), at);
             }
             let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(worst <= tolerance * peak, "{precision:?}: {worst} of {peak}");
+            assert!(worst <= tolerance * peak, "{config:?}, {precision:?}: {worst} of {peak}");
         }
     }
 }
 
 #[test]
 fn greedy_generation_is_the_argmax_of_the_full_pass() {
-    let (model, params) = model(Precision::F32);
-    let mut text = vec![5, 9, 2];
-    let found = generate(&model, &params, &text, &greedy(20), &mut go_on).unwrap();
-    for id in &found.tokens {
-        let logits = full(&model, &params, &text);
-        let last = &logits[logits.len() - VOCAB..];
-        let best = (0..VOCAB).max_by(|a, b| last[*a].total_cmp(&last[*b])).unwrap();
-        assert_eq!(*id as usize, best, "after {} tokens", text.len());
-        text.push(*id);
+    for config in families(VOCAB, CONTEXT, true) {
+        let model = Model::new(&config).unwrap();
+        let params = Params::init(model.specs(), 3, &Device::flex());
+        let mut text = vec![5, 9, 2];
+        let found = generate(&model, &params, &text, &greedy(20), &mut go_on).unwrap();
+        for id in &found.tokens {
+            let logits = full(&model, &params, &text);
+            let last = &logits[logits.len() - VOCAB..];
+            let best = (0..VOCAB).max_by(|a, b| last[*a].total_cmp(&last[*b])).unwrap();
+            assert_eq!(*id as usize, best, "{config:?} after {} tokens", text.len());
+            text.push(*id);
+        }
+        assert_eq!((found.tokens.len(), found.finish), (20, Finish::Length));
     }
-    assert_eq!((found.tokens.len(), found.finish), (20, Finish::Length));
 }
 
 #[test]

@@ -78,16 +78,31 @@ pub fn prepare(raw: &RawConfig) -> Result<Option<ChatData>, PrepareError> {
         }
     };
     let never = AtomicBool::new(false);
+    let mut attempts = 0;
     let prepared = loop {
         match prepare::prepare(&config, &observe, &never) {
             // Processes of one host start together: one prepares, the others find it.
             Err(PrepareError::Busy { .. }) => std::thread::sleep(POLL),
-            other => break other?,
+            // It appeared after this process had looked for it.
+            Err(PrepareError::Io { .. }) if attempts == 0 && dir.exists() => attempts += 1,
+            other => break other,
         }
     };
+    let prepared = prepared.inspect_err(|_| remove_work(&raw.output_dir, &made))?;
     let fresh = (!prepared.already).then_some(Fresh { made });
     let warnings = warnings.into_inner();
     Ok(Some(ChatData { dir, fresh, warnings }))
+}
+
+/// Takes away what a failed preparation keeps for the next attempt: nothing has begun here.
+fn remove_work(output: &Path, made: &[PathBuf]) {
+    // The failure itself is what the caller must hear about.
+    _ = std::fs::remove_dir_all(output.join(format!(".{FOLDER}.preparing")));
+    for path in made.iter().skip(1) {
+        if std::fs::remove_dir(path).is_err() {
+            return;
+        }
+    }
 }
 
 fn configuration(raw: &RawConfig, kind: RecordKind, dir: &Path) -> PrepareConfig {

@@ -27,7 +27,9 @@ fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::StorageFull => "; free some space or choose an output_dir on another disk",
         io::ErrorKind::PermissionDenied => "; check the owner and the permissions of the folder",
-        io::ErrorKind::NotFound => "; check the path",
+        io::ErrorKind::NotFound | io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory => "; check the path",
+        io::ErrorKind::FileTooLarge => "; check that it is the file that was meant",
+        io::ErrorKind::InvalidData => "; it must be a text in UTF-8",
         io::ErrorKind::ReadOnlyFilesystem => "; choose an output_dir on a writable disk",
         _ => "",
     }
@@ -78,23 +80,44 @@ pub fn create_folder(folder: &Path) -> Result<(), FileError> {
     fs::create_dir_all(folder).map_err(FileError::at(folder, "create the folder"))
 }
 
-/// Reads a text file of at most `limit_bytes`.
+/// Opens a regular file, or a link to one: a pipe would keep its reader waiting, and some devices have no end.
 ///
 /// # Errors
-/// When the file cannot be read, is larger than the limit or is not UTF-8.
-pub fn read_text(path: &Path, limit_bytes: u64) -> Result<String, FileError> {
+/// When it is something else or cannot be opened.
+pub fn open_file(path: &Path) -> Result<File, FileError> {
+    let metadata = fs::metadata(path).map_err(FileError::at(path, "open"))?;
+    if !metadata.is_file() {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+        return Err(FileError { path: path.to_owned(), action: "open", source });
+    }
+    File::open(path).map_err(FileError::at(path, "open"))
+}
+
+/// Reads a file of at most `limit_bytes`.
+///
+/// # Errors
+/// When the file cannot be read or is larger than the limit.
+pub fn read_bytes(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, FileError> {
     use std::io::Read;
-    let file = File::open(path).map_err(FileError::at(path, "open"))?;
-    let mut text = String::new();
-    file.take(limit_bytes + 1).read_to_string(&mut text).map_err(FileError::at(path, "read"))?;
-    if text.len() as u64 > limit_bytes {
+    let mut bytes = Vec::new();
+    open_file(path)?.take(limit_bytes + 1).read_to_end(&mut bytes).map_err(FileError::at(path, "read"))?;
+    if bytes.len() as u64 > limit_bytes {
         let source = io::Error::new(
             io::ErrorKind::FileTooLarge,
             format!("the file is larger than the limit of {limit_bytes} bytes"),
         );
         return Err(FileError { path: path.to_owned(), action: "read", source });
     }
-    Ok(text)
+    Ok(bytes)
+}
+
+/// Reads a text file of at most `limit_bytes`.
+///
+/// # Errors
+/// When the file cannot be read, is larger than the limit or is not UTF-8.
+pub fn read_text(path: &Path, limit_bytes: u64) -> Result<String, FileError> {
+    let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8");
+    String::from_utf8(read_bytes(path, limit_bytes)?).map_err(not_text).map_err(FileError::at(path, "read"))
 }
 
 /// Bytes free for this user on the file system that holds `folder`; `None` where the system cannot tell.

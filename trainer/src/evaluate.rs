@@ -72,7 +72,10 @@ pub fn evaluate(plan: &Plan, state: &TrainState, cx: &mut Context<'_>) -> Result
     for (index, batch) in work.iter().enumerate() {
         rows_done += batch.rows.end - batch.rows.start;
         if index % world == rank {
-            let tokens = cx.loader.validation_rows(batch.component, batch.rows.clone())?;
+            let mut tokens = cx.loader.validation_rows(batch.component, batch.rows.clone())?;
+            if plan.objective.is_some() {
+                forget_rejected(&mut tokens);
+            }
             let scored = score(&cx.model, &state.params, &cx.device, cx.dataset.token_bytes(), &tokens);
             mine.push(scored.map_err(|source| TrainError::Step { step: state.step, source })?);
             (cx.observer)(&Event::Evaluating { language: batch.language.clone(), rows_done, rows })?;
@@ -132,6 +135,15 @@ fn rows_by_component(plan: &Plan, cx: &Context<'_>) -> Vec<(usize, String, u64)>
     work
 }
 
+/// Of preferences the chosen answers are scored: what the model should say.
+fn forget_rejected(batch: &mut TokenBatch) {
+    for (target, segment) in batch.targets.iter_mut().zip(&batch.segments) {
+        if segment % 2 == 1 {
+            *target = -1;
+        }
+    }
+}
+
 /// Scores the targets of a batch that stand for text, by the bytes of each id.
 ///
 /// # Errors
@@ -143,6 +155,7 @@ pub(crate) fn score(
     bytes_of: &[u16],
     batch: &TokenBatch,
 ) -> Result<Totals, StepError> {
+    step::check_positions(batch, model)?;
     let on_device = step::to_device(batch, model.vocab_size(), device)?;
     let losses = model.token_losses(params, &on_device.inputs, on_device.targets);
     let losses = losses.into_data().convert::<f32>();

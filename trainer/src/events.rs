@@ -39,6 +39,12 @@ pub struct StepRecord {
     pub communication_hidden: Option<f64>,
     /// Peak resident memory of the process, bytes.
     pub memory_bytes: u64,
+    /// Mean reward of chosen answers less that of rejected ones since the last record; of preferences only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward_margin: Option<f64>,
+    /// Share of pairs whose chosen answer had the higher reward, 0 to 1; of preferences only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preference_accuracy: Option<f64>,
 }
 
 /// Validation result of one language.

@@ -18,6 +18,7 @@ pub mod eval;
 pub mod evaluate;
 pub mod events;
 pub mod expect;
+pub mod gguf;
 pub mod gradient_sum;
 pub mod guard;
 pub mod hub;

@@ -434,7 +434,7 @@ fn empty(
 
 /// The model of a plan: whole, or frozen with an adapter on top.
 fn model_of(plan: &Plan, device: &Device) -> Result<Model, SessionError> {
-    let model = Model::new(&plan.model)?.with_precision(plan.precision.into());
+    let model = plan.build_model()?;
     let (Some(adapter), Some(folder)) = (&plan.adapter, &plan.base_model) else { return Ok(model) };
     let base = adapter::load_base(folder, &model, adapter.base, device)?;
     Ok(adapter::adapted_model(model, &adapter.lora, base)?)
@@ -486,12 +486,20 @@ fn fresh(
     partition: Option<Partition>,
     device: &Device,
 ) -> Result<TrainState, SessionError> {
-    let params = match (&plan.adapter, &plan.base_model) {
-        (Some(adapter), _) => adapter::first_params(adapter, model, plan.seed, device)?,
-        (None, Some(folder)) => base_params(folder, plan, model, device)?,
-        (None, None) => Params::init(model.specs(), plan.seed, device),
-    };
+    let params = starting_weights(plan, model, device)?;
     Ok(beginning(plan, params, partition, device))
+}
+
+/// The weights before the first step.
+///
+/// # Errors
+/// A base model that cannot be read.
+pub fn starting_weights(plan: &Plan, model: &Model, device: &Device) -> Result<Params, SessionError> {
+    match (&plan.adapter, &plan.base_model) {
+        (Some(adapter), _) => Ok(adapter::first_params(adapter, model, plan.seed, device)?),
+        (None, Some(folder)) => base_params(folder, plan, model, device),
+        (None, None) => Ok(Params::init(model.specs(), plan.seed, device)),
+    }
 }
 
 /// The weights that training starts from, with rows for the tokens that only the data has.

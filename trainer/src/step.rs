@@ -28,6 +28,14 @@ pub enum StepError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// A position lies beyond those the model has parameters for.
+    #[error("position {position} is beyond the {limit} positions that the model has; use shorter rows")]
+    PositionOutOfRange {
+        /// The position, from 0.
+        position: u32,
+        /// Positions of the model.
+        limit: usize,
+    },
     /// A parameter took no part in the loss.
     #[error(transparent)]
     NoGradient(#[from] NoGradient),
@@ -51,6 +59,19 @@ pub struct DeviceBatch {
     pub targets: Tensor<2, Int>,
     /// Number of targets that count.
     pub valid: u64,
+}
+
+/// Refuses positions beyond those `model` has parameters for: burn would panic on them deep inside a kernel.
+///
+/// # Errors
+/// [`StepError::PositionOutOfRange`] names the largest.
+pub fn check_positions(batch: &TokenBatch, model: &Model) -> Result<(), StepError> {
+    match (batch.positions.iter().max(), model.position_limit()) {
+        (Some(&position), Some(limit)) if position as usize >= limit => {
+            Err(StepError::PositionOutOfRange { position, limit })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Copies a batch to `device`.
@@ -105,20 +126,27 @@ pub fn loss_and_gradients<E: From<StepError>>(
     recompute: bool,
     done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
 ) -> Result<(f64, u64), E> {
+    check_positions(batch, model)?;
     let batch = to_device(batch, model.vocab_size(), device)?;
     let mut pass_on = |index: usize, gradient: Tensor<1>| done(index, gradient).map_err(Interrupted::Receiver);
     let loss_sum = model.loss_and_gradients(params, &batch.inputs, batch.targets, recompute, &mut pass_on);
-    match loss_sum {
-        Ok(loss_sum) => Ok((loss_sum, batch.valid)),
-        Err(Interrupted::Model(error)) => Err(StepError::from(error).into()),
-        Err(Interrupted::Receiver(error)) => Err(error),
-    }
+    loss_sum.map(|loss_sum| (loss_sum, batch.valid)).map_err(Interrupted::either)
 }
 
 /// Who ended a backward pass.
-enum Interrupted<E> {
+pub(crate) enum Interrupted<E> {
     Model(NoGradient),
     Receiver(E),
+}
+
+impl<E: From<StepError>> Interrupted<E> {
+    /// The error, whoever it comes from.
+    pub(crate) fn either(self) -> E {
+        match self {
+            Self::Model(error) => StepError::from(error).into(),
+            Self::Receiver(error) => error,
+        }
+    }
 }
 
 impl<E> From<NoGradient> for Interrupted<E> {

@@ -24,6 +24,7 @@ use crate::guard::{Reason, Verdict};
 use crate::outer::OuterError;
 use crate::outer::site::Site;
 use crate::outer::sync::{self, Ended};
+use crate::preference::{self, Preferences, Tally};
 use crate::prefetch::Prefetch;
 use crate::regression;
 use crate::signals::StopFlag;
@@ -59,6 +60,8 @@ pub struct Context<'a> {
     pub observer: &'a mut dyn FnMut(&Event) -> Result<(), TrainError>,
     /// Speaks for this site in an outer run; `None` in a process that does not lead.
     pub outer: Option<&'a Site>,
+    /// What is learned from preferences; `None` where the next token is.
+    pub preferences: Option<Preferences>,
     /// Set by signals.
     pub stop: StopFlag,
 }
@@ -273,7 +276,13 @@ fn accumulate(
     for _ in 0..micro_batches {
         let batch = data.next_batch().ok_or(TrainError::DataEnded { step: state.step })??;
         let mut take = |param, gradient| Ok::<_, LeafError>(reduction.take(param, gradient)?);
-        let leaf = step::loss_and_gradients(&cx.model, &state.params, &batch, &cx.device, recompute, &mut take);
+        let leaf = match &mut cx.preferences {
+            None => step::loss_and_gradients(&cx.model, &state.params, &batch, &cx.device, recompute, &mut take),
+            Some(preferences) => {
+                let with = (&cx.model, &state.params, &cx.device);
+                preference::pass::loss_and_gradients(with, &batch, preferences, recompute, &mut take)
+            }
+        };
         let (loss_sum, valid) = leaf.map_err(|error| error.at(state.step))?;
         reduction.end_micro_batch(loss_sum, valid)?;
     }
@@ -313,6 +322,7 @@ fn report(
     if !plan.logs_at(state.step) {
         return (cx.observer)(&Event::Tick { step: state.step, loss: state.losses.last.unwrap_or(f64::NAN) });
     }
+    let tally = take_tally(cx)?;
     let measured = record(cx.team.take_waits());
     for slow in cx.team.report_phases(state.step, measured.data, measured.total, measured.waits) {
         (cx.observer)(&Event::Straggler(slow))?;
@@ -334,8 +344,17 @@ fn report(
         communication: measured.share(measured.waits.exposed),
         communication_hidden: measured.waits.hidden(),
         memory_bytes: device::process_memory().peak_resident.unwrap_or(0),
+        reward_margin: tally.map(|tally| tally.margins / tally.pairs),
+        preference_accuracy: tally.map(|tally| tally.right / tally.pairs),
     };
     (cx.observer)(&Event::Step(record))
+}
+
+/// What the pairs of all processes since the last record have come to.
+fn take_tally(cx: &mut Context<'_>) -> Result<Option<Tally>, TrainError> {
+    let Some(preferences) = &mut cx.preferences else { return Ok(None) };
+    let own = std::mem::take(&mut preferences.tally);
+    Ok(Some(Tally::sum(&cx.team.gather(own.to_bytes())?)))
 }
 
 fn evaluate(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Result<EvalRecord, TrainError> {

@@ -185,6 +185,7 @@ fn go(
         Ok(())
     };
     let mut context = Context {
+        preferences: None,
         device: opened.device.clone(),
         model: model_zoo::Model::new(&plan.model).unwrap(),
         buckets: buckets.clone(),

@@ -231,7 +231,8 @@ fn configurations_are_named_with_their_file() {
     assert_eq!(
         refusal(dir.path()),
         "DIR/config.json: key \"architectures\" is \"PhiForCausalLM\", which is not supported; supported: \
-         LlamaForCausalLM"
+         LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Gemma2ForCausalLM, \
+         Gemma3ForCausalLM"
     );
     std::fs::write(dir.path().join("generation_config.json"), r#"{"eos_token_id": 9999}"#).unwrap();
     std::fs::write(&path, text).unwrap();

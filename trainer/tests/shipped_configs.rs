@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use data_pipeline::config::PrepareConfig;
+use trainer::config::plan::ChatPlan;
+use trainer::config::raw::DatasetType;
 use trainer::config::{BaseFacts, ComponentFacts, DatasetFacts, Estimate, Plan, RawConfig, load, resolve};
 
 fn configs() -> PathBuf {
@@ -45,7 +47,9 @@ fn facts(vocab_size: usize, sequence_len: usize) -> DatasetFacts {
 fn plan(name: &str, vocab_size: usize) -> Plan {
     let (raw, notes) = load::<RawConfig>(&configs().join(name), &[]).unwrap_or_else(|error| panic!("{error}"));
     assert!(notes.is_empty(), "{name}: a shipped config uses our own names: {notes:?}");
-    let facts = facts(vocab_size, raw.sequence_len);
+    let mut facts = facts(vocab_size, raw.sequence_len);
+    let kind = raw.datasets[0].kind.and_then(DatasetType::records);
+    facts.chat = kind.map(|kind| ChatPlan { kind, excess: Default::default(), end_of_turn: vec![4] });
     let base = raw.base_model.is_some().then(|| base(vocab_size));
     resolve(raw, &facts, base).unwrap_or_else(|error| panic!("{error}"))
 }

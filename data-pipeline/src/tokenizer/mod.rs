@@ -19,6 +19,8 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
+
 pub use self::alphabet::Spelling;
 pub use self::error::TokenizerError;
 pub use self::extend::{ExtendReport, Extended, TokenizerExtender};
@@ -53,6 +55,19 @@ impl Tokenizer {
     /// A file that is absent, too large, malformed, of an unsupported kind, or names an unknown special token.
     pub fn open(path: &Path) -> Result<Self, TokenizerError> {
         open::open(path)
+    }
+
+    /// A tokenizer from the text of a tokenizer.json and of a tokenizer_config.json, which other files may hold in
+    /// another form; `path` is the file that errors name.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::open`].
+    pub fn from_json(tokenizer: &[u8], config: &Map<String, Value>, path: &Path) -> Result<Self, TokenizerError> {
+        open::parse(tokenizer, path, |id_of| {
+            let mut roles = special::Roles::default();
+            special::add_roles(&mut roles, config, path, id_of)?;
+            Ok(roles)
+        })
     }
 
     /// Where the tokenizer.json lies.

@@ -21,9 +21,20 @@ pub const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 pub(super) fn open(path: &Path) -> Result<Tokenizer, TokenizerError> {
     let path = if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.to_owned() };
     let bytes = read_limited(&path)?;
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    parse(&bytes, &path, |id_of| read_roles(folder, id_of))
+}
+
+/// A tokenizer from the text of a tokenizer.json that is called `path` in messages.
+pub(super) fn parse(
+    bytes: &[u8],
+    path: &Path,
+    roles: impl FnOnce(&dyn Fn(&str) -> Option<u32>) -> Result<Roles, TokenizerError>,
+) -> Result<Tokenizer, TokenizerError> {
+    let path = path.to_owned();
     let malformed = |reason: String| TokenizerError::Malformed { path: path.clone(), reason };
     let mut library =
-        fenced("read", || tokenizers::Tokenizer::from_bytes(&bytes)).map_err(|error| malformed(reason_of(error)))?;
+        fenced("read", || tokenizers::Tokenizer::from_bytes(bytes)).map_err(|error| malformed(reason_of(error)))?;
     // Saved cutting or filling lengths belong to someone else's batches.
     library.with_padding(None);
     library.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
@@ -31,14 +42,13 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer, TokenizerError> {
     let vocab_size = vocab_size(&library).map_err(malformed)?;
     let mut plain = library.clone();
     plain.set_encode_special_tokens(true);
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let roles = read_roles(folder, &|token| library.token_to_id(token))?;
+    let roles = roles(&|token| library.token_to_id(token))?;
     let roles = Roles { unknown: roles.unknown.or_else(|| unknown_of(&library)), ..roles };
     let mut tokenizer = Tokenizer {
         splitter: Splitter::of(&plain),
         library,
         plain,
-        digest: hex(&Sha256::digest(&bytes)),
+        digest: hex(&Sha256::digest(bytes)),
         vocab_size,
         spelling,
         roles,
@@ -53,6 +63,11 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer, TokenizerError> {
 
 /// Reads a file of at most [`MAX_TOKENIZER_BYTES`].
 pub(super) fn read_limited(path: &Path) -> Result<Vec<u8>, TokenizerError> {
+    // A pipe would keep its reader waiting, and some devices have no end.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file");
+        return Err(TokenizerError::io(path, "read")(source));
+    }
     let file = File::open(path).map_err(TokenizerError::io(path, "read"))?;
     let mut bytes = Vec::new();
     // The length that a file reports need not be the one it has.

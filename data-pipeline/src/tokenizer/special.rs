@@ -23,20 +23,31 @@ pub(super) fn read_roles(folder: &Path, id_of: &dyn Fn(&str) -> Option<u32>) -> 
     for name in [CONFIG_FILE, SPECIAL_TOKENS_FILE] {
         let path = folder.join(name);
         let Some(object) = read_object(&path)? else { continue };
-        for (role, slot) in [
-            ("bos_token", &mut roles.bos),
-            ("eos_token", &mut roles.eos),
-            ("pad_token", &mut roles.pad),
-            ("unk_token", &mut roles.unknown),
-        ] {
-            let Some(token) = token_text(&object, role) else { continue };
-            if slot.is_none() {
-                let unknown = || TokenizerError::UnknownSpecial { path: path.clone(), role, token: token.to_owned() };
-                *slot = Some(id_of(token).ok_or_else(unknown)?);
-            }
-        }
+        add_roles(&mut roles, &object, &path, id_of)?;
     }
     Ok(roles)
+}
+
+/// Adds the roles that `object`, the content of `path`, names and that are not decided yet.
+pub(super) fn add_roles(
+    roles: &mut Roles,
+    object: &Map<String, Value>,
+    path: &Path,
+    id_of: &dyn Fn(&str) -> Option<u32>,
+) -> Result<(), TokenizerError> {
+    for (role, slot) in [
+        ("bos_token", &mut roles.bos),
+        ("eos_token", &mut roles.eos),
+        ("pad_token", &mut roles.pad),
+        ("unk_token", &mut roles.unknown),
+    ] {
+        let Some(token) = token_text(object, role) else { continue };
+        if slot.is_none() {
+            let unknown = || TokenizerError::UnknownSpecial { path: path.to_owned(), role, token: token.to_owned() };
+            *slot = Some(id_of(token).ok_or_else(unknown)?);
+        }
+    }
+    Ok(())
 }
 
 /// A JSON object from a file that may be absent.

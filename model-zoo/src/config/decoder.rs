@@ -101,7 +101,10 @@ pub type LlamaConfig = DecoderConfig;
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::config::RopeScaling;
+    use crate::config::{
+        Gemma2Config, Gemma3Config, LayerType, LayerWindows, MistralConfig, ModelConfig, Qwen2Config, Qwen3Config,
+        RopeScaling,
+    };
 
     /// A model small enough for unit tests, with every size different.
     pub(crate) fn tiny() -> LlamaConfig {
@@ -122,6 +125,33 @@ pub(crate) mod tests {
             eos_token_ids: vec![2, 3],
             pad_token_id: None,
         }
+    }
+
+    /// The tiny model as one of every family, the head tied or not.
+    pub(crate) fn families(tied: bool) -> Vec<ModelConfig> {
+        let decoder = DecoderConfig { tie_word_embeddings: tied, ..tiny() };
+        let kinds = [LayerType::SlidingAttention, LayerType::SlidingAttention, LayerType::FullAttention];
+        let windows = LayerWindows { sliding_window: 8, layer_types: kinds.to_vec() };
+        vec![
+            ModelConfig::Llama(decoder.clone()),
+            ModelConfig::Mistral(MistralConfig { decoder: decoder.clone(), sliding_window: Some(8) }),
+            ModelConfig::Qwen2(Qwen2Config { decoder: decoder.clone(), windows: Some(windows.clone()) }),
+            ModelConfig::Qwen3(Qwen3Config { decoder: decoder.clone(), windows: None }),
+            ModelConfig::Gemma2(Gemma2Config {
+                decoder: decoder.clone(),
+                windows: windows.clone(),
+                query_pre_attn_scalar: 12.0,
+                attn_logit_softcapping: Some(50.0),
+                final_logit_softcapping: Some(30.0),
+            }),
+            ModelConfig::Gemma3(Gemma3Config {
+                local_rope: decoder.rope,
+                decoder,
+                windows,
+                query_pre_attn_scalar: 8.0,
+                final_logit_softcapping: None,
+            }),
+        ]
     }
 
     fn refused(change: impl FnOnce(&mut LlamaConfig), part: &str) {
@@ -153,5 +183,35 @@ pub(crate) mod tests {
             original_max_position_embeddings: 64,
         };
         refused(|c| c.rope.scaling = scaling, "low_freq_factor (4) is not below high_freq_factor (4)");
+        refused(|c| c.rope.scaling = RopeScaling::Linear { factor: 0.0 }, "rope_scaling.factor is 0");
+    }
+
+    #[test]
+    fn every_family_keeps_its_rules() {
+        for mut config in families(true) {
+            assert_eq!(config.validate(), Ok(()));
+            let message = match &mut config {
+                ModelConfig::Llama(_) | ModelConfig::Qwen3(_) | ModelConfig::Mixtral(_) | ModelConfig::Gpt2(_) => {
+                    continue;
+                }
+                ModelConfig::Mistral(config) => {
+                    config.sliding_window = Some(0);
+                    "sliding_window is 0"
+                }
+                ModelConfig::Qwen2(config) => {
+                    config.windows.as_mut().unwrap().layer_types.pop();
+                    "layer_types has 2 entries for num_hidden_layers = 3"
+                }
+                ModelConfig::Gemma2(config) => {
+                    config.attn_logit_softcapping = Some(0.0);
+                    "attn_logit_softcapping is 0"
+                }
+                ModelConfig::Gemma3(config) => {
+                    config.local_rope.theta = -1.0;
+                    "rope_local_base_freq is -1"
+                }
+            };
+            assert!(config.validate().unwrap_err().to_string().contains(message), "{message}");
+        }
     }
 }

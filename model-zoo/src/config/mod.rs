@@ -2,7 +2,9 @@
 
 mod decoder;
 mod gemma;
+mod gpt2;
 mod mistral;
+mod mixtral;
 mod qwen;
 mod rope;
 mod rules;
@@ -13,13 +15,15 @@ use thiserror::Error;
 
 pub use decoder::{DecoderConfig, LlamaConfig};
 pub use gemma::{Gemma2Config, Gemma3Config};
+pub use gpt2::Gpt2Config;
 pub use mistral::MistralConfig;
+pub use mixtral::MixtralConfig;
 pub use qwen::{Qwen2Config, Qwen3Config};
 pub use rope::{RopeConfig, RopeScaling};
 pub use windows::{LayerType, LayerWindows};
 
 #[cfg(test)]
-pub(crate) use decoder::tests;
+pub(crate) use self::{decoder::tests, gpt2::tests as gpt2_tests, mixtral::tests as mixtral_tests};
 
 /// A configuration that cannot be read or built.
 #[derive(Debug, Error, PartialEq)]
@@ -127,6 +131,10 @@ pub enum ModelConfig {
     Gemma2(Gemma2Config),
     /// Gemma 3, text only.
     Gemma3(Gemma3Config),
+    /// Mixtral.
+    Mixtral(MixtralConfig),
+    /// GPT-2.
+    Gpt2(Gpt2Config),
 }
 
 /// What every family has.
@@ -152,6 +160,8 @@ impl ModelConfig {
             Self::Qwen3(config) => ("Qwen3", &config.decoder),
             Self::Gemma2(config) => ("Gemma 2", &config.decoder),
             Self::Gemma3(config) => ("Gemma 3", &config.decoder),
+            Self::Mixtral(config) => ("Mixtral", &config.decoder),
+            Self::Gpt2(config) => return config.facts(),
         };
         decoder.facts(name)
     }
@@ -196,9 +206,26 @@ impl ModelConfig {
             Self::Qwen3(config) => &mut config.decoder,
             Self::Gemma2(config) => &mut config.decoder,
             Self::Gemma3(config) => &mut config.decoder,
+            Self::Mixtral(config) => &mut config.decoder,
+            Self::Gpt2(config) => {
+                config.n_positions = max_positions;
+                return self;
+            }
         };
         decoder.max_position_embeddings = max_positions;
         self
+    }
+
+    /// The coefficient with which training adds the load-balancing loss of experts unless told otherwise: that of the
+    /// configuration where `output_router_logits` is set, as in transformers, and 0 where it is not. `None` without
+    /// experts.
+    #[must_use]
+    pub fn router_aux_loss_coef(&self) -> Option<f64> {
+        match self {
+            Self::Mixtral(config) if config.output_router_logits => Some(config.router_aux_loss_coef),
+            Self::Mixtral(_) => Some(0.0),
+            _ => None,
+        }
     }
 
     /// Whether the output head is the embedding.
@@ -237,6 +264,8 @@ impl ModelConfig {
             Self::Qwen3(config) => config.validate(),
             Self::Gemma2(config) => config.validate(),
             Self::Gemma3(config) => config.validate(),
+            Self::Mixtral(config) => config.validate(),
+            Self::Gpt2(config) => config.validate(),
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) trait Decoder: Debug + Send + Sync {
     fn trunk(&self) -> &Trunk;
 
     /// The stream after block `layer`.
-    fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> Tensor<2>;
+    fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> BlockOutput;
 
     /// Factor of the embeddings.
     fn embedding_scale(&self) -> Option<f32> {
@@ -72,7 +72,7 @@ impl<D: Decoder> Family for D {
     }
 
     fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> BlockOutput {
-        Decoder::block(self, weights, layer, stream, pass).into()
+        Decoder::block(self, weights, layer, stream, pass)
     }
 
     fn final_norm(&self, weights: &Weights<'_>, stream: Tensor<2>) -> Tensor<2> {

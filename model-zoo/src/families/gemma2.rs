@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::decoder::{BlockSpecs, Decoder, NormScale, Trunk};
 use crate::config::{Gemma2Config, LayerWindows};
-use crate::family::Pass;
+use crate::family::{BlockOutput, Pass};
 use crate::ops::{self, AttentionRule};
 use crate::params::ParamSpec;
 use crate::weights::{Weights, widen};
@@ -78,7 +78,7 @@ impl Decoder for Gemma2 {
         self.final_bound
     }
 
-    fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> Tensor<2> {
+    fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> BlockOutput {
         let trunk = &self.trunk;
         let at = |place| trunk.at(layer, place);
 
@@ -94,6 +94,6 @@ impl Decoder for Gemma2 {
         let x = weights.narrow(trunk.norm(weights, stream.clone(), at(PRE_FEEDFORWARD_NORM)));
         let inner = ops::geglu(weights.linear(x.clone(), at(GATE)), weights.linear(x, at(UP)));
         let change = widen(weights.linear(inner, at(DOWN)));
-        ops::add(stream, trunk.norm(weights, change, at(POST_FEEDFORWARD_NORM)))
+        ops::add(stream, trunk.norm(weights, change, at(POST_FEEDFORWARD_NORM))).into()
     }
 }

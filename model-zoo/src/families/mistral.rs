@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::decoder::{BlockSpecs, Decoder, NormScale, Trunk};
 use crate::config::MistralConfig;
-use crate::family::Pass;
+use crate::family::{BlockOutput, Pass};
 use crate::ops::{self, AttentionRule};
 use crate::params::ParamSpec;
 use crate::weights::{Weights, widen};
@@ -57,7 +57,7 @@ impl Decoder for Mistral {
         &self.trunk
     }
 
-    fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> Tensor<2> {
+    fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> BlockOutput {
         let trunk = &self.trunk;
         let at = |place| trunk.at(layer, place);
 
@@ -70,6 +70,6 @@ impl Decoder for Mistral {
 
         let x = weights.narrow(trunk.norm(weights, stream.clone(), at(POST_ATTENTION_NORM)));
         let inner = ops::swiglu(weights.linear(x.clone(), at(GATE)), weights.linear(x, at(UP)));
-        ops::add(stream, widen(weights.linear(inner, at(DOWN))))
+        ops::add(stream, widen(weights.linear(inner, at(DOWN)))).into()
     }
 }

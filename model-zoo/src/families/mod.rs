@@ -3,8 +3,10 @@
 mod decoder;
 mod gemma2;
 mod gemma3;
+mod gpt2;
 mod llama;
 mod mistral;
+mod mixtral;
 mod qwen2;
 mod qwen3;
 
@@ -22,5 +24,7 @@ pub(crate) fn build(config: ModelConfig) -> Arc<dyn Family> {
         ModelConfig::Qwen3(config) => Arc::new(qwen3::Qwen3::new(config)),
         ModelConfig::Gemma2(config) => Arc::new(gemma2::Gemma2::new(config)),
         ModelConfig::Gemma3(config) => Arc::new(gemma3::Gemma3::new(config)),
+        ModelConfig::Mixtral(config) => Arc::new(mixtral::Mixtral::new(config)),
+        ModelConfig::Gpt2(config) => Arc::new(gpt2::Gpt2::new(config)),
     }
 }

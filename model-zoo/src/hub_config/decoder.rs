@@ -138,7 +138,8 @@ pub(super) fn refuse_present(keys: &Keys<'_>, names: &[&str]) -> Result<(), Conf
     }
 }
 
-fn check_dtypes(keys: &Keys<'_>) -> Result<(), ConfigError> {
+/// Refuses two names for two number formats.
+pub(super) fn check_dtypes(keys: &Keys<'_>) -> Result<(), ConfigError> {
     match (keys.string("torch_dtype")?, keys.string("dtype")?) {
         (Some(old), Some(new)) if old != new => Err(conflict("torch_dtype", old, "dtype", new)),
         _ => Ok(()),

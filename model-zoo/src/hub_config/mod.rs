@@ -2,8 +2,10 @@
 
 mod decoder;
 mod gemma;
+mod gpt2;
 mod keys;
 mod mistral;
+mod mixtral;
 mod qwen;
 mod rope;
 #[cfg(test)]
@@ -26,7 +28,7 @@ struct Reader {
     read: fn(&Keys<'_>) -> Result<ModelConfig, ConfigError>,
 }
 
-const READERS: [Reader; 6] = [
+const READERS: [Reader; 8] = [
     Reader {
         architecture: decoder::ARCHITECTURE,
         model_type: decoder::MODEL_TYPE,
@@ -63,6 +65,18 @@ const READERS: [Reader; 6] = [
         family: "Gemma 3",
         read: |keys| gemma::read_3(keys).map(ModelConfig::Gemma3),
     },
+    Reader {
+        architecture: mixtral::ARCHITECTURE,
+        model_type: mixtral::MODEL_TYPE,
+        family: "Mixtral",
+        read: |keys| mixtral::read(keys).map(ModelConfig::Mixtral),
+    },
+    Reader {
+        architecture: gpt2::ARCHITECTURE,
+        model_type: gpt2::MODEL_TYPE,
+        family: "GPT-2",
+        read: |keys| gpt2::read(keys).map(ModelConfig::Gpt2),
+    },
 ];
 
 impl ModelConfig {
@@ -93,6 +107,8 @@ impl ModelConfig {
             Self::Qwen3(config) => qwen::write_3(config, dtype),
             Self::Gemma2(config) => gemma::write_2(config, dtype),
             Self::Gemma3(config) => gemma::write_3(config, dtype),
+            Self::Mixtral(config) => mixtral::write(config, dtype),
+            Self::Gpt2(config) => gpt2::write(config, dtype),
         };
         format!("{:#}\n", Value::Object(keys))
     }

@@ -10,6 +10,11 @@ pub(super) const DEFAULT_THETA: f64 = 10_000.0;
 
 /// Rotary settings from `rope_theta`, `rope_scaling` and `rope_parameters`, which must agree where they overlap.
 pub(super) fn read(keys: &Keys<'_>) -> Result<RopeConfig, ConfigError> {
+    read_or(keys, DEFAULT_THETA)
+}
+
+/// The same where another base is meant when no key names one.
+pub(super) fn read_or(keys: &Keys<'_>, default_theta: f64) -> Result<RopeConfig, ConfigError> {
     let mut said = Said::default();
     said.theta(keys, "rope_theta")?;
     for name in ["rope_scaling", "rope_parameters"] {
@@ -17,7 +22,7 @@ pub(super) fn read(keys: &Keys<'_>) -> Result<RopeConfig, ConfigError> {
             said.block(name, &block)?;
         }
     }
-    Ok(said.together(DEFAULT_THETA))
+    Ok(said.together(default_theta))
 }
 
 /// What the keys read so far say, and which of them said it.

@@ -52,7 +52,7 @@ impl Backward<Flex, 2> for AddBias {
 }
 
 /// Sums of the columns of `g` `[n, d]`.
-fn column_sums(isa: Isa, g: &[f32], n: usize, d: usize) -> Vec<f32> {
+pub(crate) fn column_sums(isa: Isa, g: &[f32], n: usize, d: usize) -> Vec<f32> {
     let mut shares = vec![0.0; n.div_ceil(GRADIENT_ROWS) * d];
     chunks_mut(&mut shares, d.max(1), |start, share| {
         // `start` is the number of the block times `d`.

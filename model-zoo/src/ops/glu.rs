@@ -74,12 +74,23 @@ const GELU_FLAT: f32 = 12.0;
 const GELU_SLOPE: f32 = 1.595_769_1;
 const GELU_CUBE: f32 = 0.044_715;
 
-/// `(1 + tanh(u)) / 2` of the GELU's `u`, as the logistic function of `2u`, which does not cancel where it is small.
+/// `(1 + tanh(u)) / 2` and `(1 - tanh(u)) / 2` of the GELU's `u`, as logistic functions of `2u`, which do not cancel
+/// where they are small.
 #[inline(always)]
-fn gelu_share<const FMA: bool>(x: f32) -> f32 {
+pub(super) fn gelu_shares<const FMA: bool>(x: f32) -> (f32, f32) {
     let x = x.clamp(-GELU_FLAT, GELU_FLAT);
     let twice = GELU_SLOPE * mul_add::<FMA>(GELU_CUBE * x * x, x, x);
-    1.0 / (1.0 + exp::<FMA>(-twice))
+    let e = exp::<FMA>(-twice);
+    let share = 1.0 / (1.0 + e);
+    (share, e.min(f32::MAX) * share)
+}
+
+/// The derivative of the GELU, of whose `x` [`gelu_shares`] are `share` and `other`.
+#[inline(always)]
+pub(super) fn gelu_slope<const FMA: bool>(x: f32, (share, other): (f32, f32)) -> f32 {
+    let x = x.clamp(-GELU_FLAT, GELU_FLAT);
+    let inner = GELU_SLOPE * mul_add::<FMA>(3.0 * GELU_CUBE * x, x, 1.0);
+    mul_add::<FMA>(x * share * inner, other, share)
 }
 
 multiversion! {
@@ -91,7 +102,7 @@ multiversion! {
 
     fn gelu<FMA>(gate: &[f32], up: &[f32], y: &mut [MaybeUninit<f32>]) {
         for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
-            y.write(gate * gelu_share::<FMA>(gate) * up);
+            y.write(gate * gelu_shares::<FMA>(gate).0 * up);
         }
     }
 
@@ -109,11 +120,9 @@ multiversion! {
     /// The same for the GELU.
     fn gelu_gradients<FMA>(g: &[f32], gate: &mut [f32], up: &mut [f32]) {
         for ((&g, gate), up) in g.iter().zip(gate).zip(up) {
-            let share = gelu_share::<FMA>(*gate);
+            let (share, other) = gelu_shares::<FMA>(*gate);
             let gelu = *gate * share;
-            let x = gate.clamp(-GELU_FLAT, GELU_FLAT);
-            let inner = GELU_SLOPE * mul_add::<FMA>(3.0 * GELU_CUBE * x, x, 1.0);
-            let slope = mul_add::<FMA>(x * share * inner, 1.0 - share, share);
+            let slope = gelu_slope::<FMA>(*gate, (share, other));
             *gate = g * *up * slope;
             *up = g * gelu;
         }

@@ -41,6 +41,21 @@ pub(crate) fn rms_norm(x: Tensor<2>, gamma: Tensor<1>, eps: f64) -> Tensor<2> {
     (x * inverse * gamma.unsqueeze_dim(0)).cast(dtype)
 }
 
+/// [`super::linear_in_out`]: computes in the dtype of `x`.
+pub(crate) fn linear_in_out(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
+    let w = if w.dtype() == x.dtype() { w } else { w.cast(x.dtype()) };
+    x.matmul(w)
+}
+
+/// [`super::layer_norm`]: computes in `f32`.
+pub(crate) fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, eps: f64) -> Tensor<2> {
+    let dtype = x.dtype();
+    let (x, gamma, beta) = (single(x), single(gamma), single(beta));
+    let distance = x.clone() - x.mean_dim(1);
+    let inverse = (distance.clone().square().mean_dim(1) + eps).sqrt().recip();
+    (distance * inverse * gamma.unsqueeze_dim(0) + beta.unsqueeze_dim(0)).cast(dtype)
+}
+
 /// [`super::rope`]: computes in `f32`.
 pub(crate) fn rope(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Tensor<2> {
     let ([n, width], half, dtype) = (x.dims(), cos.dims()[1], x.dtype());
@@ -55,6 +70,24 @@ pub(crate) fn rope(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -
 /// [`super::swiglu`]: computes in the dtype of its inputs.
 pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     gate.clone() * sigmoid(gate) * up
+}
+
+/// [`super::gelu_tanh`]: computes in the dtype of its input.
+pub(crate) fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
+    let twice_z = (x.clone().square() * x.clone() * 0.044_715 + x.clone()) * (8.0 / std::f64::consts::PI).sqrt();
+    x * sigmoid(twice_z)
+}
+
+/// [`super::softmax`].
+pub(crate) fn softmax_rows(x: Tensor<2>) -> Tensor<2> {
+    softmax(x, 1)
+}
+
+/// [`super::mix_rows`]: computes in `f32`.
+pub(crate) fn mix_rows(rows: Tensor<2>, places: Tensor<2, Int>, weights: Tensor<2>) -> Tensor<2> {
+    let ([n, k], d) = (places.dims(), rows.dims()[1]);
+    let chosen = single(rows).select(0, places.flatten::<1>(0, 1)).reshape([n, k, d]);
+    (chosen * single(weights).unsqueeze_dim::<3>(2)).sum_dim(1).reshape([n, d])
 }
 
 /// [`super::geglu`]: computes in the dtype of its inputs.

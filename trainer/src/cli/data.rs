@@ -1,9 +1,11 @@
 //! Owns `jazari data`: arguments, progress, tables; never touches raw files or shards itself.
 
 use std::cell::RefCell;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use data_pipeline::chat::{REJECTED, TRAINED};
 use data_pipeline::config::PrepareConfig;
 use data_pipeline::dataset::{DataError, Dataset};
 use data_pipeline::inspect::{self, InspectedDocument, Selection};
@@ -61,6 +63,15 @@ pub(super) struct InspectArguments {
     /// Documents to show of each language and source
     #[arg(long, default_value_t = 2, value_name = "N")]
     limit: u64,
+    /// The first document to show of each language and source
+    #[arg(long, default_value_t = 0, value_name = "N", conflicts_with = "row")]
+    first: u64,
+    /// Show this row of each language and source instead, as training at --sequence-len sees it
+    #[arg(long, value_name = "N", requires = "sequence_len")]
+    row: Option<u64>,
+    /// Tokens of a row
+    #[arg(long, value_name = "N")]
+    sequence_len: Option<usize>,
     /// Print one JSON object a document
     #[arg(long)]
     json: bool,
@@ -124,9 +135,14 @@ fn inspect(arguments: &InspectArguments) -> Result<Exit, Failure> {
         validation: arguments.validation,
         lang: arguments.lang.clone(),
         source: arguments.source.clone(),
+        first: arguments.first,
         documents: arguments.limit,
     };
-    let shown = inspect::documents(&dataset, &tokenizer, &selection).map_err(Failure::usage)?;
+    let shown = match (arguments.row, arguments.sequence_len) {
+        (Some(row), Some(len)) => inspect::component_rows(&dataset, &tokenizer, &selection, row, len.max(1)),
+        _ => inspect::documents(&dataset, &tokenizer, &selection),
+    };
+    let shown = shown.map_err(Failure::usage)?;
     if shown.is_empty() {
         let languages: Vec<_> = dataset.manifest().languages.keys().cloned().collect();
         return Err(Failure::usage(format!(
@@ -152,8 +168,39 @@ fn show_document(document: &InspectedDocument) {
     if let Some(url) = url {
         say(&format!("  {url}"));
     }
+    if !document.marks.is_empty() {
+        show_marked(document);
+        return;
+    }
     say(&format!("  {text}"));
     say(&format!("  {}\n", pieces.join("|")));
+}
+
+/// A chat: what is trained stands out, in colour where a person looks, else between `[[` and `]]`; tokens that are
+/// trained have a `*`.
+fn show_marked(document: &InspectedDocument) {
+    let colour = std::io::stdout().is_terminal();
+    let mut text = String::new();
+    for (mark, run) in &document.runs {
+        // Data may hold codes that steer terminals.
+        let run: String =
+            run.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect();
+        let run = run.replace('\n', "\n  ");
+        text.push_str(&match (colour, mark & TRAINED != 0, mark & REJECTED != 0) {
+            (true, true, false) => format!("\u{1b}[1;32m{run}\u{1b}[0m"),
+            (true, true, true) => format!("\u{1b}[1;31m{run}\u{1b}[0m"),
+            (true, false, _) => format!("\u{1b}[2m{run}\u{1b}[0m"),
+            (false, true, _) => format!("[[{run}]]"),
+            (false, false, _) => run,
+        });
+    }
+    say(&format!("  {text}"));
+    let star = |at: usize| if document.marks.get(at).is_some_and(|mark| mark & TRAINED != 0) { "*" } else { "" };
+    let pieces: Vec<String> = document.pieces.iter().enumerate().map(|(at, p)| format!("{}{p}", star(at))).collect();
+    let ids: Vec<String> = document.tokens.iter().enumerate().map(|(at, id)| format!("{}{id}", star(at))).collect();
+    say(&format!("  {}", pieces.join("|")));
+    let trained = document.marks.iter().filter(|mark| **mark & TRAINED != 0).count();
+    say(&format!("  {}\n  {trained} of {} tokens trained\n", ids.join(" "), document.marks.len()));
 }
 
 /// Checks every digest.

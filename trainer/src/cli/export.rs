@@ -4,18 +4,21 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
-use model_zoo::{Model, WeightDtype};
+use model_zoo::WeightDtype;
 
 use super::failure::{Exit, Failure, note, say};
+use super::formats::{Quantize, Source, export_gguf, open_source, progress, verify_gguf};
 use super::progress::{StageProgress, short};
-use crate::checkpoint::{self, CheckpointError, Manifest, read::SavedModel};
-use crate::device::{self, DeviceChoice};
-use crate::hub::{self, ExportOptions, ExportProgress};
+use crate::checkpoint::{self, CheckpointError, Manifest};
+use crate::device::{self, DeviceChoice, Opened};
+use crate::gguf::Quantization;
+use crate::hub::{self, ExportOptions, VerifyReport};
 use crate::parity::{self, ParityRow};
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
-    /// A checkpoint, or a run directory (its newest valid checkpoint is taken)
+    /// A checkpoint, a run directory (its newest valid checkpoint is taken) or a Hugging Face directory
+    #[arg(value_name = "MODEL")]
     checkpoint: PathBuf,
     /// Layout to write
     #[arg(long, value_enum, default_value_t = Layout::Hf)]
@@ -26,6 +29,9 @@ pub(super) struct ExportArguments {
     /// Number format of the weights
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
+    /// Number format of the weights in a GGUF file; default: that of --dtype
+    #[arg(long, value_enum)]
+    quantize: Option<Quantize>,
     /// Largest weight file, MiB
     #[arg(long, default_value_t = 4096, value_name = "MIB")]
     max_shard_size: u64,
@@ -43,10 +49,12 @@ pub(super) struct ExportArguments {
     reference: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Layout {
     /// Hugging Face directory
     Hf,
+    /// One GGUF file, for llama.cpp, Ollama and others
+    Gguf,
     /// Adapter directory of PEFT; only of an adapter run
     Adapter,
 }
@@ -73,7 +81,7 @@ impl From<Dtype> for WeightDtype {
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArguments {
-    /// A checkpoint, a run directory, an exported model or a data set
+    /// A checkpoint, a run directory, an exported model, a GGUF file or a data set
     path: PathBuf,
 }
 
@@ -91,52 +99,63 @@ pub(super) struct ParityArguments {
 
 /// Writes a checkpoint as a Hugging Face directory and proves that it is the same model.
 pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
+    check_options(arguments)?;
     for (option, path) in [("--out", Some(&arguments.out)), ("--reference", arguments.reference.as_ref())] {
         if let Some(path) = path.filter(|path| path.symlink_metadata().is_ok()) {
             return Err(Failure::usage(format!("{}: exists already; choose another {option}", path.display())));
         }
     }
     let opened = device::open(DeviceChoice::Cpu, None).map_err(Failure::usage)?;
-    let saved = checkpoint::read::read_model(&arguments.checkpoint, &opened.device).map_err(Failure::usage)?;
-    if let Layout::Adapter = arguments.to {
-        return super::adapter::export(&saved, arguments.base.as_deref(), &arguments.out, arguments.dtype.into());
-    }
-    let saved = super::adapter::merged(saved, arguments.base.as_deref(), arguments.merge, &opened.device)?;
-    let SavedModel { path, manifest, config, params, .. } = saved;
-    let tokenizer = match &arguments.tokenizer {
-        Some(folder) => folder.clone(),
-        // RUN/checkpoints/step-N -> RUN/tokenizer
-        None => path.ancestors().nth(2).unwrap_or(Path::new(".")).join("tokenizer"),
-    };
-    if !tokenizer.join("tokenizer.json").is_file() {
-        return Err(Failure::usage(format!(
-            "{}: there is no tokenizer.json here; name the tokenizer's folder with --tokenizer",
-            tokenizer.display()
-        )));
-    }
-    let chat = hub::ChatFormat::read(&path).map_err(Failure::usage)?;
-    let model = Model::new(&config).map_err(Failure::usage)?;
     let dtype = arguments.dtype.into();
+    let base = arguments.base.as_deref();
+    if arguments.to == Layout::Adapter {
+        return super::adapter::export(&arguments.checkpoint, base, &arguments.out, dtype);
+    }
+    let source = open_source(&arguments.checkpoint, arguments.tokenizer.as_deref(), (base, arguments.merge), &opened)?;
+    note(&format!("exporting {}", source.title));
+    if arguments.to == Layout::Gguf {
+        let format = arguments.quantize.map_or_else(|| plain(dtype), Quantize::format);
+        return export_gguf(&source, &arguments.out, format, &opened);
+    }
+    export_hub(arguments, &source, dtype, &opened)
+}
+
+/// Options that mean nothing together.
+fn check_options(arguments: &ExportArguments) -> Result<(), Failure> {
+    if arguments.to != Layout::Gguf && arguments.quantize.is_some() {
+        return Err(Failure::usage("--quantize is for --to gguf; other layouts take --dtype".to_owned()));
+    }
+    if arguments.to != Layout::Hf && arguments.reference.is_some() {
+        return Err(Failure::usage("--reference is for --to hf; write the answers with a second export".to_owned()));
+    }
+    Ok(())
+}
+
+fn plain(dtype: WeightDtype) -> Quantization {
+    match dtype {
+        WeightDtype::F32 => Quantization::F32,
+        WeightDtype::F16 => Quantization::F16,
+        WeightDtype::Bf16 => Quantization::Bf16,
+    }
+}
+
+fn export_hub(
+    arguments: &ExportArguments,
+    source: &Source,
+    dtype: WeightDtype,
+    opened: &Opened,
+) -> Result<Exit, Failure> {
     let options = ExportOptions {
         out: &arguments.out,
-        tokenizer: &tokenizer,
+        tokenizer: &source.tokenizer,
         dtype,
         max_shard_bytes: arguments.max_shard_size.max(1) << 20,
-        end_of_turn: chat.as_ref().map_or(&[], |chat| chat.end_of_turn.as_slice()),
-        chat_template: chat.as_ref().map(|chat| chat.chat_template.as_str()),
+        end_of_turn: &source.end_of_turn,
+        chat_template: source.chat_template.as_deref(),
     };
-    note(&format!("exporting {} (step {}, state {})", path.display(), manifest.step, short(&manifest.state_digest)));
     let stage = std::cell::RefCell::new(StageProgress::new());
     stage.borrow_mut().stage("writing, reopening, comparing", None);
-    let progress = |event: ExportProgress| {
-        let message = match event {
-            ExportProgress::Written { tensors, total } => format!("{tensors}/{total} tensors"),
-            ExportProgress::Reopening => "reopening".into(),
-            ExportProgress::Comparing => "comparing with the trained model".into(),
-        };
-        stage.borrow_mut().at(0, &message);
-    };
-    let report = hub::export(&model, &params, &options, &opened.device, &progress);
+    let report = hub::export(&source.model, &source.params, &options, &opened.device, &progress(&stage));
     stage.borrow_mut().end();
     let report = report.map_err(Failure::failed)?;
     for (name, bytes) in &report.files {
@@ -162,6 +181,9 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
 /// Checks whatever `path` is.
 pub(super) fn verify(arguments: &VerifyArguments) -> Result<Exit, Failure> {
     let path = &arguments.path;
+    if path.is_file() && path.extension().is_some_and(|extension| extension == "gguf") {
+        return verify_gguf(path);
+    }
     if path.join("manifest.json").is_file() {
         return super::data::verify(path);
     }
@@ -173,7 +195,7 @@ pub(super) fn verify(arguments: &VerifyArguments) -> Result<Exit, Failure> {
     }
     if !path.join(checkpoint::manifest::FILE_NAME).is_file() {
         return Err(Failure::usage(format!(
-            "{}: neither a checkpoint, a run directory, an exported model nor a data set; check the path",
+            "{}: neither a checkpoint, a run directory, an exported model (a directory or a .gguf file) nor a data set; check the path",
             path.display()
         )));
     }
@@ -213,7 +235,11 @@ fn verify_run(path: &Path) -> Result<Exit, Failure> {
 }
 
 fn verify_export(path: &Path) -> Result<Exit, Failure> {
-    let report = hub::verify(path, &|_, _| {});
+    show_checks(path, &hub::verify(path, &|_, _| {}))
+}
+
+/// One line a check, and the verdict.
+pub(super) fn show_checks(path: &Path, report: &VerifyReport) -> Result<Exit, Failure> {
     for check in &report.checks {
         let verdict = if check.passed { "ok  " } else { "FAIL" };
         say(&format!("{verdict} {:<22} {}", check.name, check.detail));

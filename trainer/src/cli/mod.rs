@@ -8,6 +8,7 @@ mod eval;
 mod export;
 mod extend;
 mod failure;
+mod formats;
 mod generate;
 mod launch;
 mod outer;
@@ -53,7 +54,7 @@ enum Command {
     /// Train at several sites that are joined by slow links
     #[command(subcommand)]
     Outer(outer::Command),
-    /// Turn a checkpoint into a Hugging Face directory, reopen it and compare
+    /// Turn a model into a Hugging Face directory or a GGUF file, reopen it and compare
     Export(export::ExportArguments),
     /// Evaluate a model: bits per byte by language, multiple choice, samples
     Eval(eval::EvalArguments),

@@ -119,6 +119,11 @@ impl TrainProgress {
             r.data_wait * 100.0,
             HumanDuration(eta)
         );
+        let preferred = r.reward_margin.zip(r.preference_accuracy);
+        let text = match preferred {
+            Some((margin, right)) => format!("margin {margin:+.3}  right {:.0} %  {text}", right * 100.0),
+            None => text,
+        };
         match &self.bar {
             Some(bar) => bar.set_message(text),
             None => note(&format!("step {:>6}/{}  {text}", r.step, self.max_steps)),

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
+use data_pipeline::loader::Loader;
+use model_zoo::Model;
 use serde_json::Value;
 
 use super::failure::{Exit, Failure, note, say};
@@ -13,11 +15,14 @@ use crate::checkpoint::{Manifest, TrainState};
 use crate::cluster::ClusterError;
 use crate::cluster::place::{Place, PlaceFlags};
 use crate::config::Plan;
+use crate::device::Opened;
 use crate::durable;
 use crate::events::Event;
 use crate::launch;
 use crate::outer::site::Site;
 use crate::outer::sync;
+use crate::preference::reference::{self, ReferenceError, Scoring};
+use crate::preference::{Preferences, Reference, Tally};
 use crate::session::{self, HostShare, Output, Resume, Session, SessionError};
 use crate::signals::StopFlag;
 use crate::team::Team;
@@ -123,6 +128,7 @@ fn farewell(team: &Team, failure: &Failure) {
 fn run(session: &mut Session, outer: Option<&Site>, stop: StopFlag) -> Result<Outcome, Failure> {
     let Session { plan, opened, model, buckets, dataset, loader, output, team, checkpoint_files, state, events } =
         session;
+    let output_root = output.as_ref().map(|output| output.run.root().to_owned());
     let (mut log, checkpoints) = match output {
         Some(Output { run, checkpoints }) => (Some(run), Some(&*checkpoints)),
         None => (None, None),
@@ -154,7 +160,9 @@ fn run(session: &mut Session, outer: Option<&Site>, stop: StopFlag) -> Result<Ou
         version: env!("CARGO_PKG_VERSION").into(),
     };
     observer(&started).map_err(Failure::failed)?;
+    let preferences = preferences(plan, (opened, model, loader, state), team, &stop, &mut observer, output_root)?;
     let mut context = Context {
+        preferences,
         buckets: buckets.clone(),
         device: opened.device.clone(),
         model: model.clone(),
@@ -170,6 +178,33 @@ fn run(session: &mut Session, outer: Option<&Site>, stop: StopFlag) -> Result<Ou
         stop,
     };
     train::train(plan, state, &mut context).map_err(Failure::from)
+}
+
+/// What a run needs to learn from preferences.
+fn preferences(
+    plan: &Plan,
+    (opened, model, loader, state): (&Opened, &Model, &Loader, &TrainState),
+    team: &mut Team,
+    stop: &StopFlag,
+    observer: &mut dyn FnMut(&Event) -> Result<(), TrainError>,
+    folder: Option<PathBuf>,
+) -> Result<Option<Preferences>, Failure> {
+    let Some(objective) = plan.objective else { return Ok(None) };
+    if !objective.needs_reference() {
+        return Ok(Some(Preferences { objective, reference: Reference::default(), tally: Tally::default() }));
+    }
+    let scoring = Scoring { plan, loader, model, device: &opened.device };
+    let starting_weights = || match state.step {
+        0 => Ok(state.params.clone()),
+        _ => session::starting_weights(plan, model, &opened.device).map_err(Failure::from),
+    };
+    let mut progress = |rows_done: u64, rows: u64| {
+        let language = "reference".to_owned();
+        // A log that cannot be written ends the run at its next event.
+        observer(&Event::Evaluating { language, rows_done, rows }).is_err() || stop.is_set()
+    };
+    let reference = reference::obtain(&scoring, folder.as_deref(), starting_weights, team, &mut progress)?;
+    Ok(Some(Preferences { objective, reference, tally: Tally::default() }))
 }
 
 fn report(session: &mut Session, outcome: &Outcome, started: Instant) -> Result<Exit, Failure> {
@@ -268,6 +303,15 @@ impl From<TrainError> for Failure {
         match error {
             TrainError::Cluster(error) => Self::from(error),
             TrainError::Outer(error) => Self::from(error),
+            other => Self::failed(other),
+        }
+    }
+}
+
+impl From<ReferenceError> for Failure {
+    fn from(error: ReferenceError) -> Self {
+        match error {
+            ReferenceError::Cluster(error) => Self::from(error),
             other => Self::failed(other),
         }
     }

@@ -270,7 +270,9 @@ impl RawConfig {
             self.max_grad_norm,
             0.0..=1e6,
             "gradients are scaled down to this norm; 0 switches it off",
-        )
+        )?;
+        let meaning = "it weighs the loss that keeps experts equally busy; 0 leaves it out";
+        rules.number("router_aux_loss_coef", self.router_aux_loss_coef, 0.0..=1e3, meaning)
     }
 
     fn check_schedule(&self, rules: &Rules<'_>) -> Result<(), ConfigError> {
@@ -429,8 +431,9 @@ fn check_model(model: &RawModel, rules: &Rules<'_>) -> Result<(), ConfigError> {
             return Err(rules.places.missing(&path, format!("`{path}` is missing, and no preset gives it"), hint));
         }
     }
-    if model.sliding_window.is_some() && model.family != Some(Family::Mistral) {
-        let message = "only a Mistral has a window";
+    super::experts::check_model(model, rules)?;
+    if model.sliding_window.is_some() && !matches!(model.family, Some(Family::Mistral | Family::Mixtral)) {
+        let message = "only a Mistral or Mixtral has a window";
         return Err(rules.places.invalid("model.sliding_window", message, "delete it, or write `family: mistral`"));
     }
     rules.above_zero("model.rope_theta", model.rope_theta, 1e12, "it is the base of the rotary frequencies")?;

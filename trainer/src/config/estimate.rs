@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use model_zoo::size::{Kernels, activation_memory, count_parameters};
+use model_zoo::size::{Kernels, activation_memory, count_active_parameters, count_parameters};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -116,6 +116,8 @@ pub struct MemoryEstimate {
 pub struct Estimate {
     /// Parameters.
     pub parameters: u64,
+    /// Those of them that compute with one token: all, but for experts.
+    pub active_parameters: u64,
     /// Those of them in the embedding and the output layer.
     pub embedding_parameters: u64,
     /// Those of them that are trained, and an adapter's.
@@ -169,6 +171,7 @@ impl Estimate {
         let kept = plan.save_total_limit.saturating_add(1).min(saves);
         Estimate {
             parameters,
+            active_parameters: count_active_parameters(&plan.model),
             embedding_parameters: count.embedding + count.head,
             flops_per_token,
             flops_per_step: flops_per_token * plan.tokens_per_step() as f64,
@@ -195,7 +198,15 @@ impl Estimate {
         let mut rows: Vec<(String, String)> = vec![
             (
                 "parameters".into(),
-                format!("{} ({} in the embedding)", count(self.parameters), count(self.embedding_parameters)),
+                format!(
+                    "{} ({} in the embedding{})",
+                    count(self.parameters),
+                    count(self.embedding_parameters),
+                    match self.active_parameters {
+                        all if all == self.parameters => String::new(),
+                        active => format!(", {} at work for a token", count(active)),
+                    }
+                ),
             ),
             ("steps".into(), format!("{} of {} tokens", self.steps, count(self.tokens_per_step))),
             (

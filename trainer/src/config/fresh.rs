@@ -1,7 +1,10 @@
 //! Owns which model a block of keys describes, and the keys that describe a model; never touches the other keys.
 
-use model_zoo::config::{DecoderConfig, MistralConfig, ModelConfig, Qwen2Config, Qwen3Config, RopeConfig, RopeScaling};
+use model_zoo::config::{
+    DecoderConfig, MistralConfig, MixtralConfig, ModelConfig, Qwen2Config, Qwen3Config, RopeConfig, RopeScaling,
+};
 
+use super::experts;
 use super::raw::{Family, RawModel, RawRopeScaling, RopeScalingKind};
 use super::resolve::DatasetFacts;
 
@@ -41,6 +44,14 @@ pub(super) fn fresh_model(model: &RawModel, sequence_len: usize, dataset: &Datas
         Family::Mistral => ModelConfig::Mistral(MistralConfig { decoder, sliding_window: model.sliding_window }),
         Family::Qwen2 => ModelConfig::Qwen2(Qwen2Config { decoder, windows: None }),
         Family::Qwen3 => ModelConfig::Qwen3(Qwen3Config { decoder, windows: None }),
+        Family::Mixtral => ModelConfig::Mixtral(MixtralConfig {
+            decoder,
+            sliding_window: model.sliding_window,
+            num_local_experts: model.num_local_experts.unwrap_or(experts::DEFAULT_EXPERTS),
+            num_experts_per_tok: model.num_experts_per_tok.unwrap_or(experts::DEFAULT_EXPERTS_PER_TOKEN),
+            router_aux_loss_coef: experts::DEFAULT_COEFFICIENT,
+            output_router_logits: false,
+        }),
     }
 }
 
@@ -62,7 +73,12 @@ pub(super) fn raw_model(model: &ModelConfig) -> Option<RawModel> {
         ModelConfig::Mistral(config) => (Family::Mistral, &config.decoder, config.sliding_window),
         ModelConfig::Qwen2(config) => (Family::Qwen2, &config.decoder, None),
         ModelConfig::Qwen3(config) => (Family::Qwen3, &config.decoder, None),
-        ModelConfig::Gemma2(_) | ModelConfig::Gemma3(_) => return None,
+        ModelConfig::Mixtral(config) => (Family::Mixtral, &config.decoder, config.sliding_window),
+        ModelConfig::Gemma2(_) | ModelConfig::Gemma3(_) | ModelConfig::Gpt2(_) => return None,
+    };
+    let experts = match model {
+        ModelConfig::Mixtral(config) => Some((config.num_local_experts, config.num_experts_per_tok)),
+        _ => None,
     };
     Some(RawModel {
         family: Some(family),
@@ -92,5 +108,7 @@ pub(super) fn raw_model(model: &ModelConfig) -> Option<RawModel> {
         rms_norm_eps: Some(decoder.rms_norm_eps),
         initializer_range: Some(decoder.initializer_range),
         sliding_window,
+        num_local_experts: experts.map(|(all, _)| all),
+        num_experts_per_tok: experts.map(|(_, chosen)| chosen),
     })
 }

@@ -12,6 +12,7 @@ pub mod check;
 mod de;
 pub mod error;
 pub mod estimate;
+mod experts;
 mod fresh;
 mod keys;
 pub mod plan;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use data_pipeline::chat::RecordKind;
 use data_pipeline::chat::config::ExcessLength;
+use model_zoo::Model;
 use model_zoo::config::ModelConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -64,6 +65,9 @@ pub struct Plan {
     pub optimizer: OptimizerName,
     /// Its hyper-parameters.
     pub adamw: AdamwHyper,
+    /// Factor of the load-balancing loss of experts; `None` without experts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router_aux_loss_coef: Option<f64>,
     /// Learning rate over the steps.
     pub schedule: Schedule,
     /// Arithmetic of the forward and backward pass.
@@ -345,6 +349,18 @@ impl Plan {
         self.max_steps.saturating_mul(self.global_batch_rows)
     }
 
+    /// The model as this run computes with it.
+    ///
+    /// # Errors
+    /// A configuration that breaks a rule of its family.
+    pub fn build_model(&self) -> Result<Model, model_zoo::ConfigError> {
+        let model = Model::new(&self.model)?.with_precision(self.precision.into());
+        Ok(match self.router_aux_loss_coef {
+            Some(coefficient) => model.with_router_aux_loss_coef(coefficient),
+            None => model,
+        })
+    }
+
     /// Refuses what a CPU cannot do; call it when the device that was chosen is one.
     ///
     /// # Errors
@@ -392,6 +408,9 @@ impl Plan {
         }
         if let (Some(chat), Some(entries)) = (&self.dataset.chat, decisive.as_object_mut()) {
             entries.insert("excess_length_strategy".into(), json!(chat.excess));
+        }
+        if let (Some(coefficient), Some(entries)) = (self.router_aux_loss_coef, decisive.as_object_mut()) {
+            entries.insert("router_aux_loss_coef".into(), json!(coefficient));
         }
         if let (Some(objective), Some(entries)) = (&self.objective, decisive.as_object_mut()) {
             entries.insert("objective".into(), json!(objective));

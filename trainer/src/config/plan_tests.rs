@@ -232,6 +232,23 @@ fn explicit_dimensions_replace_those_of_a_preset() {
 }
 
 #[test]
+fn a_family_is_chosen_and_written_back() {
+    for (family, name) in [("llama", "Llama"), ("mistral", "Mistral"), ("qwen2", "Qwen2"), ("qwen3", "Qwen3")] {
+        let key = format!("model.family={family}");
+        let chosen = plan(&[&key]);
+        assert_eq!(chosen.model.family_name(), name);
+        let again = resolve(chosen.to_raw(), &facts(), None).unwrap();
+        assert_eq!((again.digest(), &again.model), (chosen.digest(), &chosen.model));
+    }
+    let ModelConfig::Mistral(mistral) = plan(&["model.family=mistral", "model.sliding_window=64"]).model else {
+        panic!("not a Mistral")
+    };
+    assert_eq!(mistral.sliding_window, Some(64));
+    refused(&["model.sliding_window=64"], "only a Mistral has a window");
+    refused(&["model.family=gemma2"], "gemma2");
+}
+
+#[test]
 fn the_data_set_is_held_against_the_configuration() {
     refused(&["model.vocab_size=100"], "smaller than the data set's tokenizer's of 4096");
     refused(&["mixture.weights={ary_Arb: 2}"], "did you mean `ary_Arab`?");

@@ -178,6 +178,12 @@ pub struct RawConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 1.0)]
     pub max_grad_norm: Option<f64>,
+    /// Factor of the loss that keeps experts equally busy, for models that have them; 0 leaves it out. The logged loss
+    /// does not contain it. Default: 0.02 for fresh weights; for `base_model` the value of its `config.json` where that
+    /// sets `output_router_logits`, else 0, as in transformers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.02)]
+    pub router_aux_loss_coef: Option<f64>,
 
     /// Shape of the learning rate after warm-up: cosine, wsd (stable, then a linear decay), linear or constant.
     /// Default: cosine.

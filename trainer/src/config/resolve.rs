@@ -114,6 +114,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     let schedule = resolve_schedule(&raw, max_steps)?;
     check_languages(&raw, dataset)?;
     let objective = super::chat::objective(&raw, dataset)?;
+    let router_aux_loss_coef = super::experts::coefficient(&raw, &model)?;
     let guard_default = GuardSpec::default();
     let guard = raw.guard.unwrap_or_default();
     let interval = max_steps.div_ceil(DEFAULT_INTERVALS).max(1);
@@ -151,6 +152,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
             weight_decay: raw.weight_decay.unwrap_or(0.01),
             max_grad_norm: Some(raw.max_grad_norm.unwrap_or(1.0)).filter(|norm| *norm > 0.0),
         },
+        router_aux_loss_coef,
         schedule,
         precision: raw.precision.unwrap_or_default(),
         gradient_checkpointing: raw.gradient_checkpointing.unwrap_or_default(),

@@ -101,6 +101,7 @@ pub(super) fn batch_of(inputs: &[&[u32]]) -> TokenBatch {
 fn score_batch(subject: &Subject, requests: &[Request], rows: &[Row<'_>], scored: &mut [f64]) -> Result<(), EvalError> {
     let inputs: Vec<&[u32]> = rows.iter().map(|row| row.input).collect();
     let batch = batch_of(&inputs);
+    step::check_positions(&batch, &subject.model)?;
     let on_device = step::to_device(&batch, subject.model.vocab_size(), &subject.device)?;
     let hidden = subject.model.hidden(&subject.params, &on_device.inputs);
     // Positions whose next token is asked for, with what they answer: (request, token).

@@ -120,12 +120,14 @@ pub enum HubError {
     /// A tied head is stored beside the embedding and is not its equal.
     #[error(
         "{}: config.json ties the output head to the embedding, but the stored lm_head.weight differs from \
-         model.embed_tokens.weight at element {index}; set tie_word_embeddings to false to keep both",
+         {embedding} at element {index}; set tie_word_embeddings to false to keep both",
         path.display()
     )]
     UntiedHead {
         /// The file.
         path: PathBuf,
+        /// Name of the embedding.
+        embedding: String,
         /// First element that differs, row-major.
         index: usize,
     },

@@ -10,10 +10,11 @@ use model_zoo::{Model, ModelConfig, Params, WeightDtype};
 
 use super::generation_config::GenerationConfig;
 use super::import::{Imported, import};
+use super::publish::{Record, publish};
 use super::tokenizer_files::write_tokenizer;
 use super::writer::{round, write_weights};
 use super::{CONFIG_FILE, GENERATION_CONFIG_FILE, HubError, TOKENIZER_FILE, probe};
-use crate::durable::{FileError, create_folder, sync_folder, write_atomic};
+use crate::durable::{FileError, sync_folder, write_atomic};
 
 /// What to write and where.
 #[derive(Debug, Clone)]
@@ -81,25 +82,7 @@ pub fn export(
     device: &Device,
     progress: &dyn Fn(ExportProgress),
 ) -> Result<ExportReport, HubError> {
-    let out = options.out;
-    if out.symlink_metadata().is_ok() {
-        return Err(HubError::Exists { path: out.to_owned() });
-    }
-    let parent = out.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let partial = parent.join(format!(".{name}.partial-{}", std::process::id()));
-    create_folder(parent)?;
-    fs::create_dir(&partial).map_err(FileError::at(&partial, "create the folder"))?;
-    let report = write_and_prove(model, params, options, device, &partial, progress).and_then(|report| {
-        fs::rename(&partial, out).map_err(FileError::at(out, "put the export into place"))?;
-        sync_folder(parent)?;
-        Ok(report)
-    });
-    if report.is_err() {
-        // The failure itself is what the caller must hear about; a leftover is hidden and harmless.
-        let _ = fs::remove_dir_all(&partial);
-    }
-    report
+    publish(options.out, |partial| write_and_prove(model, params, options, device, partial, progress))
 }
 
 fn write_and_prove(
@@ -132,6 +115,8 @@ fn write_and_prove(
         return Err(HubError::Differs { what });
     }
     let num_token_ids = compare_tokenizers(options.tokenizer, dir)?;
+    Record::write(dir)?;
+    sync_folder(dir)?;
     Ok(ExportReport {
         dir: options.out.to_owned(),
         files: list_files(dir)?,

@@ -47,8 +47,8 @@ pub fn import(dir: &Path, device: &Device) -> Result<Imported, HubError> {
     let mut weights = OpenedWeights::open(dir, &model)?;
     let specs = model.specs();
     let mut tensors = Vec::with_capacity(specs.len());
-    for spec in specs.iter() {
-        let values = weights.read(spec)?;
+    for (index, spec) in specs.iter().enumerate() {
+        let values = weights.read(index, spec)?;
         let count = values.len();
         tensors.push(Tensor::<1>::from_data(TensorData::new(values, [count]), (device, DType::F32)));
     }
@@ -59,6 +59,7 @@ pub fn import(dir: &Path, device: &Device) -> Result<Imported, HubError> {
 /// The weights of a directory, found to be those of a model, to be read one by one.
 #[derive(Debug)]
 pub struct OpenedWeights {
+    config: ModelConfig,
     weights: Weights,
     dropped: Vec<String>,
 }
@@ -70,32 +71,33 @@ impl OpenedWeights {
     /// As [`import`].
     pub fn open(dir: &Path, model: &Model) -> Result<Self, HubError> {
         let weights = Weights::open(dir)?;
-        let dropped = weights.check(&model.family_specs(), model.config().tied_head())?;
-        Ok(Self { weights, dropped })
+        let config = model.config().clone();
+        let dropped = weights.check(&config, &model.family_specs())?;
+        Ok(Self { config, weights, dropped })
     }
 
-    /// The values of a parameter, widened to f32, all of them finite.
+    /// The values of parameter `index` of the family, widened to f32, all of them finite.
     ///
     /// # Errors
     /// As [`import`].
-    pub fn read(&mut self, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
-        let values = self.weights.floats(&spec.name)?;
-        if spec.name == EMBEDDING_NAME && self.dropped.iter().any(|name| name == HEAD_NAME) {
-            check_tied_head(&self.weights, &values)?;
+    pub fn read(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
+        let values = self.weights.parameter(&self.config, spec)?;
+        // The embedding is the first parameter of every family.
+        if index == 0 && self.dropped.iter().any(|name| name == HEAD_NAME) {
+            check_tied_head(&self.weights, &spec.name, &values)?;
         }
         Ok(values)
     }
 }
 
-const EMBEDDING_NAME: &str = "model.embed_tokens.weight";
-
 /// A stored head that config.json ties must equal the embedding: dropping it must not change the model.
-fn check_tied_head(weights: &Weights, embedding: &[f32]) -> Result<(), HubError> {
+fn check_tied_head(weights: &Weights, name: &str, embedding: &[f32]) -> Result<(), HubError> {
     let head = weights.floats(HEAD_NAME)?;
     match head.iter().zip(embedding).position(|(head, embedding)| head.to_bits() != embedding.to_bits()) {
         None => Ok(()),
         Some(index) => Err(HubError::UntiedHead {
             path: weights.shard_of(HEAD_NAME).map(|shard| shard.path().to_owned()).unwrap_or_default(),
+            embedding: name.to_owned(),
             index,
         }),
     }

@@ -12,7 +12,7 @@ use super::{
     CHAT_TEMPLATE_FILE, HubError, JSON_LIMIT_BYTES, MAX_TOKENIZER_BYTES, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE,
     TOKENIZER_FILE,
 };
-use crate::durable::{FileError, read_text, write_atomic};
+use crate::durable::{read_bytes, read_text, write_atomic};
 
 /// Copied byte for byte where they exist.
 const COPIED: [&str; 2] = [TOKENIZER_FILE, "tokenizer.model"];
@@ -35,7 +35,7 @@ pub(crate) fn write_tokenizer(
     for name in COPIED {
         let path = source.join(name);
         if name == TOKENIZER_FILE || path.exists() {
-            let bytes = std::fs::read(&path).map_err(FileError::at(&path, "read"))?;
+            let bytes = read_bytes(&path, MAX_TOKENIZER_BYTES)?;
             write_atomic(&out.join(name), &bytes)?;
         }
     }
@@ -80,7 +80,7 @@ pub(crate) fn write_tokenizer(
 }
 
 /// `chat_template.jinja`, else the template inside `tokenizer_config.json`.
-fn chat_template(source: &Path, settings: &Map<String, Value>) -> Result<Option<String>, HubError> {
+pub(crate) fn chat_template(source: &Path, settings: &Map<String, Value>) -> Result<Option<String>, HubError> {
     let path = source.join(CHAT_TEMPLATE_FILE);
     if path.exists() {
         return Ok(Some(read_text(&path, JSON_LIMIT_BYTES)?));

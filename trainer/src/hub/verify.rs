@@ -1,13 +1,15 @@
 //! Owns checking an exported directory as a server will read it; never changes it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use data_pipeline::tokenizer::Tokenizer;
-use model_zoo::{Model, ModelConfig};
+use model_zoo::{Init, Model, ModelConfig, ParamSpec};
 use serde_json::Value;
 
 use super::generation_config::GenerationConfig;
 use super::import::read_config;
+use super::publish::{RECORD_FILE, Record};
 use super::tokenizer_files::{added_tokens, object};
 use super::weights::Weights;
 use super::{
@@ -41,7 +43,7 @@ impl VerifyReport {
     }
 
     /// Notes the outcome of a check and hands its value on.
-    fn note<T>(&mut self, name: &'static str, outcome: Result<(String, T), String>) -> Option<T> {
+    pub(crate) fn note<T>(&mut self, name: &'static str, outcome: Result<(String, T), String>) -> Option<T> {
         match outcome {
             Ok((detail, value)) => {
                 self.checks.push(Check { name, detail, passed: true });
@@ -73,7 +75,16 @@ pub fn verify(dir: &Path, checked: &dyn Fn(usize, usize)) -> VerifyReport {
         report.note("end ids", end_ids(dir, &generation));
     }
     report.note("tokenizer settings", tokenizer_settings(dir));
+    report.note("recorded digests", recorded(dir));
     report
+}
+
+/// Weights can be wrong in ways that no look at them shows; the record of the export knows what was proven.
+pub(crate) fn recorded(dir: &Path) -> Result<(String, ()), String> {
+    match Record::read(dir).map_err(|error| error.to_string())? {
+        Some(record) => Ok((record.compare(dir)?, ())),
+        None => Ok((format!("none (no {RECORD_FILE}): wrong but well-formed values would not be noticed"), ())),
+    }
 }
 
 fn configuration(dir: &Path) -> Result<(String, ModelConfig), String> {
@@ -84,15 +95,21 @@ fn configuration(dir: &Path) -> Result<(String, ModelConfig), String> {
 }
 
 fn weight_files(dir: &Path, config: &ModelConfig) -> Result<(String, Weights), String> {
-    let open = || -> Result<(Weights, usize, Vec<String>), HubError> {
+    let open = || -> Result<(Weights, Arc<[ParamSpec]>, Vec<String>), HubError> {
         let model = Model::new(config).map_err(|source| HubError::Config { path: dir.join(CONFIG_FILE), source })?;
         let weights = Weights::open(dir)?;
-        let dropped = weights.check(&model.specs(), config.tied_head())?;
-        Ok((weights, model.specs().len(), dropped))
+        let dropped = weights.check(config, &model.specs())?;
+        Ok((weights, model.specs(), dropped))
     };
-    let (weights, tensors, dropped) = open().map_err(|error| error.to_string())?;
+    let (weights, specs, dropped) = open().map_err(|error| error.to_string())?;
     if let Some(name) = dropped.first() {
         return Err(format!("{name:?} is stored but not needed, and some servers stop at it; export the model again"));
+    }
+    // Published GPT-2 files have names without a prefix, and every server reads those.
+    if let (Some(name), ModelConfig::Mixtral(_)) =
+        (specs.iter().find_map(|spec| weights.foreign_name(config, spec)), config)
+    {
+        return Err(format!("{name:?} is a form that only transformers 5 reads; import and export the model again"));
     }
     let stored: u64 = weights.shards().iter().map(crate::tensor_file::TensorFile::data_len).sum();
     if let Some(indexed) = weights.indexed_bytes().filter(|indexed| *indexed != stored) {
@@ -104,7 +121,7 @@ fn weight_files(dir: &Path, config: &ModelConfig) -> Result<(String, Weights), S
             return Err(format!("{file}: the header lacks format=pt, without which some loaders stop; export again"));
         }
     }
-    Ok((format!("{tensors} tensors, {stored} bytes in {} file(s)", weights.shards().len()), weights))
+    Ok((format!("{} tensors, {stored} bytes in {} file(s)", specs.len(), weights.shards().len()), weights))
 }
 
 fn number_format(dir: &Path, weights: &Weights) -> Result<(String, ()), String> {
@@ -132,8 +149,9 @@ fn finite_values(
     let specs = Model::new(config).map_err(|error| error.to_string())?.specs();
     let mut elements = 0;
     for (done, spec) in specs.iter().enumerate() {
-        let values = weights.floats(&spec.name).map_err(|error| error.to_string())?;
-        if values.len() > 1 && values.iter().all(|value| *value == 0.0) {
+        let values = weights.parameter(config, spec).map_err(|error| error.to_string())?;
+        // What begins as zeros may still be zeros.
+        if spec.init != Init::Zeros && values.len() > 1 && values.iter().all(|value| *value == 0.0) {
             return Err(format!("every element of {:?} is 0; these weights are damaged", spec.name));
         }
         elements += values.len();

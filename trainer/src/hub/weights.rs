@@ -1,9 +1,10 @@
 //! Owns finding the tensors of a Hugging Face directory, in one file or in shards; never touches devices.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use model_zoo::{ParamSpec, WeightDtype};
+use model_zoo::{ModelConfig, ParamSpec, Stored, WeightDtype};
 use serde::Deserialize;
 
 use super::{HEAD_NAME, HubError, INDEX_FILE, WEIGHTS_FILE};
@@ -108,6 +109,12 @@ impl Weights {
         self.indexed_bytes
     }
 
+    /// Names and shapes of all tensors, by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&String, &[usize])> {
+        let shape = |name: &String| self.shard_of(name)?.info(name).map(|info| info.shape.as_slice());
+        self.places.keys().filter_map(move |name| Some((name, shape(name)?)))
+    }
+
     /// The file that holds a tensor.
     #[must_use]
     pub fn shard_of(&self, name: &str) -> Option<&TensorFile> {
@@ -129,34 +136,45 @@ impl Weights {
         Ok(seen)
     }
 
-    /// Checks that exactly the tensors of `specs` are stored, in their shapes and in a number format that is read.
-    /// Returns names that are stored, not needed and known to be harmless: a copy of a tied head (whose values the
-    /// caller must compare), and rotary frequencies that files of 2023 carry.
+    /// Checks that exactly the parameters `specs` of `config` are stored, in their shapes and in a number format that is
+    /// read. Returns names that are stored, not needed and known to be harmless: a copy of a tied head (whose values the
+    /// caller must compare), and tables that old files carry ([`ModelConfig::is_buffer`]).
     ///
     /// # Errors
     /// [`HubError`] names what is missing, surplus or misshapen.
-    pub fn check(&self, specs: &[ParamSpec], tied_head: bool) -> Result<Vec<String>, HubError> {
-        let needed: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    pub fn check(&self, config: &ModelConfig, specs: &[ParamSpec]) -> Result<Vec<String>, HubError> {
+        let places: Vec<Option<Stored>> = specs.iter().map(|spec| self.place(config, spec)).collect();
         let missing: Vec<String> =
-            specs.iter().map(|spec| &spec.name).filter(|name| !self.places.contains_key(*name)).cloned().collect();
+            specs.iter().zip(&places).filter(|(_, place)| place.is_none()).map(|(spec, _)| spec.name.clone()).collect();
         if !missing.is_empty() {
             return Err(HubError::Missing { dir: self.dir.clone(), names: missing });
         }
-        let harmless =
-            |name: &str| (tied_head && name == HEAD_NAME) || name.ends_with(".self_attn.rotary_emb.inv_freq");
+        let needed: BTreeSet<&str> = places.iter().flatten().map(|stored| stored.name.as_str()).collect();
+        let harmless = |name: &str| (config.tied_head() && name == HEAD_NAME) || config.is_buffer(name);
         let (dropped, surplus): (Vec<String>, Vec<String>) =
             self.places.keys().filter(|name| !needed.contains(name.as_str())).cloned().partition(|name| harmless(name));
         if let Some(shard) = surplus.first().and_then(|name| self.shard_of(name)) {
             return Err(HubError::Surplus { path: shard.path().to_owned(), names: surplus });
         }
-        for spec in specs {
-            self.check_shape(&spec.name, &spec.shape)?;
+        for stored in places.iter().flatten() {
+            self.check_shape(&stored.name, &stored.shape)?;
         }
         if dropped.iter().any(|name| name == HEAD_NAME) {
             let embedding = specs.first().map(|spec| spec.shape.as_slice()).unwrap_or_default();
             self.check_shape(HEAD_NAME, embedding)?;
         }
         Ok(dropped)
+    }
+
+    /// Where the values of a parameter stand.
+    fn place(&self, config: &ModelConfig, spec: &ParamSpec) -> Option<Stored> {
+        config.spellings(spec).into_iter().find(|stored| self.places.contains_key(&stored.name))
+    }
+
+    /// The name under which a parameter is stored, if it is another than the one that exports use.
+    #[must_use]
+    pub fn foreign_name(&self, config: &ModelConfig, spec: &ParamSpec) -> Option<String> {
+        self.place(config, spec).map(|stored| stored.name).filter(|name| *name != spec.name)
     }
 
     fn check_shape(&self, name: &str, expected: &[usize]) -> Result<(), HubError> {
@@ -174,18 +192,38 @@ impl Weights {
         })
     }
 
-    /// The values of a tensor, widened to f32; all of them finite.
+    /// The values of a parameter, widened to f32; all of them finite.
+    ///
+    /// # Errors
+    /// [`HubError::Missing`] when it is not stored, [`HubError::NotFinite`] names the first value that is no number.
+    pub fn parameter(&self, config: &ModelConfig, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
+        match self.place(config, spec) {
+            Some(stored) => self.elements(&stored.name, stored.elements),
+            None => Err(HubError::Missing { dir: self.dir.clone(), names: vec![spec.name.clone()] }),
+        }
+    }
+
+    /// The values of a tensor under the name it is stored by, widened to f32; all of them finite.
     ///
     /// # Errors
     /// [`HubError::NotFinite`] names the first value that is no number.
     pub fn floats(&self, name: &str) -> Result<Vec<f32>, HubError> {
+        let count = self.holder(name)?.info(name).map_or(0, |info| info.shape.iter().product());
+        self.elements(name, 0..count)
+    }
+
+    fn elements(&self, name: &str, elements: Range<usize>) -> Result<Vec<f32>, HubError> {
         let shard = self.holder(name)?;
-        let values = shard.floats(name)?;
+        let first = elements.start;
+        let values = shard.floats_of(name, elements)?;
         match values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
             None => Ok(values),
-            Some((index, value)) => {
-                Err(HubError::NotFinite { path: shard.path().to_owned(), name: name.to_owned(), index, value: *value })
-            }
+            Some((index, value)) => Err(HubError::NotFinite {
+                path: shard.path().to_owned(),
+                name: name.to_owned(),
+                index: first + index,
+                value: *value,
+            }),
         }
     }
 

@@ -34,6 +34,8 @@ pub struct Manifest {
     pub loss: f64,
     pub packed_loss: f64,
     pub tolerances: Tolerances,
+    /// How far PyTorch's logits are from these when it computes in bf16.
+    pub bf16_compute_logits_max_abs_diff: Option<f64>,
     pub training: Option<Training>,
 }
 

@@ -50,6 +50,10 @@ impl Difference {
         result
     }
 
+    pub fn largest(&self) -> f64 {
+        self.worst.value
+    }
+
     pub fn relative(&self) -> f64 {
         self.worst.value / self.peak
     }

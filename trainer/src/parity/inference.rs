@@ -146,5 +146,6 @@ pub fn greedy(
 }
 
 fn upload(model: &Imported, batch: &TokenBatch, device: &Device) -> Result<DeviceBatch, ParityError> {
+    step::check_positions(batch, &model.model)?;
     Ok(step::to_device(batch, model.model.vocab_size(), device)?)
 }

@@ -9,6 +9,7 @@ mod bundle;
 mod difference;
 mod error;
 mod inference;
+mod mixed;
 mod reference;
 mod text;
 mod training;
@@ -82,6 +83,7 @@ pub fn run(dir: &Path, device: &Device, observer: &dyn Fn(&ParityRow)) -> Result
     } else {
         absent.push("training");
     }
+    mixed::compare(&bundle, &imported, device, &mut table)?;
     text::compare(&bundle, &mut table)?;
     Ok(ParityReport { name: bundle.manifest.name.clone(), rows: table.rows, absent })
 }

@@ -3,8 +3,14 @@
 //! A loss sees of an answer only the sum of the log-probabilities of its trained tokens and their number, so its gradient
 //! is a factor for each answer. Everything here is in f64; the sums come from the model in f32.
 
+pub mod pairs;
+pub mod pass;
+pub mod reference;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::pass::{Preferences, Tally};
+pub use self::reference::Reference;
 use crate::config::raw::{ObjectiveName, RawObjective};
 
 /// A loss over a chosen and a rejected answer to the same prompt.

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -12,7 +13,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::TensorFileError;
-use crate::durable::FileError;
+use crate::durable::{FileError, open_file};
 
 /// Largest header that is read, bytes. The format allows 100 MB; a thousand tensors need a tenth of a megabyte.
 pub const MAX_HEADER_BYTES: u64 = 16 << 20;
@@ -35,7 +36,7 @@ impl TensorFile {
     /// [`TensorFileError::File`] or [`TensorFileError::Damaged`].
     pub fn open(path: &Path) -> Result<Self, TensorFileError> {
         let damaged = |cause: String| TensorFileError::Damaged { path: path.to_owned(), cause };
-        let mut file = File::open(path).map_err(FileError::at(path, "open"))?;
+        let mut file = open_file(path)?;
         let size = file.metadata().map_err(FileError::at(path, "read the size of"))?.len();
         let mut prefix = [0_u8; 8];
         if size < prefix.len() as u64 {
@@ -109,9 +110,24 @@ impl TensorFile {
     /// # Errors
     /// As [`TensorFile::float_dtype`], or when the disk refuses.
     pub fn floats(&self, name: &str) -> Result<Vec<f32>, TensorFileError> {
+        let count = self.find(name)?.shape.iter().product();
+        self.floats_of(name, 0..count)
+    }
+
+    /// The same of some of its elements.
+    ///
+    /// # Errors
+    /// As [`TensorFile::floats`]; [`TensorFileError::Damaged`] when the tensor has not so many elements.
+    pub fn floats_of(&self, name: &str, elements: Range<usize>) -> Result<Vec<f32>, TensorFileError> {
         let dtype = self.float_dtype(name)?;
-        let mut values = Vec::with_capacity(self.find(name)?.shape.iter().product());
-        self.stream(name, |bytes| match dtype {
+        let count: usize = self.find(name)?.shape.iter().product();
+        if elements.start > elements.end || elements.end > count {
+            let cause = format!("elements {elements:?} of tensor {name:?} were asked for, which has {count}");
+            return Err(TensorFileError::Damaged { path: self.path.clone(), cause });
+        }
+        let mut values = Vec::with_capacity(elements.len());
+        let bytes = elements.start * dtype.num_bytes()..elements.end * dtype.num_bytes();
+        self.stream(name, bytes, |bytes| match dtype {
             WeightDtype::F32 => values.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
             WeightDtype::F16 => values.extend(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32())),
             WeightDtype::Bf16 => values.extend(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32())),
@@ -129,7 +145,10 @@ impl TensorFile {
             return Err(self.unreadable(name, info.dtype));
         }
         let mut values = Vec::with_capacity(info.shape.iter().product());
-        self.stream(name, |bytes| values.extend(bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b))))?;
+        let (start, end) = info.data_offsets;
+        self.stream(name, 0..end - start, |bytes| {
+            values.extend(bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)))
+        })?;
         Ok(values)
     }
 
@@ -143,14 +162,14 @@ impl TensorFile {
         TensorFileError::Dtype { path: self.path.clone(), name: name.to_owned(), dtype: format!("{dtype:?}") }
     }
 
-    /// Hands the bytes of a tensor to `take` in order; every piece but the last has [`CHUNK_BYTES`].
-    fn stream(&self, name: &str, mut take: impl FnMut(&[u8])) -> Result<(), TensorFileError> {
-        let (start, end) = self.find(name)?.data_offsets;
+    /// Hands some bytes of a tensor to `take` in order; every piece but the last has [`CHUNK_BYTES`].
+    fn stream(&self, name: &str, bytes: Range<usize>, mut take: impl FnMut(&[u8])) -> Result<(), TensorFileError> {
+        let start = self.find(name)?.data_offsets.0 + bytes.start;
         let read = FileError::at(&self.path, "read a tensor of");
         let mut file = &self.file;
         let mut copy = || -> std::io::Result<()> {
             file.seek(SeekFrom::Start(self.data_start + start as u64))?;
-            let mut left = end - start;
+            let mut left = bytes.len();
             let mut buffer = vec![0_u8; CHUNK_BYTES.min(left)];
             while left > 0 {
                 let piece = &mut buffer[..CHUNK_BYTES.min(left)];
@@ -215,6 +234,9 @@ mod tests {
         let shard = TensorFile::open(&path).unwrap();
         assert_eq!(shard.floats("a").unwrap(), [-1.5]);
         assert_eq!(shard.floats("b").unwrap(), [0.5, -256.0]);
+        assert_eq!(shard.floats_of("b", 1..2).unwrap(), [-256.0]);
+        let beyond = shard.floats_of("b", 1..3).unwrap_err().to_string();
+        assert!(beyond.contains("elements 1..3 of tensor \"b\" were asked for, which has 2"), "{beyond}");
         assert_eq!(shard.floats("c").unwrap(), [0.099_975_586]);
         assert_eq!(shard.integers("d").unwrap(), [-100]);
         let wrong = shard.floats("d").unwrap_err().to_string();

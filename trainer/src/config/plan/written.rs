@@ -67,6 +67,7 @@ impl Plan {
             eps: Some(self.adamw.eps),
             weight_decay: Some(self.adamw.weight_decay),
             max_grad_norm: Some(self.adamw.max_grad_norm.unwrap_or(0.0)),
+            router_aux_loss_coef: self.router_aux_loss_coef,
             lr_scheduler: Some(self.scheduler_name()),
             warmup_steps: Some(warmup_steps),
             warmup_ratio: None,

@@ -66,10 +66,18 @@ pub struct RawModel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 0.02)]
     pub initializer_range: Option<f64>,
-    /// Most tokens that a token sees, itself included; `family: mistral` only. Default: all earlier ones.
+    /// Most tokens that a token sees, itself included; `family: mistral` and `mixtral` only. Default: all earlier ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 4096)]
     pub sliding_window: Option<usize>,
+    /// Experts of a layer, each as wide as `intermediate_size`; `family: mixtral` only. Default: 8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 8)]
+    pub num_local_experts: Option<usize>,
+    /// Experts that a token passes through; `family: mixtral` only. Default: 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 2)]
+    pub num_experts_per_tok: Option<usize>,
 }
 
 /// Rotary scaling as Llama 3.1 defines it, with the names of Hugging Face.
@@ -106,6 +114,8 @@ pub enum Family {
     Qwen2,
     /// Qwen3: a Llama that normalises every head of queries and keys.
     Qwen3,
+    /// Mixtral: a Mistral whose tokens choose among several feed-forward layers.
+    Mixtral,
 }
 
 /// Presets of dimensions.

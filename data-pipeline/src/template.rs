@@ -1,8 +1,8 @@
 //! Owns filling Jinja templates with the fields of a record, inside bounds of work and size; never touches files.
 //!
 //! Task files of lm-evaluation-harness come from anywhere, so their templates run as chat templates do: without files,
-//! network or clock, with a budget of instructions. Settings are those of the harness: an undefined name is an error and
-//! the last line feed is kept.
+//! network or clock, with a budget of instructions. Settings are those of the harness: an undefined name is an error,
+//! and the last line feed is kept.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;

@@ -1,6 +1,7 @@
 //! Owns the run directory: its lock, its small files and its logs; never touches checkpoints' insides.
 //!
-//! Layout: `config.resolved.yaml`, `plan.json`, `metrics.jsonl`, `events.jsonl`, `tokenizer/`, `checkpoints/`.
+//! Layout: `config.resolved.yaml`, `plan.json`, `data.json`, `metrics.jsonl`, `events.jsonl`, `tokenizer/`,
+//! `checkpoints/`, `eval/`, `report.html`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

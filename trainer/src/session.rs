@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::adapter::{self, AdapterFileError};
 use crate::assembly;
 use crate::buckets::Buckets;
+use crate::card::data::DataFacts;
 use crate::chat_data::{self, ChatData, Fresh};
 use crate::checkpoint::read::Moments;
 use crate::checkpoint::store::Loaded;
@@ -334,6 +335,8 @@ impl Session {
         run.rewind_metrics(self.state.step)?;
         run.write("plan.json", format!("{:#}\n", self.plan.to_json()).as_bytes())?;
         run.write("config.resolved.yaml", self.plan.resolved_yaml()?.as_bytes())?;
+        let facts = serde_json::to_string_pretty(&DataFacts::of(&self.dataset)).unwrap_or_default();
+        run.write(crate::card::data::FILE, format!("{facts}\n").as_bytes())?;
         run.copy_tokenizer(&self.dataset.tokenizer_folder())?;
         Ok(())
     }

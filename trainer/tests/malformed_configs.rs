@@ -153,7 +153,17 @@ fn combination_cases() -> Vec<(&'static str, Fault)> {
         ("accumulation that contradicts", Line("seed: 1", "gradient_accumulation_steps: 2")),
         ("bf16 on the CPU", Line("precision: fp32", "precision: bf16-mixed")),
         ("rows without packing", Line("seed: 1", "sample_packing: false")),
-        ("two data sets", Line("  - path: data/sample", "  - path: data/sample\n  - path: data/other")),
+        ("one data set twice", Line("  - path: data/sample", "  - path: data/sample\n  - path: data/sample")),
+        (
+            "a weight for one of two data sets",
+            Line("  - path: data/sample", "  - path: data/sample\n  - path: data/other\n    weight: 0.2"),
+        ),
+        ("a warm-up that does not start", Line("warmup_steps: 10", "warmup_steps: 0\nwarmup_start_ratio: 0.1")),
+        ("an impossible regression", Line("  val_bpb_below: {ary_Arab: 3.0}", "  max_regression: {ary_Arab: -0.1}")),
+        (
+            "a regression of an unknown language",
+            Line("  val_bpb_below: {ary_Arab: 3.0}", "  max_regression: {ary_Arb: 0.1}"),
+        ),
         ("a base model and a model", Line("seed: 1", "base_model: models/base")),
         (
             "heads that do not divide",

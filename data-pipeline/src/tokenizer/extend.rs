@@ -65,13 +65,10 @@ impl<'a> TokenizerExtender<'a> {
     pub fn add(&mut self, document: &Document) {
         let Self { base, words } = self;
         let Some(splitter) = &base.splitter else { return };
-        splitter.cut(&document.text, |word| {
-            if word.len() > MAX_WORD_BYTES {
-            } else if let Some(count) = words.get_mut(word) {
-                *count += 1;
-            } else {
-                words.insert(word.into(), 1);
-            }
+        splitter.cut(&document.text, |word| match words.get_mut(word) {
+            Some(count) => *count += 1,
+            None if word.len() <= MAX_WORD_BYTES => _ = words.insert(word.into(), 1),
+            None => {}
         });
     }
 

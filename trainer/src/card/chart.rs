@@ -55,7 +55,11 @@ pub fn draw(lines: &[Line], x_name: &str, y_name: &str) -> String {
     _ = write!(svg, "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{x_name}</text>", HEIGHT - 3.0);
     for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
         let points: Vec<String> = line.points.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
-        _ = write!(svg, "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.6\" points=\"{}\"/>", points.join(" "));
+        _ = write!(
+            svg,
+            "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.6\" points=\"{}\"/>",
+            points.join(" ")
+        );
     }
     svg.push_str("</svg>");
     svg

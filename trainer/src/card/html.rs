@@ -123,7 +123,10 @@ fn languages(page: &mut String, facts: &RunFacts) -> std::fmt::Result {
     if lines.is_empty() {
         return Ok(());
     }
-    writeln!(page, "<table><tr><th>language</th><th class=n>first</th><th class=n>last</th><th class=n>change</th></tr>")?;
+    writeln!(
+        page,
+        "<table><tr><th>language</th><th class=n>first</th><th class=n>last</th><th class=n>change</th></tr>"
+    )?;
     for line in &lines {
         let (Some(first), Some(last)) = (line.points.first(), line.points.last()) else { continue };
         let change = (last.1 / first.1 - 1.0) * 100.0;
@@ -252,7 +255,9 @@ mod tests {
                 json!({"step": 0, "val": {"ary_Arab": {"bpb": 3.0}, "fra_Latn": {"bpb": 2.0}}}),
                 json!({"step": 49, "val": {"ary_Arab": {"bpb": 2.0}, "fra_Latn": {"bpb": 2.5}}}),
             ],
-            events: vec![json!({"event": "regressed", "step": 49, "languages": [{"language": "fra_Latn", "rise": 0.25}]})],
+            events: vec![
+                json!({"event": "regressed", "step": 49, "languages": [{"language": "fra_Latn", "rise": 0.25}]}),
+            ],
             config: "seed: 1 # <b>".into(),
             ..RunFacts::default()
         };

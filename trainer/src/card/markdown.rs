@@ -100,7 +100,9 @@ fn list<'a>(page: &mut String, key: &str, items: impl Iterator<Item = &'a str>) 
 fn hub_name(run: &RunFacts) -> Option<String> {
     let base = run.planned("/base_model")?;
     let plain = |part: &str| {
-        !part.is_empty() && !part.starts_with('.') && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
     match base.split('/').collect::<Vec<_>>().as_slice() {
         [organisation, name] if plain(organisation) && plain(name) => Some(base),
@@ -326,6 +328,8 @@ mod tests {
         facts.plan = json!({"base_model": "/abs/run/checkpoints/step-1"});
         let card = render(&ModelFacts { licence: Some("apache-2.0".into()), ..ModelFacts::default() }, &facts);
         assert!(card.contains("**Parts of the data forbid commercial use: `CC-BY-NC-4.0`.**"), "{card}");
-        assert!(card.contains("| a\\|b # c |") && card.contains("license: \"apache-2.0\"") && !card.contains("base_model:"));
+        assert!(
+            card.contains("| a\\|b # c |") && card.contains("license: \"apache-2.0\"") && !card.contains("base_model:")
+        );
     }
 }

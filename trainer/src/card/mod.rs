@@ -48,7 +48,8 @@ impl RunFacts {
             let text = durable::read_text(&root.join(name), LOG_LIMIT_BYTES).unwrap_or_default();
             text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
         };
-        let (steps, others) = lines("metrics.jsonl").into_iter().partition(|record: &Value| record.get("loss").is_some());
+        let (steps, others) =
+            lines("metrics.jsonl").into_iter().partition(|record: &Value| record.get("loss").is_some());
         Self {
             root: root.to_owned(),
             plan: serde_json::from_str(&text("plan.json")).unwrap_or_default(),

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::failure::{Exit, Failure, note, say};
 use super::progress::{StageProgress, thousands};
+use crate::card;
 use crate::device::{self, DeviceChoice};
 use crate::durable;
 use crate::eval::choice::{Accuracy, TaskResult, answer};
@@ -115,7 +116,8 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<Exit, Failure> {
     }
     if let Some(run) = &subject.run {
         let path = results.add_to_run(run)?;
-        note(&format!("added to {}", path.display()));
+        card::html::write_report(run).map_err(Failure::failed)?;
+        note(&format!("added to {} and to the run's report.html", path.display()));
     }
     Ok(Exit::Done)
 }

@@ -4,20 +4,24 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
-use model_zoo::WeightDtype;
+use model_zoo::{Model, WeightDtype};
 
 use super::failure::{Exit, Failure, note, say};
-use super::formats::{Quantize, Source, export_gguf, open_source, progress, verify_gguf};
+use super::formats::{Quantize, Source, export_gguf, export_mistral, open_source, progress, verify_gguf};
 use super::progress::{StageProgress, short};
+use crate::card::RunFacts;
+use crate::card::markdown::{self, ModelFacts};
 use crate::checkpoint::{self, CheckpointError, Manifest};
 use crate::device::{self, DeviceChoice, Opened};
+use crate::durable;
 use crate::gguf::Quantization;
 use crate::hub::{self, ExportOptions, VerifyReport};
 use crate::parity::{self, ParityRow};
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
-    /// A checkpoint, a run directory (its newest valid checkpoint is taken) or a Hugging Face directory
+    /// A checkpoint, a run directory (its newest valid checkpoint is taken), or a directory in the layout of Hugging
+    /// Face or of Mistral
     #[arg(value_name = "MODEL")]
     checkpoint: PathBuf,
     /// Layout to write
@@ -35,6 +39,9 @@ pub(super) struct ExportArguments {
     /// Largest weight file, MiB
     #[arg(long, default_value_t = 4096, value_name = "MIB")]
     max_shard_size: u64,
+    /// Licence of the model for its card, as the Hub names it: apache-2.0, cc-by-nc-4.0
+    #[arg(long, value_name = "ID")]
+    license: Option<String>,
     /// Folder with tokenizer.json; default: that of the run the checkpoint belongs to
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
@@ -55,6 +62,8 @@ enum Layout {
     Hf,
     /// One GGUF file, for llama.cpp, Ollama and others
     Gguf,
+    /// Mistral's own: params.json, consolidated.safetensors, tekken.json or tokenizer.model
+    Mistral,
     /// Adapter directory of PEFT; only of an adapter run
     Adapter,
 }
@@ -117,7 +126,18 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
         let format = arguments.quantize.map_or_else(|| plain(dtype), Quantize::format);
         return export_gguf(&source, &arguments.out, format, &opened);
     }
-    export_hub(arguments, &source, dtype, &opened)
+    let options = ExportOptions {
+        out: &arguments.out,
+        tokenizer: &source.tokenizer,
+        dtype,
+        max_shard_bytes: arguments.max_shard_size.max(1) << 20,
+        end_of_turn: &source.end_of_turn,
+        chat_template: source.chat_template.as_deref(),
+    };
+    match arguments.to {
+        Layout::Mistral => export_mistral(&source, &options, &opened),
+        _ => export_hub(arguments, &source, &options, &opened),
+    }
 }
 
 /// Options that mean nothing together.
@@ -142,20 +162,12 @@ fn plain(dtype: WeightDtype) -> Quantization {
 fn export_hub(
     arguments: &ExportArguments,
     source: &Source,
-    dtype: WeightDtype,
+    options: &ExportOptions<'_>,
     opened: &Opened,
 ) -> Result<Exit, Failure> {
-    let options = ExportOptions {
-        out: &arguments.out,
-        tokenizer: &source.tokenizer,
-        dtype,
-        max_shard_bytes: arguments.max_shard_size.max(1) << 20,
-        end_of_turn: &source.end_of_turn,
-        chat_template: source.chat_template.as_deref(),
-    };
     let stage = std::cell::RefCell::new(StageProgress::new());
     stage.borrow_mut().stage("writing, reopening, comparing", None);
-    let report = hub::export(&source.model, &source.params, &options, &opened.device, &progress(&stage));
+    let report = hub::export(&source.model, &source.params, options, &opened.device, &progress(&stage));
     stage.borrow_mut().end();
     let report = report.map_err(Failure::failed)?;
     for (name, bytes) in &report.files {
@@ -171,11 +183,47 @@ fn export_hub(
         report.max_logit,
         report.num_token_ids
     ));
+    if let Some((path, manifest)) = &source.checkpoint {
+        write_card(arguments, path, manifest, &source.model, &source.params)?;
+    }
     if let Some(reference) = &arguments.reference {
         parity::write_reference(&arguments.out, reference, &opened.device).map_err(Failure::failed)?;
         say(&format!("its answers are in {}: logits, greedy texts, log-likelihoods, token ids", reference.display()));
     }
     Ok(Exit::Done)
+}
+
+/// Writes the model card, from what the run directory knows.
+fn write_card(
+    arguments: &ExportArguments,
+    checkpoint: &Path,
+    manifest: &Manifest,
+    model: &Model,
+    params: &model_zoo::Params,
+) -> Result<(), Failure> {
+    let config = model.config();
+    let hub: serde_json::Value = serde_json::from_str(&config.to_hub_json(WeightDtype::F32)).unwrap_or_default();
+    let facts = ModelFacts {
+        name: arguments.out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        licence: arguments.license.clone(),
+        architecture: hub.pointer("/architectures/0").and_then(|name| name.as_str()).unwrap_or_default().to_owned(),
+        parameters: params.num_elements() as u64,
+        vocab_size: config.vocab_size(),
+        context: config.max_positions(),
+        dtype: arguments.dtype.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default(),
+        step: manifest.step,
+        tokens: manifest.tokens,
+        digest: manifest.state_digest.clone(),
+    };
+    let run = RunFacts::read(checkpoint.ancestors().nth(2).unwrap_or(Path::new(".")));
+    let card = markdown::render(&facts, &run);
+    durable::write_atomic(&arguments.out.join(markdown::FILE), card.as_bytes()).map_err(Failure::failed)?;
+    say(&format!("  {:<28} model card: data, licences, training, evaluation, limits", markdown::FILE));
+    let forbidden = run.data.non_commercial();
+    if !forbidden.is_empty() {
+        note(&format!("warning: parts of the training data forbid commercial use: {}", forbidden.join(", ")));
+    }
+    Ok(())
 }
 
 /// Checks whatever `path` is.

@@ -8,10 +8,12 @@ use model_zoo::{Model, Params};
 
 use super::failure::{Exit, Failure, note, say};
 use super::progress::{StageProgress, short};
-use crate::checkpoint::{self, read::SavedModel};
+use crate::checkpoint::{self, Manifest, read::SavedModel};
 use crate::device::Opened;
+use crate::durable::FileError;
 use crate::gguf::{self, GgufOptions, GgufSource, Quantization, TensorType};
-use crate::hub::{self, ExportProgress, GenerationConfig};
+use crate::hub::{self, ExportOptions, ExportProgress, GenerationConfig};
+use crate::mistral;
 
 /// Number formats of `--quantize`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -62,6 +64,30 @@ pub(super) struct Source {
     pub(super) end_of_turn: Vec<u32>,
     /// How the model was taught to chat; `None`: as the tokenizer's folder says.
     pub(super) chat_template: Option<String>,
+    /// The checkpoint it was read from and what that says of itself.
+    pub(super) checkpoint: Option<(PathBuf, Manifest)>,
+    /// Holds the tokenizer's folder where it had to be made.
+    _unpacked: Option<Unpacked>,
+}
+
+/// A folder of our own under the system's temporary one; removed with the value.
+struct Unpacked(PathBuf);
+
+impl Unpacked {
+    fn of(folder: &Path) -> Result<Self, Failure> {
+        let own = std::env::temp_dir().join(format!("jazari-tokenizer-{}", std::process::id()));
+        std::fs::create_dir(&own).map_err(FileError::at(&own, "create the folder")).map_err(Failure::failed)?;
+        let unpacked = Self(own);
+        mistral::unpack_tokenizer(folder, &unpacked.0).map_err(Failure::usage)?;
+        Ok(unpacked)
+    }
+}
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        // What is left behind is small and harmless.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Opens a checkpoint, a run (its newest valid checkpoint) or a Hugging Face directory.
@@ -81,6 +107,22 @@ pub(super) fn open_source(
             tokenizer: path.to_owned(),
             end_of_turn: imported.generation.eos_token_ids,
             chat_template: None,
+            checkpoint: None,
+            _unpacked: None,
+        }
+    } else if mistral::is_layout(path) {
+        let imported = mistral::import(path, &opened.device).map_err(Failure::usage)?;
+        let tekken_only = tokenizer.is_none() && !path.join("tokenizer.json").is_file();
+        let unpacked = if tekken_only { Some(Unpacked::of(path)?) } else { None };
+        Source {
+            title: path.display().to_string(),
+            model: imported.model,
+            params: imported.params,
+            tokenizer: unpacked.as_ref().map_or_else(|| path.to_owned(), |folder| folder.0.clone()),
+            end_of_turn: imported.generation.eos_token_ids,
+            chat_template: None,
+            checkpoint: None,
+            _unpacked: unpacked,
         }
     } else {
         let saved = checkpoint::read::read_model(path, &opened.device).map_err(Failure::usage)?;
@@ -97,6 +139,8 @@ pub(super) fn open_source(
             tokenizer: path.ancestors().nth(2).unwrap_or(Path::new(".")).join("tokenizer"),
             end_of_turn,
             chat_template,
+            checkpoint: Some((path, manifest)),
+            _unpacked: None,
         }
     };
     if let Some(folder) = tokenizer {
@@ -130,9 +174,10 @@ pub(super) fn export_gguf(
     quantization: Quantization,
     opened: &Opened,
 ) -> Result<Exit, Failure> {
-    let generation = GenerationConfig::of(&source.model.config(), &source.end_of_turn);
+    let generation = GenerationConfig::of(source.model.config(), &source.end_of_turn);
     let Source { model, params, tokenizer, .. } = source;
-    let gguf_source = GgufSource::of_params(model, params, tokenizer, generation, &opened.device);
+    let mut gguf_source = GgufSource::of_params(model, params, tokenizer, generation, &opened.device);
+    gguf_source.chat_template.clone_from(&source.chat_template);
     let stage = std::cell::RefCell::new(StageProgress::new());
     stage.borrow_mut().stage("writing, reopening, comparing", None);
     let report = gguf::export(&gguf_source, &GgufOptions { out, quantization }, &progress(&stage));
@@ -162,6 +207,28 @@ pub(super) fn export_gguf(
         report.path.display(),
         report.equal_texts.0,
         report.equal_texts.1
+    ));
+    Ok(Exit::Done)
+}
+
+/// Writes a folder in Mistral's layout and says how far it is from the model.
+pub(super) fn export_mistral(source: &Source, options: &ExportOptions<'_>, opened: &Opened) -> Result<Exit, Failure> {
+    let stage = std::cell::RefCell::new(StageProgress::new());
+    stage.borrow_mut().stage("writing, reopening, comparing", None);
+    let report = mistral::export(&source.model, &source.params, options, &opened.device, &progress(&stage));
+    stage.borrow_mut().end();
+    let report = report.map_err(Failure::failed)?;
+    for warning in &report.warnings {
+        note(&format!("note: {warning}"));
+    }
+    say(&format!(
+        "exported to {}: {} tensors equal bit for bit after rounding, logits differ by at most {:.2e} (largest {:.2}), \
+         tokenizer in {}",
+        report.dir.display(),
+        report.num_tensors,
+        report.logits.0,
+        report.logits.1,
+        report.tokenizer
     ));
     Ok(Exit::Done)
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::failure::{Exit, Failure, note, say};
 use super::progress::{TrainProgress, short, thousands};
 use crate::assembly::{self, Callbacks};
+use crate::card;
 use crate::checkpoint::{Manifest, TrainState};
 use crate::cluster::ClusterError;
 use crate::cluster::place::{Place, PlaceFlags};
@@ -216,6 +217,9 @@ fn report(session: &mut Session, outcome: &Outcome, started: Instant) -> Result<
     let state_digest = Manifest::read(&newest).map_err(Failure::failed)?.state_digest;
     let finished = Event::Finished { step: state.step, state_digest, seconds: started.elapsed().as_secs_f64() };
     run.record(&finished).map_err(Failure::failed)?;
+    if let Err(error) = card::html::write_report(run.root()) {
+        note(&format!("warning: the report was not written: {error}"));
+    }
     let Event::Finished { state_digest, .. } = &finished else { return Ok(Exit::Failed) };
     let expect = &plan.expect;
     match outcome {
@@ -237,7 +241,7 @@ fn report(session: &mut Session, outcome: &Outcome, started: Instant) -> Result<
                 thousands(state.tokens as f64),
                 short(state_digest)
             ));
-            say(&format!("run directory: {}", run.root().display()));
+            say(&format!("run directory: {} (report.html shows it)", run.root().display()));
             let missed = expect.missed(&state.losses, eval.as_ref());
             for miss in &missed {
                 note(&format!("expectation missed: {miss}"));

@@ -295,6 +295,16 @@ impl RawConfig {
             let hint = "delete the line, or choose another `lr_scheduler`";
             return Err(rules.places.invalid(path, message, hint));
         }
+        let none = self.warmup_steps == Some(0) || self.warmup_ratio == Some(0.0);
+        if none && self.warmup_start_ratio.is_some() {
+            let message = "`warmup_start_ratio` has no effect without a warm-up";
+            return Err(rules.places.invalid(
+                "warmup_start_ratio",
+                message,
+                "delete the line, or write `warmup_steps`",
+            ));
+        }
+        rules.number("warmup_start_ratio", self.warmup_start_ratio, 0.0..=1.0, "it is a share of `learning_rate`")?;
         rules.number("warmup_ratio", self.warmup_ratio, 0.0..=1.0, "it is a share of all steps")?;
         rules.number("min_lr_ratio", self.min_lr_ratio, 0.0..=1.0, "it is a share of `learning_rate`")?;
         rules.number("min_lr", self.min_lr, 0.0..=self.learning_rate, "the rate falls from `learning_rate` to it")?;

@@ -70,6 +70,9 @@ pub struct Plan {
     pub router_aux_loss_coef: Option<f64>,
     /// Learning rate over the steps.
     pub schedule: Schedule,
+    /// Where the warm-up starts, as a share of the highest rate.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub warmup_start_ratio: f64,
     /// Arithmetic of the forward and backward pass.
     pub precision: Precision,
     /// Which activations are recomputed.
@@ -230,7 +233,12 @@ pub struct EvalPlan {
 impl Plan {
     /// Learning rate of the update that makes step `step` (from 0) into `step + 1`.
     pub fn lr(&self, step: u64) -> f64 {
-        self.schedule.lr(step)
+        let rate = self.schedule.lr(step);
+        if self.warmup_start_ratio > 0.0 && step < self.schedule.warmup_steps() {
+            // The same line, but from there to the peak instead of from 0.
+            return rate + (self.schedule.peak() - rate) * self.warmup_start_ratio;
+        }
+        rate
     }
 
     /// Whether to evaluate when `step` steps are done. The untrained model is evaluated too: it is what a drop is
@@ -395,11 +403,14 @@ impl Plan {
             "reduction": self.reduction,
             "guard": self.guard,
         });
+        // Keys that are absent where they have no effect, so that plans without them keep their digests.
+        if let (true, Some(entries)) = (self.warmup_start_ratio > 0.0, decisive.as_object_mut()) {
+            entries.insert("warmup_start_ratio".into(), self.warmup_start_ratio.into());
+        }
         let weights: Vec<Option<f64>> = self.dataset.parts.iter().map(|part| part.weight).collect();
         if let (true, Some(entries)) = (weights.iter().any(Option::is_some), decisive.as_object_mut()) {
             entries.insert("dataset_weights".into(), json!(weights));
         }
-        // Absent where there is none, so that plans without it keep their digests.
         if let (Some(adapter), Some(entries)) = (&self.adapter, decisive.as_object_mut()) {
             entries.insert("adapter".into(), adapter.decisive());
         }
@@ -434,6 +445,10 @@ impl Plan {
         }
         value
     }
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// JSON with sorted keys and no spaces, so that equal plans have equal text.

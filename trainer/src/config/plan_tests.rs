@@ -164,6 +164,32 @@ fn the_digest_follows_the_numbers_and_nothing_else() {
 }
 
 #[test]
+fn several_data_sets_and_a_warm_start_decide_and_are_written_down() {
+    let joined = DatasetFacts { parts: vec![("old".into(), 2), ("new".into(), 1)], ..facts() };
+    let of = |text: &str, set: &[&str]| {
+        let set: Vec<String> = set.iter().map(|text| (*text).to_string()).collect();
+        let (raw, _) = yaml::parse::<RawConfig>(Path::new("x.yaml"), text, &set).unwrap();
+        resolve(raw, &joined, None).unwrap()
+    };
+    let set = |weights: [&str; 2]| format!("datasets=[{{path: a{}}}, {{path: b{}}}]", weights[0], weights[1]);
+    let plain = of(GOOD, &[&set(["", ""])]);
+    let weighed = of(GOOD, &[&set([", weight: 0.2", ", weight: 0.8"])]);
+    assert_ne!(plain.digest(), weighed.digest());
+    assert_ne!(weighed.digest(), of(GOOD, &[&set([", weight: 0.3", ", weight: 0.7"])]).digest());
+    assert_eq!(weighed.dataset.parts.iter().map(|part| part.streams).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(of(&weighed.resolved_yaml().unwrap(), &[]).digest(), weighed.digest());
+
+    let (cold, warm) = (of(GOOD, &[]), of(GOOD, &["warmup_start_ratio=0.5", "warmup_steps=4"]));
+    let peak = warm.schedule.peak();
+    let rates: Vec<f64> = (0..4).map(|step| warm.lr(step) / peak).collect();
+    for (rate, expected) in rates.iter().zip([0.625, 0.75, 0.875, 1.0]) {
+        assert!((rate - expected).abs() < 1e-12, "{rates:?}");
+    }
+    assert_ne!(cold.digest(), warm.digest());
+    assert_eq!(of(&warm.resolved_yaml().unwrap(), &[]).digest(), warm.digest());
+}
+
+#[test]
 fn the_resolved_file_is_the_same_run() {
     let wsd = [
         "lr_scheduler=wsd",

@@ -26,7 +26,7 @@ use crate::device::DeviceChoice;
 use crate::expect::Expect;
 
 /// A training run, as written in YAML. Relative paths are relative to the directory that `jazari` is started in.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Jazari training configuration")]
 pub struct RawConfig {
@@ -198,6 +198,11 @@ pub struct RawConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 0.02)]
     pub warmup_ratio: Option<f64>,
+    /// Where the warm-up starts, as a share of `learning_rate`, 0 to 1: a run that continues a trained model may start
+    /// near the rate at which that one ended. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.1)]
+    pub warmup_start_ratio: Option<f64>,
     /// Rate of the last step as a share of `learning_rate`. Default: 0.1 for cosine and linear, 0 for wsd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 0.1)]

@@ -8,7 +8,7 @@ use super::error::{ConfigError, Note, Places};
 use super::fresh::fresh_model;
 use super::keys::nearest;
 use super::plan::{ChatPlan, ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, PartPlan, Plan};
-use super::raw::{RawCluster, RawConfig, RawDataset, RawOuter, SchedulerName};
+use super::raw::{RawCluster, RawConfig, RawDataset, RawGuard, RawOuter, SchedulerName};
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
 use crate::schedule::Schedule;
@@ -115,13 +115,11 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     check_languages(&raw, dataset)?;
     let objective = super::chat::objective(&raw, dataset)?;
     let router_aux_loss_coef = super::experts::coefficient(&raw, &model)?;
-    let guard_default = GuardSpec::default();
-    let guard = raw.guard.unwrap_or_default();
+    let adamw = resolve_adamw(&raw);
     let interval = max_steps.div_ceil(DEFAULT_INTERVALS).max(1);
     let parts = resolve_parts(&raw.datasets, dataset);
     let path = raw.datasets.into_iter().next().map(|dataset| dataset.path).unwrap_or_default();
     let chat = dataset.chat.clone();
-    let [beta1, beta2] = raw.betas.unwrap_or([0.9, 0.999]);
     Ok(Plan {
         output_dir: raw.output_dir,
         seed: raw.seed.unwrap_or_default(),
@@ -145,25 +143,16 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         micro_batch_rows,
         max_steps,
         optimizer: raw.optimizer.unwrap_or_default(),
-        adamw: AdamwHyper {
-            beta1,
-            beta2,
-            eps: raw.eps.unwrap_or(1e-8),
-            weight_decay: raw.weight_decay.unwrap_or(0.01),
-            max_grad_norm: Some(raw.max_grad_norm.unwrap_or(1.0)).filter(|norm| *norm > 0.0),
-        },
+        adamw,
         router_aux_loss_coef,
         schedule,
+        warmup_start_ratio: raw.warmup_start_ratio.unwrap_or(0.0),
         precision: raw.precision.unwrap_or_default(),
         gradient_checkpointing: raw.gradient_checkpointing.unwrap_or_default(),
         reduction: raw.reduction.unwrap_or_default(),
         cluster: resolve_cluster(raw.cluster.unwrap_or_default()),
         outer: raw.outer.map(|outer| resolve_outer(outer, max_steps, &raw.places)).transpose()?,
-        guard: GuardSpec {
-            outlier_sigma: guard.outlier_sigma.unwrap_or(guard_default.outlier_sigma),
-            window: guard.window.unwrap_or(guard_default.window),
-            max_consecutive_skips: guard.max_consecutive_skips.unwrap_or(guard_default.max_consecutive_skips),
-        },
+        guard: resolve_guard(raw.guard.unwrap_or_default()),
         device: raw.device.unwrap_or_default(),
         threads: raw.threads,
         eval_steps: raw.eval_steps.unwrap_or(interval),
@@ -180,6 +169,26 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         notes,
         places: raw.places,
     })
+}
+
+fn resolve_adamw(raw: &RawConfig) -> AdamwHyper {
+    let [beta1, beta2] = raw.betas.unwrap_or([0.9, 0.999]);
+    AdamwHyper {
+        beta1,
+        beta2,
+        eps: raw.eps.unwrap_or(1e-8),
+        weight_decay: raw.weight_decay.unwrap_or(0.01),
+        max_grad_norm: Some(raw.max_grad_norm.unwrap_or(1.0)).filter(|norm| *norm > 0.0),
+    }
+}
+
+fn resolve_guard(guard: RawGuard) -> GuardSpec {
+    let default = GuardSpec::default();
+    GuardSpec {
+        outlier_sigma: guard.outlier_sigma.unwrap_or(default.outlier_sigma),
+        window: guard.window.unwrap_or(default.window),
+        max_consecutive_skips: guard.max_consecutive_skips.unwrap_or(default.max_consecutive_skips),
+    }
 }
 
 /// The data sets of a joined one.

@@ -1,4 +1,5 @@
-//! Owns what a user may name as a model: a run directory, a checkpoint, a Hugging Face directory; never computes with it.
+//! Owns what a user may name as a model: a run directory, a checkpoint, a Hugging Face directory; never computes with
+//! it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -20,7 +20,8 @@ const MAX_INCLUDES: usize = 8;
 /// Most solved examples before a question.
 const MAX_SHOTS: usize = 64;
 
-/// Keys of the format that decide nothing here: names for groups, settings of generation or of the Hub.
+/// Keys of the format that decide nothing here: names for groups, settings of generation. The last three are read
+/// before the others.
 const WITHOUT_EFFECT: [&str; 19] = [
     "tag",
     "group",

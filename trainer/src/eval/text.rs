@@ -1,5 +1,5 @@
-//! Owns bits per byte of a prepared data set's held-out documents and of raw text, by language and script; never touches
-//! questions. The numbers are those of the evaluation during training.
+//! Owns bits per byte of a prepared data set's held-out documents and of raw text, by language and script; never
+//! touches questions. The numbers are those of the evaluation during training.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -39,6 +39,8 @@ pub struct GgufSource<'a> {
     pub tokenizer: PathBuf,
     /// Ids that begin, end and pad texts.
     pub generation: GenerationConfig,
+    /// How the model was taught to chat; `None`: as the tokenizer's folder says.
+    pub chat_template: Option<String>,
     /// The same model in memory; without it logits are not compared.
     pub trained: Option<(&'a Model, &'a Params, &'a Device)>,
 }
@@ -59,6 +61,7 @@ impl<'a> GgufSource<'a> {
             read: Box::new(|index| Ok(params.to_host(index)?)),
             tokenizer: tokenizer.to_owned(),
             generation,
+            chat_template: None,
             trained: Some((model, params, device)),
         }
     }
@@ -83,7 +86,15 @@ impl<'a> GgufSource<'a> {
         let names: Vec<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
         let read = move |index: usize| Ok(weights.floats(names.get(index).map_or("", String::as_str))?);
         let generation = generation_of(folder, &config)?;
-        Ok(Self { config, tensors, read: Box::new(read), tokenizer: folder.to_owned(), generation, trained: None })
+        Ok(Self {
+            config,
+            tensors,
+            read: Box::new(read),
+            tokenizer: folder.to_owned(),
+            generation,
+            chat_template: None,
+            trained: None,
+        })
     }
 }
 
@@ -190,7 +201,10 @@ fn write_file(
 ) -> Result<Written, GgufError> {
     let settings = Settings::read(&source.config)?;
     let plan = plan(settings.family, settings.head_dim, &source.tensors)?;
-    let template = chat_template(&source.tokenizer, &object(&source.tokenizer.join(TOKENIZER_CONFIG_FILE))?)?;
+    let template = match &source.chat_template {
+        Some(template) => Some(template.clone()),
+        None => chat_template(&source.tokenizer, &object(&source.tokenizer.join(TOKENIZER_CONFIG_FILE))?)?,
+    };
     let converted = convert(&source.tokenizer, settings.vocab_size, &source.generation, template)?;
     let mut metadata = settings.describe(name, quantization)?;
     metadata.extend(converted.vocabulary.describe());

@@ -113,6 +113,11 @@ impl Settings {
 
     fn rotary(&self) -> Result<Vec<(&'static str, Value)>, GgufError> {
         let keys = Keys { config: &self.config };
+        if self.is_qwen() && keys.flag("use_sliding_window") == Some(true) {
+            return Err(GgufError::Model {
+                cause: "llama.cpp has no sliding window for Qwen; set use_sliding_window to false to export it".into(),
+            });
+        }
         let heads = keys.size(&["num_attention_heads"])?;
         let epsilon = keys.number("rms_norm_eps").ok_or_else(|| Keys::missing("rms_norm_eps"))?;
         let mut list = vec![
@@ -134,15 +139,12 @@ impl Settings {
             list.push(("expert_used_count", count(keys.size(&["num_experts_per_tok"])?)));
         }
         // llama.cpp does not read it for the architecture "llama"; it is written for those who do, and for `verify`.
-        if let Some(window) = keys.optional_size("sliding_window").filter(|_| self.uses_window()) {
+        if let Some(window) = keys.optional_size("sliding_window").filter(|_| !self.is_qwen()) {
             list.push(("attention.sliding_window", count(window)));
         }
-        for (key, ours) in [
-            ("attn_logit_softcapping", "attn_logit_softcapping"),
-            ("final_logit_softcapping", "final_logit_softcapping"),
-        ] {
+        for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
             if let Some(cap) = keys.number(key) {
-                list.push((ours, Value::F32(cap as f32)));
+                list.push((key, Value::F32(cap as f32)));
             }
         }
         if self.family == Family::Gemma3 {
@@ -152,9 +154,8 @@ impl Settings {
         Ok(list)
     }
 
-    fn uses_window(&self) -> bool {
-        !matches!(self.family, Family::Qwen2 | Family::Qwen3)
-            || Keys { config: &self.config }.flag("use_sliding_window") == Some(true)
+    fn is_qwen(&self) -> bool {
+        matches!(self.family, Family::Qwen2 | Family::Qwen3)
     }
 
     /// The block of rotary settings, in the spelling of transformers 4 or 5; Gemma 3's is nested by kind of layer.
@@ -368,15 +369,13 @@ impl Described<'_> {
             // Where the file does not say: what llama.cpp computes with.
             add("query_pre_attn_scalar", Some(json!(head_dim)));
         }
-        for (key, hub_key) in [
-            ("expert_count", "num_local_experts"),
-            ("expert_used_count", "num_experts_per_tok"),
-            ("attention.sliding_window", "sliding_window"),
-        ] {
+        for (key, hub_key) in [("expert_count", "num_local_experts"), ("expert_used_count", "num_experts_per_tok")] {
             add(hub_key, self.value(key).and_then(Value::as_u64).map(|size| json!(size)));
         }
+        // What is absent is off; in config.json only `null` says so, an absent key means the family's default.
+        add("sliding_window", Some(json!(self.value("attention.sliding_window").and_then(Value::as_u64))));
         for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
-            add(key, self.value(key).and_then(Value::as_f64).map(|cap| json!(cap)));
+            add(key, Some(json!(self.value(key).and_then(Value::as_f64))));
         }
         if family == Family::Gemma3 {
             add("rope_local_base_freq", Some(json!(self.number("rope.freq_base_swa").unwrap_or(10_000.0))));

@@ -21,9 +21,11 @@ mod write;
 
 pub use error::GgufError;
 pub use export::{GgufOptions, GgufReport, GgufSource, export};
+pub use metadata::Settings;
 pub use mix::Quantization;
 pub use model::{OpenedModel, open_model};
 pub use names::{Change, Family, Part, PlannedTensor, plan};
+pub(crate) use pre_tokenizer::SAMPLE as SAMPLE_TEXTS;
 pub use quantise::{dequantise, quantise};
 pub use read::{GgufFile, TensorPlace};
 pub use types::{TensorType, Value};

@@ -44,7 +44,7 @@ pub(super) const KNOWN: [PreTokenizer; 7] = [
 ];
 
 /// Texts by which names are told apart: every script of the corpora, Arabizi, digits, punctuation, white space.
-pub(super) const SAMPLE: [&str; 16] = [
+pub(crate) const SAMPLE: [&str; 16] = [
     "السلام عليكم، كيداير؟ لاباس عليك؟ هادي 3 سنين ما شفتكش.",
     "قَرَأْتُ كِتَابًا جَدِيدًا فِي سَنَةِ ٢٠٢٤، وَكَانَ جَمِيلًا جِدًّا.",
     "wach nta labas 3lik? 7amdollah, ana mzyan bzaf! 9ahwa w 2 atay 3afak",

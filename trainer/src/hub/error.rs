@@ -155,6 +155,12 @@ pub enum HubError {
         /// The number format asked for.
         dtype: WeightDtype,
     },
+    /// The model has something that a layout cannot say.
+    #[error("{what}")]
+    Layout {
+        /// What, and what to do.
+        what: String,
+    },
     /// The reopened export is not the model that was written.
     #[error(
         "the reopened export differs from the trained model: {what}; nothing was put into place, please report it with the run directory"

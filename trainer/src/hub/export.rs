@@ -132,7 +132,7 @@ fn write_and_prove(
 /// device that chooses other kernels can differ. For half precision it bounds what rounding the weights does: a
 /// relative error of 2^-9 (bf16) or 2^-12 (f16) a weight, grown by depth. That the *right* weights were written is
 /// proven by the bit-for-bit comparison, not by this bound.
-fn relative_tolerance(dtype: WeightDtype) -> f64 {
+pub(crate) fn relative_tolerance(dtype: WeightDtype) -> f64 {
     match dtype {
         WeightDtype::F32 => 1e-5,
         WeightDtype::F16 => 1e-2,

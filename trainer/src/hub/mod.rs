@@ -13,10 +13,11 @@ pub(crate) mod publish;
 pub(crate) mod tokenizer_files;
 mod verify;
 pub mod weights;
-mod writer;
+pub(crate) mod writer;
 
 pub use chat_format::{CHAT_FORMAT_FILE, ChatFormat};
 pub use error::HubError;
+pub(crate) use export::relative_tolerance;
 pub use export::{ExportOptions, ExportProgress, ExportReport, export};
 pub use generation_config::GenerationConfig;
 pub use import::{Imported, OpenedWeights, import, read_config};

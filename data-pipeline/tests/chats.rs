@@ -192,7 +192,7 @@ fn the_same_chats_give_the_same_bytes_and_another_template_is_another_data_set()
     assert!(!first.already && run(&config).unwrap().already);
     config["output_dir"] = json!(dir.path().join("again"));
     assert_eq!(run(&config).unwrap().id, first.id);
-    assert_eq!(support::contents(&dir.path().join("again"))[&PathBuf::from("manifest.json")].len() > 0, true);
+    assert!(!support::contents(&dir.path().join("again"))[&PathBuf::from("manifest.json")].is_empty());
     let template = dir.path().join("own.jinja");
     let source = "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m.role + ': ' + m.content + '<|im_end|>' }}{% endfor %}";
     std::fs::write(&template, source).unwrap();

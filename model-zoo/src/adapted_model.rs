@@ -21,9 +21,14 @@ impl Model {
     #[must_use]
     pub fn linear_params(&self) -> Vec<usize> {
         let (family, specs) = (self.family(), self.family().specs());
-        let num_blocks = if family.takes_adapters() { family.num_blocks() } else { 0 };
-        let of_blocks = (0..num_blocks).flat_map(|layer| family.block_params(layer));
+        let of_blocks = (0..family.num_blocks()).flat_map(|layer| family.block_params(layer));
         of_blocks.filter(|index| specs.get(*index).is_some_and(|spec| spec.shape.len() == 2)).collect()
+    }
+
+    /// Whether its linear layers are stored as `[in, out]` (PEFT: `fan_in_fan_out`).
+    #[must_use]
+    pub fn stores_in_out(&self) -> bool {
+        self.family().stores_in_out()
     }
 
     /// Linear layers that an adapter can correct: those of the blocks, by name without `.weight`.
@@ -39,7 +44,7 @@ impl Model {
     /// # Errors
     /// [`AdapterError`] when it does not fit this model.
     pub fn adapter_specs(&self, adapter: &AdapterSpec) -> Result<Arc<[ParamSpec]>, AdapterError> {
-        Ok(Layout::new(&self.family_specs(), &self.linear_params(), adapter)?.specs)
+        Ok(Layout::new(&self.family_specs(), &self.linear_params(), self.stores_in_out(), adapter)?.specs)
     }
 
     /// The same model with its weights frozen in `base` and `adapter` on top: from here on its parameters are the
@@ -57,7 +62,7 @@ impl Model {
             let what = format!("{} parameters instead of {}", base.specs().len(), specs.len());
             return Err(AdapterError::OtherBase { what });
         }
-        let layout = Layout::new(&specs, &self.linear_params(), adapter)?;
+        let layout = Layout::new(&specs, &self.linear_params(), self.stores_in_out(), adapter)?;
         Ok(self.adapted_to(Some(Adapted { base, layout })))
     }
 
@@ -115,7 +120,12 @@ impl Model {
             Place::Corrected(correction) => correction,
         };
         let dims = matrix_dims(&base.specs()[index]);
-        let merged = ops::adapted_matrix(base.stored(index), dims, &low_rank(params, correction));
+        let mut low_rank = low_rank(params, correction);
+        if self.stores_in_out() {
+            // (b · a)ᵀ = aᵀ · bᵀ
+            low_rank = LowRank { a: low_rank.b.transpose(), b: low_rank.a.transpose(), scale: low_rank.scale };
+        }
+        let merged = ops::adapted_matrix(base.stored(index), dims, &low_rank);
         let Some(magnitude) = correction.magnitude else { return merged };
         let lengths = ops::row_lengths(merged.clone(), dims);
         let factors = params.tensors()[magnitude].clone().inner() / lengths;

@@ -66,6 +66,9 @@ pub enum AdapterError {
         /// The smaller of its two sizes.
         most: usize,
     },
+    /// A magnitude is learned for matrices that are stored the other way round.
+    #[error("DoRA is not supported for this family, which stores its linear layers transposed; leave it off")]
+    NoMagnitude,
     /// Nothing would be trained.
     #[error("the adapter trains nothing; name at least one linear layer")]
     Empty,
@@ -138,8 +141,17 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Lays out an adapter over the parameters of a family, of which those at `linear` are linear layers.
-    pub(crate) fn new(base: &[ParamSpec], linear: &[usize], adapter: &AdapterSpec) -> Result<Self, AdapterError> {
+    /// `in_out`: they are stored as `[in, out]`.
+    pub(crate) fn new(
+        base: &[ParamSpec],
+        linear: &[usize],
+        in_out: bool,
+        adapter: &AdapterSpec,
+    ) -> Result<Self, AdapterError> {
         refuse_unknown(base, linear, adapter)?;
+        if in_out && adapter.learns_magnitude {
+            return Err(AdapterError::NoMagnitude);
+        }
         let (mut places, mut specs) = (Vec::with_capacity(base.len()), Vec::new());
         for (index, spec) in base.iter().enumerate() {
             let module = module_name(&spec.name);
@@ -153,7 +165,8 @@ impl Layout {
                 places.push(Place::Frozen);
                 continue;
             };
-            let [out, features] = matrix_dims(spec);
+            let [rows, columns] = matrix_dims(spec);
+            let [out, features] = if in_out { [columns, rows] } else { [rows, columns] };
             let most = out.min(features);
             if !(1..=most).contains(rank) {
                 return Err(AdapterError::Rank { name: name.clone(), rank: *rank, most });

@@ -107,11 +107,9 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     }
     let mut gradients = ops::pull_back(embedded, upstream).backward();
     for index in of_embedding {
-        let mut gradient = take(&embedding, index, &mut gradients)?;
-        if let Some((_, of_head)) = tied.pop_if(|(tied, _)| *tied == index) {
-            gradient = ops::add(gradient, of_head);
-        }
-        done(index, gradient)?;
+        let gradient = take(&embedding, index, &mut gradients)?;
+        let of_head = tied.pop_if(|(tied, _)| *tied == index);
+        done(index, of_head.map_or(gradient.clone(), |(_, of_head)| ops::add(gradient, of_head)))?;
     }
     Ok(loss)
 }

@@ -35,6 +35,11 @@ pub(crate) trait Family: Debug + Send + Sync {
     /// embedding too.
     fn head_params(&self) -> Vec<usize>;
 
+    /// Whether the linear layers of blocks are stored as `[in, out]` and read by [`Weights::linear_in_out`].
+    fn stores_in_out(&self) -> bool {
+        false
+    }
+
     /// Elements of the keys of one token in one block, and of its values.
     fn kv_width(&self) -> usize;
 
@@ -53,11 +58,6 @@ pub(crate) trait Family: Debug + Send + Sync {
 
     /// Weights of the head, `[vocab, hidden]`, f32.
     fn head_weight(&self, weights: &Weights<'_>) -> Tensor<2>;
-
-    /// Whether its linear layers are stored `[out, in]`, as adapters take them.
-    fn takes_adapters(&self) -> bool {
-        true
-    }
 
     /// Bound `c` of logits `x`, which become `c * tanh(x / c)`.
     fn logit_softcap(&self) -> Option<f64> {

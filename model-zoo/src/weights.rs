@@ -97,7 +97,10 @@ impl<'a> Weights<'a> {
 
     /// `x` `[tokens, in]` through weight `index` `[in, out]`, see [`Weights::linear`].
     pub(crate) fn linear_in_out(&self, x: Tensor<2>, index: usize) -> Tensor<2> {
-        ops::linear_in_out(x, self.narrow(self.matrix(index)))
+        let y = ops::linear_in_out(x.clone(), self.narrow(self.matrix(index)));
+        let Source::Frozen(_, _, Some(Correction { a, b, scale, .. })) = self.source(index) else { return y };
+        let (a, b) = (self.narrow(self.params.matrix(a)), self.narrow(self.params.matrix(b)));
+        ops::add(y, ops::linear(ops::linear(x, a).mul_scalar(scale), b))
     }
 
     /// To the number format of matrix products.

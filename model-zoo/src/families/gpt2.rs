@@ -82,16 +82,16 @@ impl Family for Gpt2 {
         vec![norm, norm + 1, if self.config.tie_word_embeddings { TOKENS } else { norm + 2 }]
     }
 
+    fn stores_in_out(&self) -> bool {
+        true
+    }
+
     fn kv_width(&self) -> usize {
         self.config.n_embd
     }
 
     fn rotations(&self, _positions: &Tensor<1, Int>, _limit: usize) -> Vec<Rotation> {
         Vec::new()
-    }
-
-    fn takes_adapters(&self) -> bool {
-        false
     }
 
     fn embed(&self, weights: &Weights<'_>, tokens: Tensor<1, Int>, positions: Tensor<1, Int>) -> Tensor<2> {

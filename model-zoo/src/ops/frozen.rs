@@ -24,6 +24,7 @@ use super::{linear, reference};
 
 /// The values of a weight that is never trained, row-major.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one for a weight; the weights themselves are far larger")]
 pub enum Stored {
     /// On a device, flat `[elements]`, f32 or bf16.
     Plain(Tensor<1>),

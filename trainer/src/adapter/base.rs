@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use model_zoo::{BaseFormat, FrozenBase, Model, Params};
+use model_zoo::{BaseFormat, FrozenBase, Model, ParamSpec, Params};
 
 use super::config::{AdapterPlan, LoraConfig};
 use super::{AdapterFileError, peft};
@@ -27,7 +27,9 @@ pub fn load_base(
     }
     let mut tensors = hub::OpenedWeights::open(dir, model)?;
     let (specs, linear) = (model.family_specs(), model.linear_params());
-    let base = FrozenBase::load::<AdapterFileError>(specs, &linear, format, device, |spec| Ok(tensors.read(spec)?))?;
+    let mut index = 0..;
+    let read = |spec: &ParamSpec| Ok::<_, AdapterFileError>(tensors.read(index.next().unwrap_or_default(), spec)?);
+    let base = FrozenBase::load(specs, &linear, format, device, read)?;
     Ok(Arc::new(base))
 }
 

@@ -316,7 +316,7 @@ fn settings(model: &Model, lora: &LoraConfig, base: &str) -> Result<Value, Adapt
         "bias": "none",
         "ensure_weight_tying": is_tied,
         "exclude_modules": lora.exclude,
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": model.stores_in_out(),
         "inference_mode": true,
         "init_lora_weights": true,
         "layers_pattern": null,

@@ -11,11 +11,12 @@ use model_zoo::{BaseFormat, FrozenBase, Model, Params, WeightDtype};
 use super::failure::{Exit, Failure, note, say};
 use super::progress::short;
 use crate::adapter::{self, AdapterDir, AdapterFileError, Closeness, Merged};
-use crate::checkpoint::read::{SavedAdapter, SavedModel};
+use crate::checkpoint::read::{self, SavedAdapter, SavedModel};
 use crate::hub::{HubError, Imported};
 
 /// Writes the adapter of a run as PEFT reads it.
-pub(super) fn export(saved: &SavedModel, base: Option<&Path>, out: &Path, dtype: WeightDtype) -> Result<Exit, Failure> {
+pub(super) fn export(checkpoint: &Path, base: Option<&Path>, out: &Path, dtype: WeightDtype) -> Result<Exit, Failure> {
+    let saved = &read::read_model(checkpoint, &Device::flex()).map_err(Failure::usage)?;
     let Some(saved_adapter) = &saved.adapter else {
         let message = format!("{}: this run trained all weights, there is no adapter", saved.path.display());
         return Err(Failure::usage(format!("{message}; export it with `--to hf`")));

@@ -116,12 +116,11 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
     }
     let opened = device::open(DeviceChoice::Cpu, None).map_err(Failure::usage)?;
     let dtype = arguments.dtype.into();
-    if let Layout::Adapter = arguments.to {
-        let saved = checkpoint::read::read_model(&arguments.checkpoint, &opened.device).map_err(Failure::usage)?;
-        return super::adapter::export(&saved, arguments.base.as_deref(), &arguments.out, dtype);
+    let base = arguments.base.as_deref();
+    if arguments.to == Layout::Adapter {
+        return super::adapter::export(&arguments.checkpoint, base, &arguments.out, dtype);
     }
-    let base = (arguments.base.as_deref(), arguments.merge);
-    let source = open_source(&arguments.checkpoint, arguments.tokenizer.as_deref(), base, &opened)?;
+    let source = open_source(&arguments.checkpoint, arguments.tokenizer.as_deref(), (base, arguments.merge), &opened)?;
     note(&format!("exporting {}", source.title));
     if arguments.to == Layout::Gguf {
         let format = arguments.quantize.map_or_else(|| plain(dtype), Quantize::format);

@@ -233,26 +233,30 @@ impl Plan {
     }
 }
 
-/// The adapter keys of a resolved configuration.
-pub(super) fn write_out(plan: Option<&AdapterPlan>, raw: &mut RawConfig) {
-    let Some(AdapterPlan { lora, base, start }) = plan else { return };
-    raw.adapter = Some(if *base == BaseFormat::Nf4 { AdapterKind::Qlora } else { AdapterKind::Lora });
-    raw.base_dtype = match base {
+/// A configuration of which only the adapter keys are written.
+pub(super) fn written(plan: Option<&AdapterPlan>) -> RawConfig {
+    let Some(AdapterPlan { lora, base, start }) = plan else { return RawConfig::default() };
+    let adapter = Some(if *base == BaseFormat::Nf4 { AdapterKind::Qlora } else { AdapterKind::Lora });
+    let base_dtype = match base {
         BaseFormat::F32 => Some(BaseDtype::Fp32),
         BaseFormat::Bf16 => Some(BaseDtype::Bf16),
         BaseFormat::Nf4 => None,
     };
     if let Some(start) = start {
-        raw.lora_model_dir = Some(start.path.clone());
-        return;
+        return RawConfig { adapter, base_dtype, lora_model_dir: Some(start.path.clone()), ..RawConfig::default() };
     }
-    raw.lora_r = Some(lora.rank);
-    raw.lora_alpha = Some(lora.alpha);
-    raw.lora_target_modules = Some(lora.targets.clone());
-    raw.lora_layers_to_transform = lora.layers.clone();
-    raw.lora_rank_pattern = (!lora.rank_pattern.is_empty()).then(|| lora.rank_pattern.clone());
-    raw.lora_alpha_pattern = (!lora.alpha_pattern.is_empty()).then(|| lora.alpha_pattern.clone());
-    raw.use_rslora = Some(lora.rslora);
-    raw.use_dora = Some(lora.dora);
-    raw.lora_modules_to_save = (!lora.modules_to_save.is_empty()).then(|| lora.modules_to_save.clone());
+    RawConfig {
+        adapter,
+        base_dtype,
+        lora_r: Some(lora.rank),
+        lora_alpha: Some(lora.alpha),
+        lora_target_modules: Some(lora.targets.clone()),
+        lora_layers_to_transform: lora.layers.clone(),
+        lora_rank_pattern: (!lora.rank_pattern.is_empty()).then(|| lora.rank_pattern.clone()),
+        lora_alpha_pattern: (!lora.alpha_pattern.is_empty()).then(|| lora.alpha_pattern.clone()),
+        use_rslora: Some(lora.rslora),
+        use_dora: Some(lora.dora),
+        lora_modules_to_save: (!lora.modules_to_save.is_empty()).then(|| lora.modules_to_save.clone()),
+        ..RawConfig::default()
+    }
 }

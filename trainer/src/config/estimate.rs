@@ -226,11 +226,10 @@ impl Estimate {
                 ),
             ),
         ];
-        if self.trained_parameters != self.parameters {
-            let bf16 = self
-                .frozen_bytes_bf16
-                .map_or(String::new(), |size| format!("; the base would take {} in bf16", bytes(size)));
-            rows.insert(1, ("trained".into(), format!("{} in an adapter{bf16}", count(self.trained_parameters))));
+        if let Some(size) = self.frozen_bytes_bf16 {
+            let trained = count(self.trained_parameters);
+            let text = format!("{trained} in an adapter; the base would take {} in bf16", bytes(size));
+            rows.insert(1, ("trained".into(), text));
         }
         for memory in &self.memory {
             rows.push((format!("memory ({})", memory.device), format!("{} for each process", bytes(memory.total))));
@@ -261,13 +260,17 @@ impl Estimate {
             _ => "unknown until measured: train a few steps, then name that run".into(),
         };
         rows.push(("duration".into(), duration));
-        let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        rows.iter().fold(String::new(), |mut text, (name, value)| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{name:width$}  {value}");
-            text
-        })
+        table(&rows)
     }
+}
+
+fn table(rows: &[(String, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    rows.iter().fold(String::new(), |mut text, (name, value)| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:width$}  {value}");
+        text
+    })
 }
 
 fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {

@@ -26,7 +26,7 @@ use crate::device::DeviceChoice;
 use crate::expect::Expect;
 
 /// A training run, as written in YAML. Relative paths are relative to the directory that `jazari` is started in.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Jazari training configuration")]
 pub struct RawConfig {

@@ -171,20 +171,6 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     })
 }
 
-/// The data sets of a joined one.
-fn resolve_parts(raw: &[RawDataset], joined: &DatasetFacts) -> Vec<PartPlan> {
-    if raw.len() < 2 {
-        return Vec::new();
-    }
-    let part = |(raw, (id, streams)): (&RawDataset, &(String, usize))| PartPlan {
-        path: raw.path.clone(),
-        id: id.clone(),
-        streams: *streams,
-        weight: raw.weight,
-    };
-    raw.iter().zip(&joined.parts).map(part).collect()
-}
-
 fn resolve_adamw(raw: &RawConfig) -> AdamwHyper {
     let [beta1, beta2] = raw.betas.unwrap_or([0.9, 0.999]);
     AdamwHyper {
@@ -197,12 +183,26 @@ fn resolve_adamw(raw: &RawConfig) -> AdamwHyper {
 }
 
 fn resolve_guard(guard: RawGuard) -> GuardSpec {
-    let usual = GuardSpec::default();
+    let default = GuardSpec::default();
     GuardSpec {
-        outlier_sigma: guard.outlier_sigma.unwrap_or(usual.outlier_sigma),
-        window: guard.window.unwrap_or(usual.window),
-        max_consecutive_skips: guard.max_consecutive_skips.unwrap_or(usual.max_consecutive_skips),
+        outlier_sigma: guard.outlier_sigma.unwrap_or(default.outlier_sigma),
+        window: guard.window.unwrap_or(default.window),
+        max_consecutive_skips: guard.max_consecutive_skips.unwrap_or(default.max_consecutive_skips),
     }
+}
+
+/// The data sets of a joined one.
+fn resolve_parts(raw: &[RawDataset], joined: &DatasetFacts) -> Vec<PartPlan> {
+    if raw.len() < 2 {
+        return Vec::new();
+    }
+    let part = |(raw, (id, streams)): (&RawDataset, &(String, usize))| PartPlan {
+        path: raw.path.clone(),
+        id: id.clone(),
+        streams: *streams,
+        weight: raw.weight,
+    };
+    raw.iter().zip(&joined.parts).map(part).collect()
 }
 
 fn resolve_cluster(cluster: RawCluster) -> ClusterPlan {

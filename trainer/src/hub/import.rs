@@ -47,8 +47,8 @@ pub fn import(dir: &Path, device: &Device) -> Result<Imported, HubError> {
     let mut weights = OpenedWeights::open(dir, &model)?;
     let specs = model.specs();
     let mut tensors = Vec::with_capacity(specs.len());
-    for spec in specs.iter() {
-        let values = weights.read(spec)?;
+    for (index, spec) in specs.iter().enumerate() {
+        let values = weights.read(index, spec)?;
         let count = values.len();
         tensors.push(Tensor::<1>::from_data(TensorData::new(values, [count]), (device, DType::F32)));
     }
@@ -59,9 +59,8 @@ pub fn import(dir: &Path, device: &Device) -> Result<Imported, HubError> {
 /// The weights of a directory, found to be those of a model, to be read one by one.
 #[derive(Debug)]
 pub struct OpenedWeights {
-    weights: Weights,
     config: ModelConfig,
-    embedding: Option<String>,
+    weights: Weights,
     dropped: Vec<String>,
 }
 
@@ -72,19 +71,19 @@ impl OpenedWeights {
     /// As [`import`].
     pub fn open(dir: &Path, model: &Model) -> Result<Self, HubError> {
         let weights = Weights::open(dir)?;
-        let dropped = weights.check(model.config(), &model.family_specs())?;
-        // The embedding is the first parameter of every family.
-        let embedding = model.family_specs().first().map(|spec| spec.name.clone());
-        Ok(Self { weights, config: model.config().clone(), embedding, dropped })
+        let config = model.config().clone();
+        let dropped = weights.check(&config, &model.family_specs())?;
+        Ok(Self { config, weights, dropped })
     }
 
-    /// The values of a parameter, widened to f32, all of them finite.
+    /// The values of parameter `index` of the family, widened to f32, all of them finite.
     ///
     /// # Errors
     /// As [`import`].
-    pub fn read(&mut self, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
+    pub fn read(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
         let values = self.weights.parameter(&self.config, spec)?;
-        if self.embedding.as_ref() == Some(&spec.name) && self.dropped.iter().any(|name| name == HEAD_NAME) {
+        // The embedding is the first parameter of every family.
+        if index == 0 && self.dropped.iter().any(|name| name == HEAD_NAME) {
             check_tied_head(&self.weights, &spec.name, &values)?;
         }
         Ok(values)

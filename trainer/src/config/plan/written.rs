@@ -3,7 +3,7 @@
 use super::{ClusterPlan, DatasetPlan, OuterPlan, PartPlan, Plan};
 use crate::config::adapter;
 use crate::config::check::CONFIG_VERSION;
-use crate::config::error::{ConfigError, Places};
+use crate::config::error::ConfigError;
 use crate::config::fresh::raw_model;
 use crate::config::raw::{
     RawChat, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawOuter, SchedulerName,
@@ -21,26 +21,12 @@ impl Plan {
             Schedule::Wsd { decay_steps, total_steps, .. } => Some(decay_steps as f64 / total_steps.max(1) as f64),
             _ => None,
         };
-        let mut raw = RawConfig {
+        RawConfig {
             config_version: CONFIG_VERSION,
             output_dir: self.output_dir.clone(),
             seed: Some(self.seed),
             base_model: self.base_model.clone(),
             model: if self.base_model.is_none() { raw_model(&self.model) } else { None },
-            adapter: None,
-            lora_r: None,
-            lora_alpha: None,
-            lora_target_modules: None,
-            lora_target_linear: None,
-            lora_layers_to_transform: None,
-            lora_rank_pattern: None,
-            lora_alpha_pattern: None,
-            lora_modules_to_save: None,
-            use_rslora: None,
-            use_dora: None,
-            lora_dropout: None,
-            lora_model_dir: None,
-            base_dtype: None,
             datasets: self.dataset.to_raw(),
             mixture: Some(RawMixture {
                 temperature: Some(self.mixture.temperature),
@@ -57,10 +43,7 @@ impl Plan {
             sample_packing: Some(true),
             global_batch_size: Some(BatchSize::Sequences(self.global_batch_rows)),
             micro_batch_size: Some(self.micro_batch_rows),
-            gradient_accumulation_steps: None,
             max_steps: Some(self.max_steps),
-            max_tokens: None,
-            num_epochs: None,
             optimizer: Some(self.optimizer),
             learning_rate: self.schedule.peak(),
             betas: Some([self.adamw.beta1, self.adamw.beta2]),
@@ -70,9 +53,7 @@ impl Plan {
             router_aux_loss_coef: self.router_aux_loss_coef,
             lr_scheduler: Some(self.scheduler_name()),
             warmup_steps: Some(warmup_steps),
-            warmup_ratio: None,
             warmup_start_ratio: Some(self.warmup_start_ratio).filter(|ratio| *ratio > 0.0),
-            min_lr_ratio: None,
             min_lr: min,
             decay_ratio,
             precision: Some(self.precision),
@@ -93,10 +74,8 @@ impl Plan {
             save_total_limit: Some(self.save_total_limit),
             logging_steps: Some(self.logging_steps),
             expect: (!self.expect.is_empty()).then(|| self.expect.clone()),
-            places: Places::default(),
-        };
-        adapter::write_out(self.adapter.as_ref(), &mut raw);
-        raw
+            ..adapter::written(self.adapter.as_ref())
+        }
     }
 
     /// [`Plan::to_raw`] as YAML, for `config.resolved.yaml`.

@@ -78,7 +78,7 @@ pub enum SessionError {
     Adapter(#[from] AdapterFileError),
     /// `base_model` names no model.
     #[error(transparent)]
-    Base(#[from] EvalError),
+    Base(Box<EvalError>),
     /// The data set's tokenizer does not go with the base model.
     #[error(transparent)]
     Vocabulary(#[from] VocabularyError),
@@ -122,6 +122,12 @@ pub enum SessionError {
         /// The device.
         device: String,
     },
+}
+
+impl From<EvalError> for SessionError {
+    fn from(error: EvalError) -> Self {
+        Self::Base(Box::new(error))
+    }
 }
 
 /// A config that was read and resolved; nothing is opened yet but the data set's manifest.

@@ -75,8 +75,10 @@ impl<'a> GgufSource<'a> {
         let settings = Settings::read(&config)?;
         let weights = Weights::open(folder)?;
         let needed = |name: &str| {
-            !(settings.tied_head && name == HEAD_NAME)
-                && ![".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"].iter().any(|end| name.ends_with(end))
+            let is_buffer =
+                [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"].iter().any(|end| name.ends_with(end));
+            let is_copy = settings.tied_head && name == HEAD_NAME;
+            !is_buffer && !is_copy
         };
         let tensors: Vec<_> = weights
             .tensors()

@@ -147,7 +147,7 @@ fn encode_lines(values: &[f32], levels: f32, out: &mut [u8]) -> [u8; SUPER_BLOCK
 
 /// Two groups share 32 bytes of nibbles: the first has the low ones.
 fn nibble_place(index: usize) -> (usize, u32) {
-    (index / (2 * GROUP) * GROUP + index % GROUP, if index / GROUP % 2 == 0 { 0 } else { 4 })
+    (index / (2 * GROUP) * GROUP + index % GROUP, if (index / GROUP).is_multiple_of(2) { 0 } else { 4 })
 }
 
 pub(super) fn encode_q4_k(values: &[f32], out: &mut [u8]) {

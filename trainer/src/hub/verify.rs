@@ -1,10 +1,9 @@
 //! Owns checking an exported directory as a server will read it; never changes it.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use data_pipeline::tokenizer::Tokenizer;
-use model_zoo::{Init, Model, ModelConfig, ParamSpec};
+use model_zoo::{Init, Model, ModelConfig};
 use serde_json::Value;
 
 use super::generation_config::GenerationConfig;
@@ -95,13 +94,13 @@ fn configuration(dir: &Path) -> Result<(String, ModelConfig), String> {
 }
 
 fn weight_files(dir: &Path, config: &ModelConfig) -> Result<(String, Weights), String> {
-    let open = || -> Result<(Weights, Arc<[ParamSpec]>, Vec<String>), HubError> {
-        let model = Model::new(config).map_err(|source| HubError::Config { path: dir.join(CONFIG_FILE), source })?;
+    let specs = Model::new(config).map_err(|error| error.to_string())?.specs();
+    let open = || -> Result<(Weights, Vec<String>), HubError> {
         let weights = Weights::open(dir)?;
-        let dropped = weights.check(config, &model.specs())?;
-        Ok((weights, model.specs(), dropped))
+        let dropped = weights.check(config, &specs)?;
+        Ok((weights, dropped))
     };
-    let (weights, specs, dropped) = open().map_err(|error| error.to_string())?;
+    let (weights, dropped) = open().map_err(|error| error.to_string())?;
     if let Some(name) = dropped.first() {
         return Err(format!("{name:?} is stored but not needed, and some servers stop at it; export the model again"));
     }

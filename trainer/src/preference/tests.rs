@@ -47,8 +47,10 @@ fn extreme_log_probabilities_stay_finite() {
     }
 }
 
-/// Pairs as (chosen, its tokens, rejected, its tokens, reference of both).
-const PAIRS: [(f64, u64, f64, u64, (f64, f64)); 3] =
+/// Chosen, its tokens, rejected, its tokens, reference of both.
+type Pair = (f64, u64, f64, u64, (f64, f64));
+
+const PAIRS: [Pair; 3] =
     [(-12.5, 7, -10.25, 5, (-13.0, -9.75)), (-3.0, 4, -40.0, 11, (-5.5, -38.0)), (-55.0, 20, -6.0, 3, (-50.0, -7.5))];
 
 /// Loss, its slopes by both log-probabilities, and the margin, by the formulas written in PyTorch (f64, autograd).

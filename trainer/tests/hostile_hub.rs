@@ -87,7 +87,7 @@ fn headers_that_lie_are_refused() {
     lie(&|map| map[first]["dtype"] = json!("BF16"));
     lie(&|map| map[first]["dtype"] = json!("PICKLE"));
     lie(&|map| map[first]["shape"] = json!([u64::MAX, u64::MAX]));
-    lie(&|map| map[first]["shape"] = json!([1 << 32, 1 << 32, 0]));
+    lie(&|map| map[first]["shape"] = json!([1_u64 << 32, 1_u64 << 32, 0]));
     lie(&|map| map[first]["shape"] = json!([-1]));
     lie(&|map| drop(map.remove(first)));
     lie(&|map| drop(map.insert("more".into(), json!({"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}))));

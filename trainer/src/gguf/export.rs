@@ -380,7 +380,11 @@ fn compare_logits(
     let found = probe::logits(&opened.model, &opened.params, device)?;
     let (peak, largest) = probe::compare(&expected, &found);
     let divergence = mean_divergence(&expected, &found, model.vocab_size());
-    let (relative, divergence_tolerance) = quantization.logit_tolerance();
+    let (relative, divergence_tolerance) = match (quantization, model.config().router_aux_loss_coef()) {
+        (Quantization::F32, _) | (_, None) => quantization.logit_tolerance(),
+        // A rounding can send a token to another expert; its logits then move by a good part of the largest.
+        (_, Some(_)) => (0.5, 0.5),
+    };
     let tolerance = relative * peak.max(1.0);
     if !(largest <= tolerance && divergence <= divergence_tolerance) {
         let what = format!(

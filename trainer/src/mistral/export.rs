@@ -67,7 +67,7 @@ pub fn export(
         let expected = probe::logits(model, params, device)?;
         let found = probe::logits(&reopened.model, &reopened.params, device)?;
         let (peak, largest) = probe::compare(&expected, &found);
-        let tolerance = crate::hub::relative_tolerance(options.dtype) * peak.max(1.0);
+        let tolerance = crate::hub::relative_tolerance(options.dtype, model.config()) * peak.max(1.0);
         if largest.is_nan() || largest > tolerance {
             return Err(HubError::Differs { what: format!("logits by {largest:.3e}, more than {tolerance:.3e}") });
         }

@@ -31,7 +31,7 @@ for hf in "$@"; do
   "$jazari" export "$hf" --to gguf --out "$work/$name/gguf"
   gguf="$(echo "$work/$name"/gguf/*.gguf)"
   "$jazari" verify "$work/$name/hf" >/dev/null && "$jazari" verify "$gguf" >/dev/null || failed=1
-  "$python" scripts/serve_check.py "$jazari" "$work/$name/hf" "$gguf" || failed=1
+  "$python" scripts/serve_check.py "$jazari" "$work/$name/hf" "$gguf" 2>&1 | grep -E "^(ok|FAIL|[A-Za-z]*Error)" || failed=1
   if [ -f "$kit" ] && [ -d "$hf/../expected" ]; then
     "$python" "$kit" "$work/$name/hf" --gguf "$gguf" --expected "$hf/../expected" \
       --backends "${JAZARI_BACKENDS:-lint,transformers,xllamacpp,mistralrs}" | grep -v '^ *$' || failed=1

@@ -9,7 +9,7 @@ use burn::tensor::{Gradients, Int, Tensor};
 use thiserror::Error;
 
 use crate::balance::Load;
-use crate::family::{BlockOutput, Family, Pass};
+use crate::family::{BlockOutput, Pass};
 use crate::goal::{Goal, HeadPass};
 use crate::model::{Inputs, Model};
 use crate::ops;
@@ -24,10 +24,11 @@ pub struct NoGradient {
 }
 
 /// Parameters in the order in which [`loss_and_gradients`] completes their gradients.
-pub(crate) fn gradient_order(family: &dyn Family) -> Vec<usize> {
-    let embedding = family.embedding_params();
-    let head = family.head_params().into_iter().filter(|index| !embedding.contains(index));
-    let blocks = (0..family.num_blocks()).rev().flat_map(|layer| family.block_params(layer));
+pub(crate) fn gradient_order(model: &Model) -> Vec<usize> {
+    let family = model.family();
+    let embedding = model.trained(&family.embedding_params());
+    let head = model.trained(&family.head_params()).into_iter().filter(|index| !embedding.contains(index));
+    let blocks = (0..family.num_blocks()).rev().flat_map(|layer| model.trained(&family.block_params(layer)));
     head.chain(blocks).chain(embedding.iter().copied()).collect()
 }
 
@@ -35,7 +36,8 @@ pub(crate) fn gradient_order(family: &dyn Family) -> Vec<usize> {
 /// `done(index, gradient)` (flat, `[num_elements]`) as soon as the gradient is complete, in [`gradient_order`].
 ///
 /// With `recompute` the blocks keep only their inputs; each is computed once more when its turn comes in the backward
-/// pass (Chen et al. 2016, arXiv:1604.06174). The bits are the same.
+/// pass (Chen et al. 2016, arXiv:1604.06174). The bits are the same. Below the lowest block with something to train
+/// nothing is kept and no backward pass is made.
 ///
 /// The load-balancing loss of experts ([`crate::balance`]), where it is trained, is no part of the loss sum that is
 /// returned. Its gradients are: a mean over tokens, it is weighted with the number of valid targets, because everything
@@ -54,49 +56,57 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
         coefficient => goal.targets().map_or(0.0, |targets| coefficient * count_valid(targets)),
     };
     let mut pass = model.pass(inputs);
+    let of_block = |layer: usize| model.trained(&family.block_params(layer));
+    let of_embedding = model.trained(&family.embedding_params());
+    let lowest = lowest_trained(model, &of_embedding);
     let open = |layer: usize, input: Tensor<2>, pass: &mut Pass<'_>| {
-        let (tracked, leaf) = (params.tracked_only(&family.block_params(layer)), leaf(input));
+        let (tracked, leaf) = (params.tracked_only(&of_block(layer)), leaf(input));
         let output = family.block(&model.weights(&tracked), layer, leaf.clone(), pass);
         Segment { tracked, leaf, output }
     };
 
-    let embedding = params.tracked_only(&family.embedding_params());
+    let embedding = params.tracked_only(&of_embedding);
     let embedded = model.embed(&embedding, inputs);
     let mut stream = embedded.clone().inner();
     let (mut blocks, mut load) = (Vec::with_capacity(family.num_blocks()), Load::default());
     for layer in 0..family.num_blocks() {
         let input = stream.clone();
-        let segment = (!recompute).then(|| open(layer, input.clone(), &mut pass));
+        let segment = (!recompute && layer >= lowest).then(|| open(layer, input.clone(), &mut pass));
         stream = match &segment {
             Some(segment) => load.seen(&segment.output).inner(),
             None => load.seen(&family.block(&model.weights(params), layer, input.clone(), &mut pass)).inner(),
         };
-        blocks.push((input, segment));
+        if layer >= lowest {
+            blocks.push((layer, input, segment));
+        }
     }
 
     let HeadPass { loss, gradients, mut upstream } = goal.head(model, params, stream)?;
     let mut tied = Vec::new();
     for (index, gradient) in gradients {
-        if family.embedding_params().contains(&index) {
+        if of_embedding.contains(&index) {
             tied.push((index, gradient));
         } else {
             done(index, gradient)?;
         }
     }
-    for (layer, (input, segment)) in blocks.into_iter().enumerate().rev() {
+    for (layer, input, segment) in blocks.into_iter().rev() {
         let Segment { tracked, leaf, output } = segment.unwrap_or_else(|| open(layer, input, &mut pass));
         let BlockOutput { stream, routing } = output;
         let root = ops::pull_back(stream, upstream);
         let balance = routing.filter(|_| balance_weight != 0.0).map(|routing| load.loss(routing, num_tokens));
         let root = balance.map_or(root.clone(), |loss| root + loss.mul_scalar(balance_weight));
         let mut gradients = root.backward();
-        for index in family.block_params(layer) {
+        for index in of_block(layer) {
             done(index, take(&tracked, index, &mut gradients)?)?;
         }
         upstream = gradient_of(&leaf, &mut gradients);
     }
+    if of_embedding.is_empty() {
+        return Ok(loss);
+    }
     let mut gradients = ops::pull_back(embedded, upstream).backward();
-    for index in family.embedding_params() {
+    for index in of_embedding {
         let mut gradient = take(&embedding, index, &mut gradients)?;
         if let Some((_, of_head)) = tied.pop_if(|(tied, _)| *tied == index) {
             gradient = ops::add(gradient, of_head);
@@ -104,6 +114,16 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
         done(index, gradient)?;
     }
     Ok(loss)
+}
+
+/// The first block that the backward pass has to reach; behind the last one where only the head is trained.
+fn lowest_trained(model: &Model, of_embedding: &[usize]) -> usize {
+    let family = model.family();
+    if !of_embedding.is_empty() {
+        return 0;
+    }
+    let trains = |layer: &usize| !model.trained(&family.block_params(*layer)).is_empty();
+    (0..family.num_blocks()).find(trains).unwrap_or(family.num_blocks())
 }
 
 /// The graph of one block.

@@ -54,6 +54,11 @@ pub(crate) trait Family: Debug + Send + Sync {
     /// Weights of the head, `[vocab, hidden]`, f32.
     fn head_weight(&self, weights: &Weights<'_>) -> Tensor<2>;
 
+    /// Whether its linear layers are stored `[out, in]`, as adapters take them.
+    fn takes_adapters(&self) -> bool {
+        true
+    }
+
     /// Bound `c` of logits `x`, which become `c * tanh(x / c)`.
     fn logit_softcap(&self) -> Option<f64> {
         None

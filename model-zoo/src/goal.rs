@@ -9,6 +9,7 @@ use crate::ops;
 use crate::params::Params;
 
 /// What a pass is for.
+#[expect(clippy::large_enum_variant, reason = "one is made for a pass and moved once")]
 pub(crate) enum Goal<'a> {
     /// The sum of the losses of `[batch, seq]` targets, < 0 = ignored.
     Sum(Box<Tensor<2, Int>>),
@@ -36,7 +37,7 @@ pub struct Weighed {
 /// What the head gives.
 pub(crate) struct HeadPass {
     pub(crate) loss: f64,
-    /// Gradients of the head's parameters, in the order of [`crate::family::Family::head_params`].
+    /// Gradients of what is trained of the head, in the order of [`crate::family::Family::head_params`].
     pub(crate) gradients: Vec<(usize, Tensor<1>)>,
     /// Gradient of the last stream, `[batch * seq, hidden]`.
     pub(crate) upstream: Tensor<2>,
@@ -97,7 +98,7 @@ fn pass(
     targets: Tensor<2, Int>,
     weight: Option<f64>,
 ) -> Result<HeadPass, NoGradient> {
-    let indices = model.family().head_params();
+    let indices = model.trained(&model.family().head_params());
     let (head, last) = (params.tracked_only(&indices), leaf(stream));
     let loss = model.head_loss(&head, last.clone(), targets);
     let found = value(loss.clone().inner());

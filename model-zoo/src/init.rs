@@ -17,27 +17,31 @@ const CHUNK_ELEMENTS: usize = 1 << 15;
 pub fn initial_values(spec: &ParamSpec, seed: u64) -> Vec<f32> {
     let count = spec.num_elements();
     match spec.init {
-        Init::Ones => vec![1.0; count],
         Init::Zeros => vec![0.0; count],
+        Init::Ones => vec![1.0; count],
+        Init::Uniform { bound } => {
+            let stream = Stream::new(seed, &spec.name);
+            filled(count, |counter| stream.uniforms(counter).map(|draw| bound * (2.0 * draw - 1.0)))
+        }
         Init::Normal { std } => {
             let stream = Stream::new(seed, &spec.name);
-            let mut values = vec![0.0_f32; count];
-            values.par_chunks_mut(CHUNK_ELEMENTS).enumerate().for_each(|(chunk, out)| {
-                fill_normal(&stream, (chunk * CHUNK_ELEMENTS / 2) as u64, std, out);
-            });
-            values
+            filled(count, |counter| stream.normals(counter).map(|draw| draw * std))
         }
     }
 }
 
-/// Fills `out` with draws of scale `std`, two from each counter beginning with `first`.
-fn fill_normal(stream: &Stream, first: u64, std: f64, out: &mut [f32]) {
-    for (offset, pair) in out.chunks_mut(2).enumerate() {
-        let draws = stream.normals(first + offset as u64);
-        for (value, draw) in pair.iter_mut().zip(draws) {
-            *value = (draw * std) as f32;
+/// So many values, two from each counter.
+fn filled(count: usize, draws: impl Fn(u64) -> [f64; 2] + Sync) -> Vec<f32> {
+    let mut values = vec![0.0_f32; count];
+    values.par_chunks_mut(CHUNK_ELEMENTS).enumerate().for_each(|(chunk, out)| {
+        let first = (chunk * CHUNK_ELEMENTS / 2) as u64;
+        for (counter, pair) in (first..).zip(out.chunks_mut(2)) {
+            for (value, draw) in pair.iter_mut().zip(draws(counter)) {
+                *value = draw as f32;
+            }
         }
-    }
+    });
+    values
 }
 
 /// Scale of the projections that write into the residual stream: `std / sqrt(2 * num_layers)`, so that the variance

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::Adapted;
 use crate::backward::{self, NoGradient};
 use crate::balance::Load;
 use crate::config::{ConfigError, ModelConfig};
@@ -50,12 +51,16 @@ impl Inputs {
 
 /// A model of one of the families of [`ModelConfig`]. It holds no trained weights: every method takes the [`Params`] it
 /// computes with, which must have been made from this model's [`Model::specs`].
-#[derive(Debug)]
+///
+/// An adapted model ([`Model::with_adapter`]) also holds the frozen weights that its parameters correct; clones share
+/// them.
+#[derive(Debug, Clone)]
 pub struct Model {
     config: ModelConfig,
-    family: Box<dyn Family>,
+    family: Arc<dyn Family>,
     precision: Precision,
     router_aux_loss_coef: f64,
+    adapted: Option<Adapted>,
 }
 
 impl Model {
@@ -70,6 +75,7 @@ impl Model {
             family: families::build(config.clone()),
             precision: Precision::F32,
             router_aux_loss_coef: config.router_aux_loss_coef().unwrap_or_default(),
+            adapted: None,
         })
     }
 
@@ -116,18 +122,26 @@ impl Model {
         self.config.vocab_size()
     }
 
-    /// Its parameters in order, under their Hugging Face names.
+    /// Its parameters in order, under their Hugging Face names; of an adapted model those that are trained, under PEFT's.
     #[must_use]
     pub fn specs(&self) -> Arc<[ParamSpec]> {
-        self.family.specs()
+        self.adapted.as_ref().map_or_else(|| self.family.specs(), |adapted| Arc::clone(&adapted.layout.specs))
+    }
+
+    pub(crate) fn adapted(&self) -> Option<&Adapted> {
+        self.adapted.as_ref()
+    }
+
+    pub(crate) fn adapted_to(self, adapted: Option<Adapted>) -> Self {
+        Self { adapted, ..self }
     }
 
     pub(crate) fn family(&self) -> &dyn Family {
         self.family.as_ref()
     }
 
-    pub(crate) fn weights<'a>(&self, params: &'a Params) -> Weights<'a> {
-        Weights::new(params, self.precision)
+    pub(crate) fn weights<'a>(&'a self, params: &'a Params) -> Weights<'a> {
+        Weights::new(params, self.precision, self.adapted.as_ref())
     }
 
     /// A pass over rows.
@@ -262,7 +276,7 @@ impl Model {
     /// All parameters, in the order in which [`Model::loss_and_gradients`] completes their gradients.
     #[must_use]
     pub fn gradient_order(&self) -> Vec<usize> {
-        backward::gradient_order(self.family())
+        backward::gradient_order(self)
     }
 
     /// Negative log-likelihood of each target, nats, `[batch, seq]`, f32; 0 where `targets` is < 0. Meant for

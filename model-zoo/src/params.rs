@@ -12,10 +12,15 @@ use crate::init::initial_values;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Init {
-    /// Every element is 1 (norm scales).
-    Ones,
     /// Every element is 0 (biases, and norm scales that are counted from 1).
     Zeros,
+    /// Every element is 1 (norm scales).
+    Ones,
+    /// Uniform draws of mean 0.
+    Uniform {
+        /// Largest magnitude.
+        bound: f64,
+    },
     /// Normal draws of mean 0.
     Normal {
         /// Standard deviation.

@@ -2,40 +2,92 @@
 
 use burn::tensor::{DType, Int, Tensor};
 
+use crate::adapter::{Adapted, Correction, Place, matrix_dims};
 use crate::model::Precision;
-use crate::ops;
+use crate::ops::{self, LowRank, Stored};
 use crate::params::Params;
 
 /// The weights of one pass, by their index in the family's specs.
 pub(crate) struct Weights<'a> {
     params: &'a Params,
     precision: Precision,
+    adapted: Option<&'a Adapted>,
+}
+
+/// Where one weight is.
+enum Source<'a> {
+    /// Among the parameters.
+    Param(usize),
+    /// Frozen, `[rows, columns]`, perhaps with a correction.
+    Frozen(&'a Stored, [usize; 2], Option<Correction>),
 }
 
 impl<'a> Weights<'a> {
-    /// Weights that are all parameters.
-    pub(crate) fn new(params: &'a Params, precision: Precision) -> Self {
-        Self { params, precision }
+    /// Weights that are parameters, or, of an adapted model, frozen with parameters on top.
+    pub(crate) fn new(params: &'a Params, precision: Precision, adapted: Option<&'a Adapted>) -> Self {
+        Self { params, precision, adapted }
+    }
+
+    fn source(&self, index: usize) -> Source<'a> {
+        let Some(Adapted { base, layout }) = self.adapted else { return Source::Param(index) };
+        let frozen = |correction| Source::Frozen(base.stored(index), matrix_dims(&base.specs()[index]), correction);
+        match layout.places[index] {
+            Place::Trained(index) => Source::Param(index),
+            Place::Frozen => frozen(None),
+            Place::Corrected(correction) => frozen(Some(correction)),
+        }
     }
 
     /// Weight `index` as `[elements]`, f32.
     pub(crate) fn vector(&self, index: usize) -> Tensor<1> {
-        self.params.vector(index)
+        match self.source(index) {
+            Source::Param(index) => self.params.vector(index),
+            Source::Frozen(stored, ..) => self.widened(stored),
+        }
     }
 
-    /// Weight `index` as `[rows, columns]`, f32.
+    /// Weight `index` as `[rows, columns]`, f32. Meant for what is no linear layer of a block: a correction is not seen.
     pub(crate) fn matrix(&self, index: usize) -> Tensor<2> {
-        self.params.matrix(index)
+        match self.source(index) {
+            Source::Param(index) => self.params.matrix(index),
+            Source::Frozen(stored, dims, _) => self.widened(stored).reshape(dims),
+        }
     }
 
     /// Rows `ids` `[tokens]` of weight `index`, `[tokens, columns]`, f32.
     pub(crate) fn embedding(&self, index: usize, ids: Tensor<1, Int>) -> Tensor<2> {
-        ops::embedding(self.matrix(index), ids)
+        match self.source(index) {
+            Source::Param(index) => ops::embedding(self.params.matrix(index), ids),
+            Source::Frozen(stored, [_, columns], _) => ops::frozen_rows(stored, columns, ids),
+        }
     }
 
     /// `x` `[tokens, in]` through weight `index` `[out, in]`; in and out in the number format of matrix products.
     pub(crate) fn linear(&self, x: Tensor<2>, index: usize) -> Tensor<2> {
-        ops::linear(x, self.narrow(self.matrix(index)))
+        match self.source(index) {
+            Source::Param(index) => ops::linear(x, self.narrow(self.params.matrix(index))),
+            Source::Frozen(stored, dims, None) => ops::frozen_linear(x, stored, dims),
+            Source::Frozen(stored, dims, Some(correction)) => self.corrected(x, stored, dims, correction),
+        }
+    }
+
+    fn corrected(&self, x: Tensor<2>, stored: &Stored, dims: [usize; 2], correction: Correction) -> Tensor<2> {
+        let Correction { a, b, magnitude, scale } = correction;
+        let low_rank = LowRank { a: self.params.matrix(a), b: self.params.matrix(b), scale };
+        let lengths = magnitude.map(|_| ops::adapted_row_lengths(stored, dims, &low_rank));
+        let LowRank { a, b, scale } = low_rank;
+        let low_rank = LowRank { a: self.narrow(a), b: self.narrow(b), scale };
+        let y = ops::adapted_linear(x, stored, dims, low_rank);
+        match (magnitude, lengths) {
+            (Some(magnitude), Some(lengths)) => ops::scale_columns(y, self.params.vector(magnitude), lengths),
+            _ => y,
+        }
+    }
+
+    fn widened(&self, stored: &Stored) -> Tensor<1> {
+        // Parameters are on the device that the pass runs on.
+        let device = self.params.tensors().first().map(|tensor| tensor.clone().inner().device());
+        stored.widened(&device.unwrap_or_default())
     }
 
     /// [`Weights::linear`], then the bias of index `bias`, `[out]`.

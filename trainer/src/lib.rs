@@ -3,6 +3,7 @@
 //! It is the only crate of the workspace with a disk, a clock and a network. Suggested reading order:
 //! `config`, `train`, `step`, `optim`, `guard`, `checkpoint`, `team`, `cluster`, `launch`, `outer`, `hub`.
 
+pub mod adapter;
 pub mod allocator;
 pub mod assembly;
 pub mod buckets;

@@ -13,6 +13,7 @@ use data_pipeline::prepare::PrepareError;
 use model_zoo::{Model, Params};
 use serde_json::Value;
 
+use crate::adapter::{self, AdapterFileError};
 use crate::assembly;
 use crate::buckets::Buckets;
 use crate::card::data::DataFacts;
@@ -23,7 +24,7 @@ use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSp
 use crate::cluster::ClusterError;
 use crate::config::plan::{ChatPlan, MixturePlan, PartPlan};
 use crate::config::raw::{Precision, RawDataset};
-use crate::config::{self, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
+use crate::config::{self, AdapterFacts, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
 use crate::device::{self, DeviceError, Opened};
 use crate::durable;
 use crate::eval::EvalError;
@@ -72,6 +73,9 @@ pub enum SessionError {
     /// The base model cannot be read.
     #[error(transparent)]
     Hub(#[from] hub::HubError),
+    /// The adapter cannot be made, or does not fit the base.
+    #[error(transparent)]
+    Adapter(#[from] AdapterFileError),
     /// `base_model` names no model.
     #[error(transparent)]
     Base(#[from] EvalError),
@@ -182,10 +186,29 @@ fn base_facts(
     notes: &mut Vec<Note>,
 ) -> Result<BaseFacts, SessionError> {
     let dir = place.folder();
-    let facts = BaseFacts { model: hub::read_config(dir)?, weights: hub::weights_digest(dir)? };
+    let adapter_facts = |dir: &Path| -> Result<AdapterFacts, AdapterFileError> {
+        Ok(AdapterFacts { lora: adapter::read_config(dir)?.0, weights: adapter::digest(dir)? })
+    };
+    if checkpoint::read::read_adapter(dir)?.is_some() {
+        return Err(AdapterFileError::NotWhole { path: dir.to_owned() }.into());
+    }
+    let model = hub::read_config(dir)?;
+    // A chat model names the end of a turn in generation_config.json only; what is trained from it ends turns so too.
+    let ends = hub::GenerationConfig::read(dir, &model)?.eos_token_ids;
+    let facts = BaseFacts {
+        model: model.with_end_ids(&ends),
+        weights: hub::weights_digest(dir)?,
+        stored_in_bf16: hub::weights::Weights::open(dir)?.dtypes()? == [model_zoo::WeightDtype::Bf16],
+        adapter: raw.lora_model_dir.as_deref().map(adapter_facts).transpose()?,
+    };
     let Some(extension) = vocabulary::extension(&place.tokenizer(), &dataset.tokenizer_folder())? else {
         return Ok(facts);
     };
+    if raw.adapter.is_some() {
+        let message = "the data's tokenizer has tokens that `base_model` has no rows for, which an adapter cannot add";
+        let hint = "train all weights on the extended vocabulary first, or prepare the data with the base's tokenizer";
+        return Err(raw.places.invalid("adapter", message, hint).into());
+    }
     notes.push(raw.places.note("base_model", extension.summary()));
     Ok(BaseFacts { model: extension.widen(&facts.model)?, ..facts })
 }
@@ -277,7 +300,7 @@ impl Session {
         let mut team = team;
         let mut events = Vec::new();
         events.extend(assembly::join_device(&mut team, &plan, &opened)?.map(|text| Event::Noted { text }));
-        let model = plan.build_model()?;
+        let model = model_of(&plan, &opened.device)?;
         let loader = Arc::new(Loader::new(Arc::clone(&dataset), order(&plan, &dataset)?, plan.sequence_len));
         let output = if team.leads() { Some(Output::open(&plan, dataset.id(), resume)?) } else { None };
         let bucket_bytes = (plan.cluster.bucket_cap_mb * 1e6) as u64;
@@ -326,7 +349,7 @@ impl Session {
 fn checkpoint_files(plan: &Plan, dataset: &Dataset) -> Vec<(&'static str, Vec<u8>)> {
     let mut files = vec![
         ("plan.json", format!("{:#}\n", plan.to_json()).into_bytes()),
-        ("config.json", plan.model.to_hub_json(model_zoo::WeightDtype::F32).into_bytes()),
+        ("config.json", plan.model.to_checkpoint_json().into_bytes()),
     ];
     files.extend(hub::ChatFormat::of(dataset).map(|chat| (hub::CHAT_FORMAT_FILE, chat.to_json())));
     files
@@ -415,6 +438,14 @@ fn empty(
     Ok(beginning(plan, Params::from_tensors(specs, zeros).map_err(hub::HubError::from)?, partition, device))
 }
 
+/// The model of a plan: whole, or frozen with an adapter on top.
+fn model_of(plan: &Plan, device: &Device) -> Result<Model, SessionError> {
+    let model = plan.build_model()?;
+    let (Some(adapter), Some(folder)) = (&plan.adapter, &plan.base_model) else { return Ok(model) };
+    let base = adapter::load_base(folder, &model, adapter.base, device)?;
+    Ok(adapter::adapted_model(model, &adapter.lora, base)?)
+}
+
 /// The order of training rows that a plan describes.
 fn order(plan: &Plan, dataset: &Dataset) -> Result<Order, SessionError> {
     let MixturePlan { temperature, weights, max_epochs } = plan.mixture.clone();
@@ -470,9 +501,10 @@ fn fresh(
 /// # Errors
 /// A base model that cannot be read.
 pub fn starting_weights(plan: &Plan, model: &Model, device: &Device) -> Result<Params, SessionError> {
-    match &plan.base_model {
-        Some(folder) => base_params(folder, plan, model, device),
-        None => Ok(Params::init(model.specs(), plan.seed, device)),
+    match (&plan.adapter, &plan.base_model) {
+        (Some(adapter), _) => Ok(adapter::first_params(adapter, model, plan.seed, device)?),
+        (None, Some(folder)) => base_params(folder, plan, model, device),
+        (None, None) => Ok(Params::init(model.specs(), plan.seed, device)),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use data_pipeline::tokenizer::{Tokenizer, TokenizerError};
-use model_zoo::{Model, ModelConfig, Params, WeightDtype};
+use model_zoo::{Model, ModelConfig, Params};
 use serde_json::Value;
 
 use crate::hub::{HubError, Imported};
@@ -116,7 +116,7 @@ impl Extension {
     /// When the family refuses the size.
     pub fn widen(&self, config: &ModelConfig) -> Result<ModelConfig, model_zoo::config::ConfigError> {
         let size = config.vocab_size().max(self.vocab_size());
-        let mut json: Value = serde_json::from_str(&config.to_hub_json(WeightDtype::F32)).unwrap_or_default();
+        let mut json: Value = serde_json::from_str(&config.to_checkpoint_json()).unwrap_or_default();
         if let Some(keys) = json.as_object_mut() {
             keys.insert("vocab_size".into(), size.into());
         }

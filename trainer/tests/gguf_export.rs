@@ -209,13 +209,16 @@ fn rmse(kind: TensorType, values: &[f32]) -> f64 {
 /// The bounds are those of llama.cpp's own quantisers on the same kind of values.
 #[test]
 fn formats_lose_as_little_as_they_should() {
-    let normal: Vec<f32> = (0..1 << 14)
-        .map(|i| {
-            let spread =
-                |k: u64| ((i as u64 * 2 + k).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f64 / (1_u64 << 24) as f64;
-            ((-2.0 * (spread(1) + 1e-9).ln()).sqrt() * (std::f64::consts::TAU * spread(2)).cos()) as f32
-        })
-        .collect();
+    // SplitMix64, then Box and Muller's transform.
+    let uniform = |index: u64| {
+        let z = index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let draw =
+        |i: u64| (-2.0 * (1.0 - uniform(2 * i + 1)).ln()).sqrt() * (std::f64::consts::TAU * uniform(2 * i)).cos();
+    let normal: Vec<f32> = (0..1 << 14).map(|i| draw(i) as f32).collect();
     let bounds = [
         (TensorType::F32, 0.0),
         (TensorType::F16, 3e-4),

@@ -56,6 +56,7 @@ fn cases() -> Vec<(&'static str, Fault)> {
     cases.extend(key_cases());
     cases.extend(value_cases());
     cases.extend(combination_cases());
+    cases.extend(adapter_cases());
     cases
 }
 
@@ -184,6 +185,43 @@ fn combination_cases() -> Vec<(&'static str, Fault)> {
             Set(&["outer={coordinator: \"h:1\", site: a, sync_every: 9, compress: int4}"]),
         ),
         ("more passes than allowed", Line("max_steps: 100", "max_steps: 100000")),
+    ]
+}
+
+/// The lines that say what a run starts from.
+const START: &str = "model:\n  size: 3m\n  rope_theta: 10000.0";
+
+fn adapter_cases() -> Vec<(&'static str, Fault)> {
+    vec![
+        ("an adapter's key without an adapter", Line("seed: 1", "lora_r: 8")),
+        ("an adapter on fresh weights", Line("seed: 1", "adapter: lora")),
+        ("an adapter that does not exist", Line("seed: 1", "adapter: ia3")),
+        ("another tool's switch for 4 bits", Line("seed: 1", "load_in_4bit: true")),
+        ("dropout", Line(START, "base_model: models/base\nadapter: lora\nlora_dropout: 0.05")),
+        ("a rank of nothing", Line(START, "base_model: models/base\nadapter: lora\nlora_r: 0")),
+        ("an alpha of nothing", Line(START, "base_model: models/base\nadapter: lora\nlora_alpha: 0")),
+        ("layers that are a number", Line(START, "base_model: models/base\nadapter: lora\nlora_target_modules: 5")),
+        (
+            "all layers and some",
+            Line(START, "base_model: models/base\nadapter: lora\nlora_target_linear: true\nlora_target: [q_proj]"),
+        ),
+        (
+            "neither all layers nor some",
+            Line(START, "base_model: models/base\nadapter: lora\nlora_target_linear: false"),
+        ),
+        ("no block", Line(START, "base_model: models/base\nadapter: lora\nlora_layers_to_transform: []")),
+        ("4 bits in bf16", Line(START, "base_model: models/base\nadapter: qlora\nbase_dtype: bf16")),
+        (
+            "an adapter's own settings and others",
+            Line(START, "base_model: models/base\nadapter: lora\nlora_model_dir: adapters/a\nuse_dora: true"),
+        ),
+        (
+            "an adapter at several sites",
+            Line(
+                START,
+                "base_model: models/base\nadapter: lora\nouter: {coordinator: \"h:1\", site: a, sync_every: 5}",
+            ),
+        ),
     ]
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use data_pipeline::config::PrepareConfig;
 use trainer::config::plan::ChatPlan;
 use trainer::config::raw::DatasetType;
-use trainer::config::{ComponentFacts, DatasetFacts, Estimate, Plan, RawConfig, load, resolve};
+use trainer::config::{BaseFacts, ComponentFacts, DatasetFacts, Estimate, Plan, RawConfig, load, resolve};
 
 fn configs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
@@ -50,7 +50,14 @@ fn plan(name: &str, vocab_size: usize) -> Plan {
     let mut facts = facts(vocab_size, raw.sequence_len);
     let kind = raw.datasets[0].kind.and_then(DatasetType::records);
     facts.chat = kind.map(|kind| ChatPlan { kind, excess: Default::default(), end_of_turn: vec![4] });
-    resolve(raw, &facts, None).unwrap_or_else(|error| panic!("{error}"))
+    let base = raw.base_model.is_some().then(|| base(vocab_size));
+    resolve(raw, &facts, base).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A base for recipes that start from one: the model that such a recipe names.
+fn base(vocab_size: usize) -> BaseFacts {
+    let model = plan("darija-30m-cpu.yaml", vocab_size).model;
+    BaseFacts { model, weights: "synthetic".into(), stored_in_bf16: false, adapter: None }
 }
 
 #[test]

@@ -7,13 +7,17 @@ use std::error::Error;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
 use data_pipeline::loader::TokenBatch;
+use model_zoo::init::initial_values;
 use model_zoo::size::flops_per_token;
-use model_zoo::{Model, ModelConfig, Params, Precision};
+use model_zoo::{
+    AdaptedModule, AdapterSpec, BaseFormat, FrozenBase, Model, ModelConfig, ParamSpec, Params, ParamsError, Precision,
+};
 use serde_json::{Value, json};
 use trainer::device::{self, DeviceChoice, DeviceKind, Opened};
 use trainer::optim::{Adamw, AdamwHyper};
@@ -63,6 +67,12 @@ struct Options {
     dtype: Dtype,
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// Freeze the weights and train a LoRA adapter.
+    #[arg(long, value_enum, default_value_t = Adapter::None)]
+    adapter: Adapter,
+    /// Rank of the adapter.
+    #[arg(long, default_value_t = 16)]
+    rank: usize,
     /// Use the embedding as head.
     #[arg(long)]
     tie: bool,
@@ -87,6 +97,18 @@ enum Dtype {
     Bf16,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Adapter {
+    /// All weights are trained.
+    None,
+    /// On a base in f32.
+    Lora,
+    /// On a base in bf16.
+    LoraBf16,
+    /// On a base in 4 bits.
+    Qlora,
+}
+
 /// What the clock saw.
 #[derive(Default)]
 struct Timing {
@@ -109,21 +131,41 @@ fn main() -> Result<(), Box<dyn Error>> {
         Dtype::Auto | Dtype::Fp32 => Precision::F32,
     };
     let config = config(&options)?;
-    let model = Model::new(&config)?.with_precision(precision);
-    let mut params = Params::init(model.specs(), options.seed, &opened.device);
+    let model = adapted(&options, Model::new(&config)?.with_precision(precision), &opened)?;
+    let mut params = model.initial_params(options.seed, &opened.device)?;
     let num_params = params.num_elements();
+    let base_bytes = model.frozen_base().map(|base| base.num_bytes());
     let timing = train(&options, &opened, &model, &mut params)?;
     let peak = match options.peak_tflops {
         given if given > 0.0 => Some(given * 1e12),
         _ => opened.published_peak_flops(precision).or_else(|| device::measure_peak_flops(&opened.device)),
     };
-    let report =
+    let mut report =
         report(&options, &opened, precision, num_params, &timing, (flops_per_token(&config, options.seq), peak));
+    if let (Some(fields), Some(bytes)) = (report.as_object_mut(), base_bytes) {
+        fields.insert("base_weights_mib".into(), json!((bytes as f64 / f64::from(1 << 20) * 10.0).round() / 10.0));
+    }
     writeln!(std::io::stdout(), "{report}")?;
     if let Some(path) = &options.json {
         writeln!(OpenOptions::new().create(true).append(true).open(path)?, "{report}")?;
     }
     Ok(())
+}
+
+/// The model frozen in the number format asked for, with LoRA on all linear layers of its blocks.
+fn adapted(options: &Options, model: Model, opened: &Opened) -> Result<Model, Box<dyn Error>> {
+    let format = match options.adapter {
+        Adapter::None => return Ok(model),
+        Adapter::Lora => BaseFormat::F32,
+        Adapter::LoraBf16 => BaseFormat::Bf16,
+        Adapter::Qlora => BaseFormat::Nf4,
+    };
+    let values = |spec: &ParamSpec| Ok::<_, ParamsError>(initial_values(spec, options.seed));
+    let base = FrozenBase::load(model.family_specs(), &model.linear_params(), format, &opened.device, values)?;
+    let module = |name| AdaptedModule { name, rank: options.rank, scale: 2.0 };
+    let modules = model.adaptable_modules().into_iter().map(module).collect();
+    let adapter = AdapterSpec { modules, ..AdapterSpec::default() };
+    Ok(model.with_adapter(&adapter, Arc::new(base))?)
 }
 
 fn config(options: &Options) -> Result<ModelConfig, Box<dyn Error>> {

@@ -216,6 +216,27 @@ impl ModelConfig {
         self
     }
 
+    /// The same model with further ids that end a turn.
+    #[must_use]
+    pub fn with_end_ids(mut self, ids: &[u32]) -> Self {
+        let known = match &mut self {
+            Self::Llama(config) => &mut config.eos_token_ids,
+            Self::Mistral(config) => &mut config.decoder.eos_token_ids,
+            Self::Qwen2(config) => &mut config.decoder.eos_token_ids,
+            Self::Qwen3(config) => &mut config.decoder.eos_token_ids,
+            Self::Gemma2(config) => &mut config.decoder.eos_token_ids,
+            Self::Gemma3(config) => &mut config.decoder.eos_token_ids,
+            Self::Mixtral(config) => &mut config.decoder.eos_token_ids,
+            Self::Gpt2(config) => &mut config.eos_token_ids,
+        };
+        for id in ids {
+            if !known.contains(id) {
+                known.push(*id);
+            }
+        }
+        self
+    }
+
     /// The coefficient with which training adds the load-balancing loss of experts unless told otherwise: that of the
     /// configuration where `output_router_logits` is set, as in transformers, and 0 where it is not. `None` without
     /// experts.

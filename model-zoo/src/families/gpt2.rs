@@ -90,6 +90,10 @@ impl Family for Gpt2 {
         Vec::new()
     }
 
+    fn takes_adapters(&self) -> bool {
+        false
+    }
+
     fn embed(&self, weights: &Weights<'_>, tokens: Tensor<1, Int>, positions: Tensor<1, Int>) -> Tensor<2> {
         ops::add(weights.embedding(TOKENS, tokens), weights.embedding(POSITIONS, positions))
     }

@@ -100,7 +100,22 @@ impl ModelConfig {
     /// llama.cpp's converter and mistral.rs read the same model from it. `dtype` is that of the weights beside it.
     #[must_use]
     pub fn to_hub_json(&self, dtype: WeightDtype) -> String {
-        let keys = match self {
+        format!("{:#}\n", Value::Object(self.hub_keys(dtype)))
+    }
+
+    /// [`ModelConfig::to_hub_json`] with every id that ends a text: what a checkpoint keeps. Exports name the first
+    /// one here and all of them in `generation_config.json`.
+    #[must_use]
+    pub fn to_checkpoint_json(&self) -> String {
+        let mut keys = self.hub_keys(WeightDtype::F32);
+        if self.eos_token_ids().len() > 1 {
+            keys.insert("eos_token_id".into(), self.eos_token_ids().into());
+        }
+        format!("{:#}\n", Value::Object(keys))
+    }
+
+    fn hub_keys(&self, dtype: WeightDtype) -> Map<String, Value> {
+        match self {
             Self::Llama(config) => decoder::write_llama(config, dtype),
             Self::Mistral(config) => mistral::write(config, dtype),
             Self::Qwen2(config) => qwen::write_2(config, dtype),
@@ -109,8 +124,7 @@ impl ModelConfig {
             Self::Gemma3(config) => gemma::write_3(config, dtype),
             Self::Mixtral(config) => mixtral::write(config, dtype),
             Self::Gpt2(config) => gpt2::write(config, dtype),
-        };
-        format!("{:#}\n", Value::Object(keys))
+        }
     }
 }
 

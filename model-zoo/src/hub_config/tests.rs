@@ -307,3 +307,13 @@ fn families_are_written_and_read_as_the_same() {
         assert_eq!(read(&config.to_hub_json(WeightDtype::Bf16)), config);
     }
 }
+
+#[test]
+fn a_checkpoint_keeps_every_end_and_an_export_names_the_first() {
+    for text in [MISTRAL, QWEN2, GEMMA2, GEMMA3] {
+        let config = read(&changed(text, "eos_token_id", Some(json!([5])))).with_end_ids(&[7, 5]);
+        assert_eq!(config.eos_token_ids(), [5, 7]);
+        assert_eq!(read(&config.to_checkpoint_json()), config);
+        assert_eq!(read(&config.to_hub_json(WeightDtype::F32)).eos_token_ids(), [5]);
+    }
+}

@@ -71,7 +71,7 @@ fn forward(isa: Isa, kind: Gate, gate: &FlexTensor, up: &FlexTensor) -> FlexTens
 /// Beyond this the GELU is 0 or the identity to all bits; its cubes might overflow further out.
 const GELU_FLAT: f32 = 12.0;
 /// `2 * sqrt(2 / pi)`.
-const GELU_SLOPE: f32 = 1.595_769_1;
+const GELU_SLOPE: f32 = 1.595_769_2;
 const GELU_CUBE: f32 = 0.044_715;
 
 /// `(1 + tanh(u)) / 2` and `(1 - tanh(u)) / 2` of the GELU's `u`, as logistic functions of `2u`, which do not cancel

@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 
 /// Up to this many rows (a step of generation) reading the weights once is the whole cost, and packing them would
 /// double it.
-const FEW_ROWS: usize = 4;
+pub(crate) const FEW_ROWS: usize = 4;
 
 /// `x · wᵀ`: rows `x` `[n, in]` through weights `w` `[out, in]`, giving `[n, out]`.
 ///
@@ -68,7 +68,13 @@ pub fn linear_in_out(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
 }
 
 /// Every output as a dot product: reads the weights once and writes nothing between.
-fn few_rows<'a>(isa: Isa, x: &[f32], w: &[f32], features: usize, y: &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] {
+pub(crate) fn few_rows<'a>(
+    isa: Isa,
+    x: &[f32],
+    w: &[f32],
+    features: usize,
+    y: &'a mut [MaybeUninit<f32>],
+) -> &'a mut [f32] {
     const OUTPUTS: usize = 64;
     let out = w.len() / features;
     y.fill(MaybeUninit::new(0.0));

@@ -117,12 +117,12 @@ fn backward(isa: Isa, g: &[f32], saved: &Saved) -> (Vec<f32>, Vec<f32>) {
     for_each_task(n.div_ceil(tokens), |task| {
         for token in task * tokens..n.min((task + 1) * tokens) {
             let g = &g[token * d..(token + 1) * d];
-            for slot in token * k..(token + 1) * k {
+            for (slot, &factor) in (token * k..).zip(&weights[token * k..(token + 1) * k]) {
                 let place = saved.indices[slot] * d..(saved.indices[slot] + 1) * d;
                 // SAFETY: a token belongs to one task, and no row to two tokens (`checked`).
                 let (row, weight) = unsafe { (row_places.slice(place.clone()), weight_places.slice(slot..slot + 1)) };
                 weight[0] = dot(isa, g, &rows[place]);
-                add_scaled(isa, row, weights[slot], g);
+                add_scaled(isa, row, factor, g);
             }
         }
     });

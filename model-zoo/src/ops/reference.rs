@@ -3,6 +3,7 @@
 
 use super::adamw::Factors;
 use super::attention::{AttentionRule, AttentionShape};
+use super::frozen::LowRank;
 use burn::Tensor;
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
 use burn::tensor::{Bool, DType, Int};
@@ -11,6 +12,25 @@ use burn::tensor::{Bool, DType, Int};
 pub(crate) fn linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
     let w = if w.dtype() == x.dtype() { w } else { w.cast(x.dtype()) };
     x.matmul(w.transpose())
+}
+
+/// [`super::adapted_linear`]: computes in the dtype of `x`.
+pub(crate) fn adapted_linear(x: Tensor<2>, w: Tensor<2>, low_rank: LowRank) -> Tensor<2> {
+    let LowRank { a, b, scale } = low_rank;
+    let inner = linear(x.clone(), a).mul_scalar(scale);
+    linear(x, w) + linear(inner, b)
+}
+
+/// [`super::adapted_matrix`], in `f32`.
+pub(crate) fn adapted_matrix(w: Tensor<2>, low_rank: LowRank) -> Tensor<2> {
+    let LowRank { a, b, scale } = low_rank;
+    single(w) + single(b).matmul(single(a)).mul_scalar(scale)
+}
+
+/// [`super::scale_columns`].
+pub(crate) fn scale_columns(x: Tensor<2>, factors: Tensor<1>, lengths: Tensor<1>) -> Tensor<2> {
+    let dtype = x.dtype();
+    x * (single(factors) / single(lengths)).cast(dtype).unsqueeze_dim(0)
 }
 
 /// [`super::rms_norm`]: computes in `f32`.

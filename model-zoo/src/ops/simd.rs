@@ -67,6 +67,7 @@ macro_rules! multiversion {
         $vis:vis fn $name:ident<$fma:ident>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
     )*) => {$(
         $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
         $vis fn $name(isa: $crate::ops::simd::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
@@ -133,10 +134,10 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
 pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
     let (size, square) = (x.abs(), x * x);
     let mut p = -0.005_704_988_7;
-    p = mul_add::<FMA>(p, square, 0.020_639_09);
+    p = mul_add::<FMA>(p, square, 0.020_639_088);
     p = mul_add::<FMA>(p, square, -0.053_739_715);
     p = mul_add::<FMA>(p, square, 0.133_314_43);
-    p = mul_add::<FMA>(p, square, -0.333_332_82);
+    p = mul_add::<FMA>(p, square, -0.333_332_8);
     let near = mul_add::<FMA>(p * square, x, x);
     let far = (1.0 - 2.0 / (exp::<FMA>(2.0 * size) + 1.0)).copysign(x);
     // A NaN is not below the limit and passes through the exponential.

@@ -8,6 +8,7 @@ use model_zoo::{Model, ModelConfig, ParamSpec, Params};
 
 use super::store::{MODEL_FILE, MOMENTS, OPTIMIZER_FILE, list, verify_files};
 use super::{CheckpointError, Manifest, digest};
+use crate::adapter::AdapterPlan;
 use crate::durable;
 use crate::optim::cut;
 use crate::partition::Partition;
@@ -15,6 +16,8 @@ use crate::tensor_file::TensorFile;
 
 /// Largest `config.json` that is read, bytes.
 const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
+/// Largest `plan.json` that is read, bytes.
+const PLAN_LIMIT_BYTES: u64 = 16 << 20;
 
 /// Name of one slice of a moment: a later sharded optimizer writes several a parameter, each at its first element.
 pub(super) fn slice_name(kind: &str, parameter: &str, start: usize) -> String {
@@ -29,8 +32,29 @@ pub struct SavedModel {
     pub manifest: Manifest,
     /// Architecture.
     pub config: ModelConfig,
-    /// Weights.
+    /// Weights; of an adapter run those of the adapter.
     pub params: Params,
+    /// What they were trained on top of, of an adapter run.
+    pub adapter: Option<SavedAdapter>,
+}
+
+/// What the weights of an adapter run are to be put on.
+#[derive(Debug, Clone)]
+pub struct SavedAdapter {
+    /// The adapter.
+    pub plan: AdapterPlan,
+    /// Directory of the base, as the run knew it.
+    pub base_model: PathBuf,
+    /// Digest of its weights.
+    pub base_weights: String,
+}
+
+/// The parts of `plan.json` that say what an adapter is to be put on.
+#[derive(serde::Deserialize)]
+struct StoredPlan {
+    adapter: Option<AdapterPlan>,
+    base_model: Option<PathBuf>,
+    base_weights: Option<String>,
 }
 
 /// Finds the checkpoint that `path` means: a checkpoint itself, or the newest valid one of a run directory.
@@ -65,9 +89,38 @@ pub fn read_model(path: &Path, device: &Device) -> Result<SavedModel, Checkpoint
     let damaged = |what: String| CheckpointError::Damaged { path: at.clone(), what };
     let text = durable::read_text(&at, CONFIG_LIMIT_BYTES)?;
     let config = ModelConfig::from_hub_json(&text).map_err(|e| damaged(e.to_string()))?;
-    let specs = Model::new(&config).map_err(|e| damaged(e.to_string()))?.specs();
+    let model = Model::new(&config).map_err(|e| damaged(e.to_string()))?;
+    let adapter = read_adapter(&path)?;
+    let specs = match &adapter {
+        None => model.specs(),
+        Some(SavedAdapter { plan, .. }) => {
+            let spec = plan.lora.spec(&model).map_err(|e| damaged(e.to_string()))?;
+            model.adapter_specs(&spec).map_err(|e| damaged(e.to_string()))?
+        }
+    };
     let params = read_parameters(&path, &specs, device)?;
-    Ok(SavedModel { path, manifest, config, params })
+    Ok(SavedModel { path, manifest, config, params, adapter })
+}
+
+/// The adapter that a checkpoint's plan speaks of; `None` of a folder without such a plan.
+///
+/// # Errors
+/// When the plan is damaged.
+pub fn read_adapter(checkpoint: &Path) -> Result<Option<SavedAdapter>, CheckpointError> {
+    let at = checkpoint.join("plan.json");
+    if !at.is_file() {
+        return Ok(None);
+    }
+    let damaged = |what: String| CheckpointError::Damaged { path: at.clone(), what };
+    let text = durable::read_text(&at, PLAN_LIMIT_BYTES)?;
+    let stored: StoredPlan = serde_json::from_str(&text).map_err(|e| damaged(format!("the plan is damaged: {e}")))?;
+    match stored {
+        StoredPlan { adapter: None, .. } => Ok(None),
+        StoredPlan { adapter: Some(plan), base_model: Some(base_model), base_weights: Some(base_weights) } => {
+            Ok(Some(SavedAdapter { plan, base_model, base_weights }))
+        }
+        _ => Err(damaged("the plan has an adapter and names no base".into())),
+    }
 }
 
 fn read_parameters(path: &Path, specs: &Arc<[ParamSpec]>, device: &Device) -> Result<Params, CheckpointError> {

@@ -25,6 +25,9 @@ use crate::signals::StopFlag;
 pub(super) struct EvalArguments {
     /// A run directory (its newest valid checkpoint is taken), a checkpoint or a Hugging Face directory
     model: PathBuf,
+    /// Adapter to put on the model, as PEFT saves it
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// Bits per byte of the held-out documents of a prepared data set; a run's own, when nothing else is asked for
     #[arg(long, value_name = "DATASET")]
     data: Vec<PathBuf>,
@@ -88,7 +91,10 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<Exit, Failure> {
     let tasks: Vec<(PathBuf, Task)> = arguments.tasks.iter().map(load).collect::<Result<_, _>>()?;
     refuse_doubles(&tasks)?;
     let opened = device::open(arguments.device, None).map_err(Failure::usage)?;
-    let subject = Subject::open(&arguments.model, arguments.tokenizer.as_deref(), &opened.device)?;
+    let mut subject = Subject::open(&arguments.model, arguments.tokenizer.as_deref(), &opened.device)?;
+    if let Some(dir) = &arguments.adapter {
+        subject = subject.with_adapter(dir)?;
+    }
     let asks = !arguments.text.is_empty() || !tasks.is_empty() || arguments.generate.is_some();
     let data = match (arguments.data.is_empty() && !asks, subject.data_set()) {
         (true, Some(own)) => vec![own],

@@ -45,6 +45,12 @@ pub(super) struct ExportArguments {
     /// Folder with tokenizer.json; default: that of the run the checkpoint belongs to
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
+    /// Of an adapter run: merge the adapter into its base; this is what `--to hf` does anyway
+    #[arg(long)]
+    merge: bool,
+    /// Of an adapter run: directory of the base model; default: where the run found it
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
     /// Also write what the model answers (logits, greedy texts, token ids) to this new folder, for checking servers
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
@@ -58,6 +64,8 @@ enum Layout {
     Gguf,
     /// Mistral's own: params.json, consolidated.safetensors, tekken.json or tokenizer.model
     Mistral,
+    /// Adapter directory of PEFT; only of an adapter run
+    Adapter,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -68,6 +76,16 @@ enum Dtype {
     Bf16,
     /// IEEE half precision
     F16,
+}
+
+impl From<Dtype> for WeightDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+            Dtype::F16 => Self::F16,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -97,12 +115,13 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
         }
     }
     let opened = device::open(DeviceChoice::Cpu, None).map_err(Failure::usage)?;
-    let source = open_source(&arguments.checkpoint, arguments.tokenizer.as_deref(), &opened)?;
-    let dtype = match arguments.dtype {
-        Dtype::F32 => WeightDtype::F32,
-        Dtype::Bf16 => WeightDtype::Bf16,
-        Dtype::F16 => WeightDtype::F16,
-    };
+    let dtype = arguments.dtype.into();
+    if let Layout::Adapter = arguments.to {
+        let saved = checkpoint::read::read_model(&arguments.checkpoint, &opened.device).map_err(Failure::usage)?;
+        return super::adapter::export(&saved, arguments.base.as_deref(), &arguments.out, dtype);
+    }
+    let base = (arguments.base.as_deref(), arguments.merge);
+    let source = open_source(&arguments.checkpoint, arguments.tokenizer.as_deref(), base, &opened)?;
     note(&format!("exporting {}", source.title));
     if arguments.to == Layout::Gguf {
         let format = arguments.quantize.map_or_else(|| plain(dtype), Quantize::format);
@@ -129,6 +148,9 @@ fn check_options(arguments: &ExportArguments) -> Result<(), Failure> {
     }
     if arguments.to != Layout::Hf && arguments.reference.is_some() {
         return Err(Failure::usage("--reference is for --to hf; write the answers with a second export".to_owned()));
+    }
+    if arguments.to == Layout::Adapter && arguments.merge {
+        return Err(Failure::usage("--merge is for layouts of whole models; --to adapter writes it apart".to_owned()));
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Owns what `jazari export` reads and the layouts other than Hugging Face's that it writes; never touches tensors itself.
+//! Owns what `jazari export` reads, and showing the layouts other than Hugging Face's that it writes; never touches
+//! tensors itself.
 
 use std::path::{Path, PathBuf};
 
@@ -90,8 +91,14 @@ impl Drop for Unpacked {
     }
 }
 
-/// Opens a checkpoint, a run (its newest valid checkpoint) or a Hugging Face directory.
-pub(super) fn open_source(path: &Path, tokenizer: Option<&Path>, opened: &Opened) -> Result<Source, Failure> {
+/// Opens a checkpoint, a run (its newest valid checkpoint) or a Hugging Face directory. The adapter of a run is merged
+/// into its base, found in `base` if that is named; `merge` says that the user asked for it.
+pub(super) fn open_source(
+    path: &Path,
+    tokenizer: Option<&Path>,
+    (base, merge): (Option<&Path>, bool),
+    opened: &Opened,
+) -> Result<Source, Failure> {
     let is_hub = path.join("config.json").is_file() && !path.join(checkpoint::manifest::FILE_NAME).is_file();
     let mut source = if is_hub {
         let imported = hub::import(path, &opened.device).map_err(Failure::usage)?;
@@ -119,9 +126,16 @@ pub(super) fn open_source(path: &Path, tokenizer: Option<&Path>, opened: &Opened
             checkpoint: None,
             _unpacked: unpacked,
         }
+    } else if !path.join("checkpoints").is_dir() && !path.join(checkpoint::manifest::FILE_NAME).is_file() {
+        return Err(Failure::usage(format!(
+            "{}: neither a checkpoint, a run directory nor a model in the layout of Hugging Face or Mistral; check the \
+             path",
+            path.display()
+        )));
     } else {
-        let SavedModel { path, manifest, config, params } =
-            checkpoint::read::read_model(path, &opened.device).map_err(Failure::usage)?;
+        let saved = checkpoint::read::read_model(path, &opened.device).map_err(Failure::usage)?;
+        let SavedModel { path, manifest, config, params, .. } =
+            super::adapter::merged(saved, base, merge, &opened.device)?;
         let chat = hub::ChatFormat::read(&path).map_err(Failure::usage)?;
         let (chat_template, end_of_turn) =
             chat.map_or((None, Vec::new()), |chat| (Some(chat.chat_template), chat.end_of_turn));
@@ -192,7 +206,8 @@ pub(super) fn export_gguf(
     ));
     if let Some(logits) = report.logits {
         say(&format!(
-            "  logits differ by at most {:.2e} (allowed {:.2e}, largest {:.2}), mean KL {:.1e} nats a token (allowed {:.0e})",
+            "  logits differ by at most {:.2e} (allowed {:.2e}, largest {:.2}), mean KL {:.1e} nats a token (allowed \
+             {:.0e})",
             logits.largest, logits.tolerance, logits.peak, logits.divergence, logits.divergence_tolerance
         ));
     }

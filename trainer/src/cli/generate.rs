@@ -8,8 +8,10 @@ use clap::Args;
 use data_pipeline::tokenizer::Tokenizer;
 use data_pipeline::tokenizer::chat::{ChatTemplate, RenderOptions};
 use model_zoo::generate::{GenerateOptions, Sampling};
+use model_zoo::{Model, Params};
 use serde_json::{Value, json};
 
+use super::adapter::Named;
 use super::failure::{Exit, Failure, say};
 use crate::device::{self, DeviceChoice};
 use crate::durable;
@@ -22,6 +24,9 @@ const MESSAGES_LIMIT_BYTES: u64 = 16 << 20;
 pub(super) struct GenerateArguments {
     /// A Hugging Face directory, such as `jazari export` makes
     model: PathBuf,
+    /// Adapter to put on the model, as PEFT saves it; several share one base, and each answers under its name
+    #[arg(long, value_name = "[NAME=]DIR")]
+    adapter: Vec<String>,
     /// Text to continue
     #[arg(long, required_unless_present_any = ["chat", "messages"])]
     prompt: Option<String>,
@@ -72,12 +77,23 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<Exit, Failure> {
         seed: arguments.seed,
         eos: imported.generation.eos_token_ids.clone(),
     };
-    let mut stream = TextStream { tokenizer: &tokenizer, ids: Vec::new(), shown: 0 };
-    let _ = write!(std::io::stdout(), "{text}");
-    let result =
-        model_zoo::generate::generate(&imported.model, &imported.params, &prompt, &options, &mut |id| stream.push(id));
-    say("");
-    result.map_err(Failure::usage)?;
+    let adapted = super::adapter::on_one_base(&imported, &arguments.adapter, &opened.device)?;
+    let answer = |model: &Model, params: &Params| {
+        let mut stream = TextStream { tokenizer: &tokenizer, ids: Vec::new(), shown: 0 };
+        let _ = write!(std::io::stdout(), "{text}");
+        let result = model_zoo::generate::generate(model, params, &prompt, &options, &mut |id| stream.push(id));
+        say("");
+        result.map(|_| ()).map_err(Failure::usage)
+    };
+    if adapted.is_empty() {
+        answer(&imported.model, &imported.params)?;
+    }
+    for Named { name, model, params } in &adapted {
+        if adapted.len() > 1 {
+            say(&format!("[{name}]"));
+        }
+        answer(model, params)?;
+    }
     Ok(Exit::Done)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! This is the only module that prints. Results go to standard output, everything else to standard error.
 
+mod adapter;
 mod data;
 mod eval;
 mod export;

@@ -45,6 +45,7 @@ impl RawConfig {
         }
         let rules = Rules { places: &self.places };
         self.check_start(&rules)?;
+        self.check_adapter(&rules)?;
         self.check_data(&rules)?;
         self.check_batch(&rules)?;
         self.check_duration(&rules)?;
@@ -496,7 +497,7 @@ impl Rules<'_> {
         }
     }
 
-    fn above_zero(&self, path: &str, value: Option<f64>, max: f64, why: &str) -> Result<(), ConfigError> {
+    pub(super) fn above_zero(&self, path: &str, value: Option<f64>, max: f64, why: &str) -> Result<(), ConfigError> {
         match value {
             Some(value) if !(value > 0.0 && value <= max) => {
                 let message = format!("`{path}` is {value}; it must be above 0 and at most {max}: {why}");

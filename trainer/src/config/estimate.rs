@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use model_zoo::size::{Kernels, activation_memory, count_active_parameters, count_parameters, flops_per_token};
+use model_zoo::size::{Kernels, activation_memory, count_active_parameters, count_parameters};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -91,8 +91,10 @@ impl Throughput {
 pub struct MemoryEstimate {
     /// The kind of device.
     pub device: &'static str,
-    /// fp32 master weights.
+    /// fp32 weights that are trained.
     pub weights: u64,
+    /// Frozen weights.
+    pub frozen_weights: u64,
     /// Gradients of one micro-batch.
     pub gradients: u64,
     /// Partial sums of gradients that wait in the canonical tree.
@@ -118,6 +120,11 @@ pub struct Estimate {
     pub active_parameters: u64,
     /// Those of them in the embedding and the output layer.
     pub embedding_parameters: u64,
+    /// Those of them that are trained, and an adapter's.
+    pub trained_parameters: u64,
+    /// What the frozen weights of an adapter run would take in bf16, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen_bytes_bf16: Option<u64>,
     /// Floating-point operations to train on one token.
     pub flops_per_token: f64,
     /// The same for one optimizer step.
@@ -155,9 +162,11 @@ impl Estimate {
     pub fn of(plan: &Plan, throughput: Option<Throughput>) -> Self {
         let count = count_parameters(&plan.model);
         let parameters = count.total();
-        let flops_per_token = flops_per_token(&plan.model, plan.sequence_len);
+        let adapter = plan.adapter_cost();
+        let trained = adapter.map_or(parameters, |cost| cost.trained);
+        let flops_per_token = plan.flops_per_token();
         let tokens = plan.total_tokens();
-        let checkpoint_bytes = CHECKPOINT_COPIES * F32_BYTES * parameters;
+        let checkpoint_bytes = CHECKPOINT_COPIES * F32_BYTES * trained;
         let saves = plan.max_steps.div_ceil(plan.save_steps.max(1));
         let kept = plan.save_total_limit.saturating_add(1).min(saves);
         Estimate {
@@ -172,7 +181,9 @@ impl Estimate {
             tokens,
             epochs: plan.total_rows() as f64 / plan.dataset.train_rows.max(1) as f64,
             tokens_per_parameter: tokens as f64 / parameters.max(1) as f64,
-            memory: memory(plan, parameters),
+            memory: memory(plan, trained),
+            trained_parameters: trained,
+            frozen_bytes_bf16: adapter.map(|cost| cost.frozen_bytes_bf16),
             dataset_bytes: plan.dataset.bytes,
             checkpoint_bytes,
             checkpoints_total_bytes: checkpoint_bytes.saturating_mul(kept),
@@ -215,10 +226,17 @@ impl Estimate {
                 ),
             ),
         ];
+        if self.trained_parameters != self.parameters {
+            let bf16 = self
+                .frozen_bytes_bf16
+                .map_or(String::new(), |size| format!("; the base would take {} in bf16", bytes(size)));
+            rows.insert(1, ("trained".into(), format!("{} in an adapter{bf16}", count(self.trained_parameters))));
+        }
         for memory in &self.memory {
             rows.push((format!("memory ({})", memory.device), format!("{} for each process", bytes(memory.total))));
             let parts = [
                 ("weights", memory.weights),
+                ("frozen weights", memory.frozen_weights),
                 ("gradients", memory.gradients),
                 ("gradient tree", memory.gradient_tree),
                 ("AdamW moments", memory.adamw_moments),
@@ -274,6 +292,7 @@ fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {
             let mut memory = MemoryEstimate {
                 device,
                 weights: copy,
+                frozen_weights: plan.adapter_cost().map_or(0, |cost| cost.frozen_bytes),
                 gradients: copy,
                 gradient_tree: copy * waiting,
                 adamw_moments: 2 * copy,
@@ -283,6 +302,7 @@ fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {
                 total: 0,
             };
             memory.total = memory.weights
+                + memory.frozen_weights
                 + memory.gradients
                 + memory.gradient_tree
                 + memory.adamw_moments

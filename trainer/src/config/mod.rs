@@ -5,6 +5,7 @@
 //! decides every value. Relative paths, in a file or in `--set`, are relative to the directory that `jazari` is started
 //! in, never to the configuration file, so that a command means the same for every recipe it is given.
 
+mod adapter;
 pub mod alias;
 mod chat;
 pub mod check;
@@ -24,6 +25,7 @@ pub mod yaml;
 
 use data_pipeline::config::PrepareConfig;
 
+pub use adapter::{AdapterCost, AdapterFacts};
 pub use error::{ConfigError, Note};
 pub use estimate::{Estimate, Throughput};
 pub use plan::Plan;

@@ -19,6 +19,7 @@ use super::error::{ConfigError, Note, Places};
 use super::raw::{
     EngineChoice, GradientCheckpointing, OptimizerName, OuterCompress, OuterOptimizer, Precision, Reduction, WireChoice,
 };
+use crate::adapter::AdapterPlan;
 use crate::device::DeviceChoice;
 use crate::expect::Expect;
 use crate::guard::GuardSpec;
@@ -42,6 +43,9 @@ pub struct Plan {
     pub base_weights: Option<String>,
     /// The model.
     pub model: ModelConfig,
+    /// What is trained on top of it while it is frozen; absent: all of it is trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterPlan>,
     /// The data.
     pub dataset: DatasetPlan,
     /// Shares of languages and sources.
@@ -406,6 +410,10 @@ impl Plan {
         let weights: Vec<Option<f64>> = self.dataset.parts.iter().map(|part| part.weight).collect();
         if let (true, Some(entries)) = (weights.iter().any(Option::is_some), decisive.as_object_mut()) {
             entries.insert("dataset_weights".into(), json!(weights));
+        }
+        // Absent where there is none, so that plans without it keep their digests.
+        if let (Some(adapter), Some(entries)) = (&self.adapter, decisive.as_object_mut()) {
+            entries.insert("adapter".into(), adapter.decisive());
         }
         if let (Some(outer), Some(entries)) = (&self.outer, decisive.as_object_mut()) {
             entries.insert("outer".into(), outer.decisive());

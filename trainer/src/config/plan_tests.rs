@@ -300,7 +300,8 @@ fn a_base_model_brings_its_own_shape() {
     let ModelConfig::Llama(mut base) = plan(&[]).model else { panic!("not a Llama") };
     base.eos_token_ids = vec![5];
     let (raw, _) = yaml::parse::<RawConfig>(Path::new("x.yaml"), &text, &[]).unwrap();
-    let base = BaseFacts { model: ModelConfig::Llama(base), weights: "w1".into() };
+    let base =
+        BaseFacts { model: ModelConfig::Llama(base), weights: "w1".into(), stored_in_bf16: false, adapter: None };
     let resolved = resolve(raw.clone(), &facts(), Some(base.clone())).unwrap();
     let other = resolve(raw.clone(), &facts(), Some(BaseFacts { weights: "w2".into(), ..base.clone() })).unwrap();
     assert_ne!(resolved.digest(), other.digest(), "other weights make another run");

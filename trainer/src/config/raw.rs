@@ -3,6 +3,7 @@
 //!
 //! The doc comments below are what `jazari schema` shows in editors, the examples what error messages suggest.
 
+mod adapter;
 mod chat;
 mod cluster;
 mod model;
@@ -14,11 +15,13 @@ use data_pipeline::config::FieldNames;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::adapter::{AdapterKind, BaseDtype};
 pub use self::chat::{DatasetType, ObjectiveName, RawChat, RawObjective};
 pub use self::cluster::{EngineChoice, OuterCompress, OuterOptimizer, RawCluster, RawOuter, WireChoice};
 pub use self::model::{Family, RawModel, RawRopeScaling, RopeScalingKind, SizePreset};
 use super::error::Places;
 use super::units::{BatchSize, TokenCount};
+use crate::adapter::Targets;
 use crate::device::DeviceChoice;
 use crate::expect::Expect;
 
@@ -45,6 +48,65 @@ pub struct RawConfig {
     /// A model with fresh weights. Either this or `base_model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<RawModel>,
+
+    /// Freeze the weights of `base_model` and train an adapter on top: `lora`, or `qlora` with the base in 4 bits.
+    /// Default: none, all weights are trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"lora")]
+    pub adapter: Option<AdapterKind>,
+    /// Rank of the corrections. Default: 16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 16)]
+    pub lora_r: Option<usize>,
+    /// Corrections are scaled by `lora_alpha / lora_r`. Default: twice the rank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 32)]
+    pub lora_alpha: Option<f64>,
+    /// Linear layers that are corrected: the ends of their names, a regular expression for whole names, or
+    /// `all-linear`. Default: all-linear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = ["q_proj", "v_proj"])]
+    pub lora_target_modules: Option<Targets>,
+    /// Another way to write `lora_target_modules: all-linear`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = true)]
+    pub lora_target_linear: Option<bool>,
+    /// Numbers of the blocks that are corrected, from 0. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = [2, 3])]
+    pub lora_layers_to_transform: Option<Vec<usize>>,
+    /// Other ranks for some layers, by a pattern for the end of their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = BTreeMap::from([("down_proj", 32)]))]
+    pub lora_rank_pattern: Option<BTreeMap<String, usize>>,
+    /// Other alphas for some layers, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = BTreeMap::from([("down_proj", 64.0)]))]
+    pub lora_alpha_pattern: Option<BTreeMap<String, f64>>,
+    /// Layers that are trained whole and saved with the adapter, by the ends of their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = ["embed_tokens", "lm_head"])]
+    pub lora_modules_to_save: Option<Vec<String>>,
+    /// Scale corrections by `lora_alpha / sqrt(lora_r)`, which suits large ranks. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = true)]
+    pub use_rslora: Option<bool>,
+    /// Also train the length of every row of a corrected matrix (DoRA). Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = true)]
+    pub use_dora: Option<bool>,
+    /// Only 0 for now, the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.0)]
+    pub lora_dropout: Option<f64>,
+    /// Directory of an adapter as PEFT saves it, to go on training; its settings take the place of the `lora_` keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"adapters/darija")]
+    pub lora_model_dir: Option<PathBuf>,
+    /// Number format of the frozen base: fp32, bf16 or auto (bf16 if that is how it is stored). Default: auto.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"bf16")]
+    pub base_dtype: Option<BaseDtype>,
 
     /// Prepared data sets, each a directory made by `jazari data prepare`, all with one tokenizer.
     #[schemars(example = [BTreeMap::from([("path", "data/moroccan")])])]

@@ -3,6 +3,7 @@
 
 use model_zoo::config::ModelConfig;
 
+use super::adapter::{AdapterFacts, resolve_adapter};
 use super::error::{ConfigError, Note, Places};
 use super::fresh::fresh_model;
 use super::keys::nearest;
@@ -74,6 +75,10 @@ pub struct BaseFacts {
     pub model: ModelConfig,
     /// Digest of their files: a run that is resumed must have started from the same weights.
     pub weights: String,
+    /// Whether all of them are stored in bf16.
+    pub stored_in_bf16: bool,
+    /// The adapter that training starts from, when one is named.
+    pub adapter: Option<AdapterFacts>,
 }
 
 /// One stream of a data set: one language in one source.
@@ -97,8 +102,9 @@ pub struct ComponentFacts {
 pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) -> Result<Plan, ConfigError> {
     raw.check()?;
     let mut notes = Vec::new();
-    let (base, base_weights) = base.map(|base| (base.model, base.weights)).unzip();
-    let model = resolve_model(&raw, dataset, base, &mut notes)?;
+    let base_weights = base.as_ref().map(|base| base.weights.clone());
+    let model = resolve_model(&raw, dataset, base.as_ref().map(|base| base.model.clone()), &mut notes)?;
+    let adapter = resolve_adapter(&raw, &model, base.as_ref(), &mut notes)?;
     let (global_batch_rows, micro_batch_rows) = resolve_batch(&raw, &mut notes)?;
     let mixture = resolve_mixture(&raw, dataset)?;
     let train_rows: u64 = dataset.train.iter().map(|component| component.rows).sum();
@@ -112,6 +118,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     let adamw = resolve_adamw(&raw);
     let interval = max_steps.div_ceil(DEFAULT_INTERVALS).max(1);
     let parts = resolve_parts(&raw.datasets, dataset);
+    let adamw = resolve_adamw(&raw);
     let path = raw.datasets.into_iter().next().map(|dataset| dataset.path).unwrap_or_default();
     let chat = dataset.chat.clone();
     Ok(Plan {
@@ -120,6 +127,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         base_model: raw.base_model,
         base_weights,
         model,
+        adapter,
         dataset: DatasetPlan {
             path,
             id: dataset.id.clone(),

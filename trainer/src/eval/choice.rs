@@ -85,8 +85,8 @@ pub fn answer(
             let continuation = format!("{}{choice}", task.target_delimiter);
             let request = encode_pair(subject, &question.context, &continuation)?;
             if request.scored == 0 || request.scored > context {
-                let tokens = request.scored;
-                let what = format!("the choice {choice:?} has {tokens} tokens; it must have 1 to {context}");
+                let (tokens, begins) = (request.scored, choice.chars().take(40).collect::<String>());
+                let what = format!("the choice {begins:?} has {tokens} tokens; it must have 1 to {context}");
                 return Err(refused(what));
             }
             requests.push(request);

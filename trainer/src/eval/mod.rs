@@ -19,6 +19,7 @@ use data_pipeline::records::RecordError;
 use data_pipeline::tokenizer::TokenizerError;
 use model_zoo::generate::GenerateError;
 
+use crate::adapter::AdapterFileError;
 use crate::checkpoint::CheckpointError;
 use crate::durable::FileError;
 use crate::hub::HubError;
@@ -48,6 +49,9 @@ pub enum EvalError {
     /// A Hugging Face directory cannot be read.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// An adapter cannot be read or does not fit its base.
+    #[error(transparent)]
+    Adapter(#[from] AdapterFileError),
     /// The tokenizer fails.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

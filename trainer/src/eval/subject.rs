@@ -2,15 +2,17 @@
 //! it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use data_pipeline::tokenizer::Tokenizer;
 use data_pipeline::tokenizer::files::TOKENIZER_FILE;
-use model_zoo::{Model, Params};
+use model_zoo::{FrozenBase, Model, Params};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::EvalError;
+use crate::adapter::{self, AdapterDir, AdapterFileError};
 use crate::checkpoint::{self, read};
 use crate::durable;
 use crate::hub;
@@ -124,7 +126,10 @@ impl Subject {
                     path: dir.join(hub::CONFIG_FILE),
                     what: error.to_string(),
                 };
-                let model = Model::new(&saved.config).map_err(refused)?;
+                let model = match &saved.adapter {
+                    None => Model::new(&saved.config).map_err(refused)?,
+                    Some(adapter) => adapter::saved_model(&saved, adapter, None, device)?,
+                };
                 let origin = Origin {
                     path: saved.path.clone(),
                     step: Some(saved.manifest.step),
@@ -144,6 +149,23 @@ impl Subject {
                 })
             }
         }
+    }
+
+    /// The same model with an adapter, as PEFT saves it, on top.
+    ///
+    /// # Errors
+    /// When the adapter cannot be read, does not fit, or the model has one already.
+    pub fn with_adapter(self, dir: &Path) -> Result<Self, EvalError> {
+        let opened = AdapterDir::open(dir)?;
+        if self.model.frozen_base().is_some() {
+            return Err(AdapterFileError::NotWhole { path: self.origin.path }.into());
+        }
+        let base = Arc::new(FrozenBase::of_params(&self.params));
+        let model = adapter::adapted_model(self.model, &opened.config, base)?;
+        let params = opened.params(&model.specs(), &self.device)?;
+        let digest = format!("{} with {}", self.origin.digest, adapter::digest(dir)?);
+        let origin = Origin { path: dir.to_owned(), digest, step: None, ..self.origin };
+        Ok(Self { model, params, origin, run: None, ..self })
     }
 
     /// Data set of the run that the model belongs to.

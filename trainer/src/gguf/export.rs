@@ -382,7 +382,8 @@ fn compare_logits(
     let tolerance = relative * peak.max(1.0);
     if !(largest <= tolerance && divergence <= divergence_tolerance) {
         let what = format!(
-            "logits by {largest:.3e} (allowed {tolerance:.3e}), {divergence:.3e} nats a token (allowed {divergence_tolerance:.1e}); choose a finer format"
+            "logits by {largest:.3e} (allowed {tolerance:.3e}), {divergence:.3e} nats a token (allowed \
+             {divergence_tolerance:.1e}); choose a finer format"
         );
         return Err(GgufError::Differs { what });
     }

@@ -228,14 +228,16 @@ impl Settings {
         let mut list = Vec::new();
         if let (Family::Mistral | Family::Mixtral, Some(window)) = (self.family, keys.optional_size("sliding_window")) {
             list.push(format!(
-                "llama.cpp has no sliding window for this family: its answers are the model's only within the first {window} tokens"
+                "llama.cpp has no sliding window for this family: its answers are the model's only within the first \
+                 {window} tokens"
             ));
         }
         let heads = keys.optional_size("num_attention_heads").unwrap_or(1).max(1);
         let width = keys.optional_size("hidden_size").unwrap_or_default();
         if matches!(self.family, Family::Llama | Family::Mixtral | Family::Qwen2) && self.head_dim * heads != width {
             list.push(format!(
-                "head_dim is {}, not hidden_size / heads = {}: llama.cpp reads it, but mistral.rs (and vLLM for Qwen2) does not",
+                "head_dim is {}, not hidden_size / heads = {}: llama.cpp reads it, but mistral.rs (and vLLM for Qwen2) \
+                 does not",
                 self.head_dim,
                 width / heads
             ));
@@ -244,7 +246,8 @@ impl Settings {
             let large = matches!((self.family, self.layers), (Family::Gemma2, 46) | (Family::Gemma3, 62));
             if !(large && scale == (width / heads) as f64) {
                 list.push(format!(
-                    "llama.cpp divides attention scores by the root of head_dim ({}), the model by that of query_pre_attn_scalar ({scale}): its answers will differ",
+                    "llama.cpp divides attention scores by the root of head_dim ({}), the model by that of \
+                     query_pre_attn_scalar ({scale}): its answers will differ",
                     self.head_dim
                 ));
             }

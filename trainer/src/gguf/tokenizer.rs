@@ -102,7 +102,8 @@ pub(super) fn convert(
     if !hub["normalizer"].is_null() && original.spelling() == Spelling::ByteLevel {
         let kind = hub["normalizer"]["type"].as_str().unwrap_or("another").to_owned();
         warnings.push(format!(
-            "the tokenizer normalises text ({kind}), llama.cpp does not: text that is not normalised gets other ids there"
+            "the tokenizer normalises text ({kind}), llama.cpp does not: text that is not normalised gets other ids \
+             there"
         ));
     }
     match original.spelling() {
@@ -392,7 +393,8 @@ impl Vocabulary {
         let listed = self.tokens.iter().zip(&self.types).enumerate();
         let vocabulary: Map<String, Json> = listed
             .clone()
-            .filter(|(_, (_, kind))| !matches!(**kind, UNUSED | CONTROL | USER_DEFINED))
+            // Special tokens too: the library gives new ids to those that are not in the vocabulary.
+            .filter(|(_, (_, kind))| **kind != UNUSED)
             .map(|(id, (token, _))| (token.clone(), json!(id)))
             .collect();
         let added: Vec<Json> = listed

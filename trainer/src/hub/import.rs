@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use model_zoo::{Model, ModelConfig, Params};
+use model_zoo::{Model, ModelConfig, ParamSpec, Params};
 
 use super::generation_config::GenerationConfig;
 use super::weights::Weights;
@@ -44,21 +44,51 @@ pub fn import(dir: &Path, device: &Device) -> Result<Imported, HubError> {
     let config = read_config(dir)?;
     let generation = GenerationConfig::read(dir, &config)?;
     let model = Model::new(&config).map_err(|source| HubError::Config { path: dir.join(CONFIG_FILE), source })?;
-    let weights = Weights::open(dir)?;
+    let mut weights = OpenedWeights::open(dir, &model)?;
     let specs = model.specs();
-    let dropped = weights.check(&config, &specs)?;
     let mut tensors = Vec::with_capacity(specs.len());
-    for (index, spec) in specs.iter().enumerate() {
-        let values = weights.parameter(&config, spec)?;
-        // The embedding is the first parameter of every family.
-        if index == 0 && dropped.iter().any(|name| name == HEAD_NAME) {
-            check_tied_head(&weights, &spec.name, &values)?;
-        }
+    for spec in specs.iter() {
+        let values = weights.read(spec)?;
         let count = values.len();
         tensors.push(Tensor::<1>::from_data(TensorData::new(values, [count]), (device, DType::F32)));
     }
     let params = Params::from_tensors(specs, tensors)?;
-    Ok(Imported { model, params, generation, dropped })
+    Ok(Imported { model, params, generation, dropped: weights.dropped })
+}
+
+/// The weights of a directory, found to be those of a model, to be read one by one.
+#[derive(Debug)]
+pub struct OpenedWeights {
+    weights: Weights,
+    config: ModelConfig,
+    embedding: Option<String>,
+    dropped: Vec<String>,
+}
+
+impl OpenedWeights {
+    /// Opens a directory's weights and checks their names, shapes and number formats against all parameters of `model`.
+    ///
+    /// # Errors
+    /// As [`import`].
+    pub fn open(dir: &Path, model: &Model) -> Result<Self, HubError> {
+        let weights = Weights::open(dir)?;
+        let dropped = weights.check(model.config(), &model.family_specs())?;
+        // The embedding is the first parameter of every family.
+        let embedding = model.family_specs().first().map(|spec| spec.name.clone());
+        Ok(Self { weights, config: model.config().clone(), embedding, dropped })
+    }
+
+    /// The values of a parameter, widened to f32, all of them finite.
+    ///
+    /// # Errors
+    /// As [`import`].
+    pub fn read(&mut self, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
+        let values = self.weights.parameter(&self.config, spec)?;
+        if self.embedding.as_ref() == Some(&spec.name) && self.dropped.iter().any(|name| name == HEAD_NAME) {
+            check_tied_head(&self.weights, &spec.name, &values)?;
+        }
+        Ok(values)
+    }
 }
 
 /// A stored head that config.json ties must equal the embedding: dropping it must not change the model.

@@ -20,11 +20,12 @@ pub use error::HubError;
 pub(crate) use export::relative_tolerance;
 pub use export::{ExportOptions, ExportProgress, ExportReport, export};
 pub use generation_config::GenerationConfig;
-pub use import::{Imported, import, read_config};
-pub(crate) use probe::TEXTS as PROBE_TEXTS;
+pub use import::{Imported, OpenedWeights, import, read_config};
+pub(crate) use probe::{TEXTS as PROBE_TEXTS, logits as probe_logits};
 pub(crate) use verify::recorded as verify_recorded;
 pub use verify::{Check, VerifyReport, verify};
 pub use weights::weights_digest;
+pub(crate) use writer::{round, write_tensors};
 
 pub(crate) use data_pipeline::tokenizer::MAX_TOKENIZER_BYTES;
 pub(crate) use data_pipeline::tokenizer::chat::CHAT_TEMPLATE_FILE;

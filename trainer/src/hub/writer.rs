@@ -47,6 +47,15 @@ pub(crate) fn write_weights(
     Ok(())
 }
 
+/// Writes all parameters into one file.
+///
+/// # Errors
+/// As [`write_weights`].
+pub(crate) fn write_tensors(path: &Path, params: &Params, dtype: WeightDtype) -> Result<(), HubError> {
+    let all: Vec<usize> = (0..params.specs().len()).collect();
+    write_file(path, params, &all, dtype, &|_| ())
+}
+
 /// Indices of the parameters of each file, in order.
 fn cut(specs: &[ParamSpec], dtype: WeightDtype, max_shard_bytes: u64) -> Vec<Vec<usize>> {
     let mut shards: Vec<Vec<usize>> = Vec::new();

@@ -140,6 +140,10 @@ pub fn to_hub(tekken: &Value) -> Result<(Value, Value), String> {
         entries.push(bytes);
     }
     let added = added_tokens(tekken, num_specials)?;
+    // In the vocabulary too: the library gives new ids to those that are not.
+    for token in &added {
+        vocabulary.insert(token["content"].as_str().unwrap_or_default().to_owned(), token["id"].clone());
+    }
     let role = |text: &str| added.iter().any(|token| token["content"] == json!(text)).then(|| json!(text));
     let config: Map<String, Value> =
         ROLES.into_iter().filter_map(|(name, text)| Some((name.to_owned(), role(text)?))).collect();

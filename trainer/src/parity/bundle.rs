@@ -93,9 +93,6 @@ pub struct Accumulation {
 impl Bundle {
     /// Opens a bundle.
     pub fn open(dir: &Path) -> Result<Self, ParityError> {
-        if dir.join("adapter").exists() {
-            return Err(ParityError::Unsupported { dir: dir.to_owned(), what: "adapter (LoRA)" });
-        }
         let (hub, expected) = (dir.join("hf"), dir.join("expected"));
         for (path, name) in [(&hub, "hf/"), (&expected, "expected/")] {
             if !path.is_dir() {
@@ -117,7 +114,7 @@ impl Bundle {
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ParityError> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ParityError> {
     let text = read_text(path, JSON_LIMIT_BYTES)?;
     serde_json::from_str(&text)
         .map_err(|error| ParityError::Reference { path: path.to_owned(), cause: error.to_string() })

@@ -7,6 +7,7 @@ use data_pipeline::tokenizer::chat::ChatError;
 use model_zoo::ParamsError;
 use model_zoo::generate::GenerateError;
 
+use crate::adapter::AdapterFileError;
 use crate::durable::FileError;
 use crate::hub::HubError;
 use crate::step::StepError;
@@ -23,14 +24,9 @@ pub enum ParityError {
         /// What is missing.
         cause: String,
     },
-    /// A kind of bundle that is not supported yet.
-    #[error("{}: {what} bundles are not supported; use a bundle of a whole Llama checkpoint", dir.display())]
-    Unsupported {
-        /// The directory.
-        dir: PathBuf,
-        /// Its kind.
-        what: &'static str,
-    },
+    /// The adapter of a bundle cannot be read or does not fit its base.
+    #[error(transparent)]
+    Adapter(#[from] AdapterFileError),
     /// A file of reference results is damaged.
     #[error("{}: {cause}; make the bundle again", path.display())]
     Reference {

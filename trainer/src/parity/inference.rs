@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use burn::tensor::Device;
 use data_pipeline::loader::TokenBatch;
 use model_zoo::generate::{GenerateOptions, Sampling, generate};
+use model_zoo::{Model, Params};
 use serde::Deserialize;
 
 use super::bundle::{Bundle, StoredRows};
@@ -22,7 +23,7 @@ pub fn compare(bundle: &Bundle, model: &Imported, device: &Device, table: &mut T
     logits_and_states(bundle, model, device, table)?;
     packed(bundle, model, device, table)?;
     perplexity(bundle, model, device, table)?;
-    greedy(bundle, model, table)
+    greedy(&bundle.json::<Vec<StoredText>>("generation.json")?, &model.model, &model.params, table)
 }
 
 fn logits_and_states(
@@ -118,18 +119,22 @@ pub struct StoredText {
     pub text: String,
 }
 
-fn greedy(bundle: &Bundle, model: &Imported, table: &mut Table<'_>) -> Result<(), ParityError> {
-    let reference: Vec<StoredText> = bundle.json("generation.json")?;
+/// Compares greedy continuations.
+pub fn greedy(
+    reference: &[StoredText],
+    model: &Model,
+    params: &Params,
+    table: &mut Table<'_>,
+) -> Result<(), ParityError> {
     let (mut differing, mut first) = (0, None);
-    for case in &reference {
+    for case in reference {
         let options = GenerateOptions {
             max_new_tokens: case.new_ids.len(),
             sampling: Sampling::GREEDY,
             seed: 0,
             eos: Vec::new(),
         };
-        let found =
-            generate(&model.model, &model.params, &case.prompt_ids, &options, &mut |_| ControlFlow::Continue(()))?;
+        let found = generate(model, params, &case.prompt_ids, &options, &mut |_| ControlFlow::Continue(()))?;
         if found.tokens != case.new_ids {
             differing += 1;
             let at = found.tokens.iter().zip(&case.new_ids).take_while(|(a, b)| a == b).count();

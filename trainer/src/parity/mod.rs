@@ -1,8 +1,10 @@
 //! Owns comparing this implementation with stored reference results, check by check; never touches runs.
 //!
-//! A bundle is a directory with `hf/` (a Hugging Face checkpoint) and `expected/` (what PyTorch computed from it).
+//! A bundle is a directory with `hf/` (a Hugging Face checkpoint) and `expected/` (what PyTorch computed from it), or
+//! with `adapter/` (an adapter for the checkpoint of another bundle) and `expected/`.
 //! Gradients and optimizer steps go through the functions that training calls.
 
+mod adapter;
 mod bundle;
 mod difference;
 mod error;
@@ -67,9 +69,13 @@ impl ParityReport {
 /// [`ParityError`] when the bundle is not one, is damaged, or is of a kind that is not supported yet. A difference is
 /// no error: it is a row that did not pass.
 pub fn run(dir: &Path, device: &Device, observer: &dyn Fn(&ParityRow)) -> Result<ParityReport, ParityError> {
+    let mut table = Table { rows: Vec::new(), observer };
+    if dir.join("adapter").is_dir() {
+        let name = adapter::run(dir, device, &mut table)?;
+        return Ok(ParityReport { name, rows: table.rows, absent: Vec::new() });
+    }
     let bundle = Bundle::open(dir)?;
     let imported = hub::import(&bundle.hub, device)?;
-    let mut table = Table { rows: Vec::new(), observer };
     let mut absent = Vec::new();
     inference::compare(&bundle, &imported, device, &mut table)?;
     if bundle.manifest.training.is_some() {

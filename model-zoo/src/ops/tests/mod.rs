@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod exact;
+mod frozen;
 mod gradients;
 mod limits;
 mod some_families;

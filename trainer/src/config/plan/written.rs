@@ -1,6 +1,7 @@
 //! Owns the way from a plan back to a configuration, every value written out; never decides anything.
 
 use super::{ClusterPlan, DatasetPlan, OuterPlan, PartPlan, Plan};
+use crate::config::adapter;
 use crate::config::check::CONFIG_VERSION;
 use crate::config::error::{ConfigError, Places};
 use crate::config::fresh::raw_model;
@@ -20,12 +21,26 @@ impl Plan {
             Schedule::Wsd { decay_steps, total_steps, .. } => Some(decay_steps as f64 / total_steps.max(1) as f64),
             _ => None,
         };
-        RawConfig {
+        let mut raw = RawConfig {
             config_version: CONFIG_VERSION,
             output_dir: self.output_dir.clone(),
             seed: Some(self.seed),
             base_model: self.base_model.clone(),
             model: if self.base_model.is_none() { raw_model(&self.model) } else { None },
+            adapter: None,
+            lora_r: None,
+            lora_alpha: None,
+            lora_target_modules: None,
+            lora_target_linear: None,
+            lora_layers_to_transform: None,
+            lora_rank_pattern: None,
+            lora_alpha_pattern: None,
+            lora_modules_to_save: None,
+            use_rslora: None,
+            use_dora: None,
+            lora_dropout: None,
+            lora_model_dir: None,
+            base_dtype: None,
             datasets: self.dataset.to_raw(),
             mixture: Some(RawMixture {
                 temperature: Some(self.mixture.temperature),
@@ -79,7 +94,9 @@ impl Plan {
             logging_steps: Some(self.logging_steps),
             expect: (!self.expect.is_empty()).then(|| self.expect.clone()),
             places: Places::default(),
-        }
+        };
+        adapter::write_out(self.adapter.as_ref(), &mut raw);
+        raw
     }
 
     /// [`Plan::to_raw`] as YAML, for `config.resolved.yaml`.

@@ -14,6 +14,7 @@ use data_pipeline::config::{PrepareConfig, SourceConfig, TokenizerConfig, Valida
 use data_pipeline::prepare::{self, PrepareError, PrepareEvent};
 
 use crate::config::RawConfig;
+use crate::config::raw::RawDataset;
 
 /// Folder of the prepared chats inside the run directory.
 pub const FOLDER: &str = "data";
@@ -106,8 +107,18 @@ fn remove_work(output: &Path, made: &[PathBuf]) {
     }
 }
 
+fn source(dataset: &RawDataset, kind: RecordKind) -> SourceConfig {
+    let dataset = dataset.clone();
+    SourceConfig {
+        kind: dataset.kind.unwrap_or_default().records().unwrap_or(kind),
+        fields: dataset.fields.unwrap_or_default(),
+        lang: dataset.lang,
+        licence: Some(UNSTATED_LICENCE.to_owned()),
+        ..SourceConfig::at(dataset.path.to_string_lossy())
+    }
+}
+
 fn configuration(raw: &RawConfig, kind: RecordKind, dir: &Path) -> PrepareConfig {
-    let dataset = raw.datasets.first().cloned().unwrap_or_default();
     let chat = raw.chat.clone().unwrap_or_default();
     let tokenizer = chat.tokenizer.clone().or_else(|| raw.base_model.clone()).unwrap_or_default();
     let mut validation = ValidationConfig::default();
@@ -116,13 +127,7 @@ fn configuration(raw: &RawConfig, kind: RecordKind, dir: &Path) -> PrepareConfig
     }
     PrepareConfig {
         output_dir: dir.to_owned(),
-        sources: vec![SourceConfig {
-            kind,
-            fields: dataset.fields.unwrap_or_default(),
-            lang: dataset.lang,
-            licence: Some(UNSTATED_LICENCE.to_owned()),
-            ..SourceConfig::at(dataset.path.to_string_lossy())
-        }],
+        sources: raw.datasets.iter().map(|dataset| source(dataset, kind)).collect(),
         allow_licences: vec!["*".to_owned()],
         non_commercial: false,
         normalize: Default::default(),

@@ -50,6 +50,26 @@ pub(super) fn check(raw: &RawConfig, dataset: &RawDataset, places: &Places) -> R
     check_objective(raw, places)
 }
 
+/// Rules of several data sets: files of one type become one data set, which prepared ones cannot stand beside.
+pub(super) fn check_list(raw: &RawConfig, datasets: &[RawDataset], places: &Places) -> Result<(), ConfigError> {
+    let kind = |dataset: &RawDataset| dataset.kind.unwrap_or_default();
+    let Some(first) = datasets.first() else { return Ok(()) };
+    check(raw, first, places)?;
+    for (i, dataset) in datasets.iter().enumerate() {
+        if kind(dataset) != kind(first) {
+            let message = "it is of another type than the first data set";
+            let hint = "list files of one type, or prepare each with `jazari data prepare` and list the folders";
+            return Err(places.invalid(&format!("datasets[{i}].type"), message, hint));
+        }
+        if kind(dataset) != DatasetType::Prepared && dataset.weight.is_some() {
+            let message = "files of chats become one data set, in which a weight has no effect";
+            let hint = "weigh languages and sources under `mixture: {weights: ...}`, or prepare the files first";
+            return Err(places.invalid(&format!("datasets[{i}].weight"), message, hint));
+        }
+    }
+    Ok(())
+}
+
 fn check_objective(raw: &RawConfig, places: &Places) -> Result<(), ConfigError> {
     let Some(objective) = &raw.objective else { return Ok(()) };
     let idle = [

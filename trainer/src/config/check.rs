@@ -102,7 +102,10 @@ impl RawConfig {
                     return Err(rules.places.invalid("datasets[0].weight", message, hint));
                 }
             }
-            more => check_several(more, rules)?,
+            more => {
+                super::chat::check_list(self, more, rules.places)?;
+                check_several(more, rules)?;
+            }
         }
         let Some(mixture) = &self.mixture else { return Ok(()) };
         rules.number(

@@ -115,7 +115,6 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     check_languages(&raw, dataset)?;
     let objective = super::chat::objective(&raw, dataset)?;
     let router_aux_loss_coef = super::experts::coefficient(&raw, &model)?;
-    let adamw = resolve_adamw(&raw);
     let interval = max_steps.div_ceil(DEFAULT_INTERVALS).max(1);
     let parts = resolve_parts(&raw.datasets, dataset);
     let adamw = resolve_adamw(&raw);

@@ -117,6 +117,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     let router_aux_loss_coef = super::experts::coefficient(&raw, &model)?;
     let interval = max_steps.div_ceil(DEFAULT_INTERVALS).max(1);
     let parts = resolve_parts(&raw.datasets, dataset);
+    let adamw = resolve_adamw(&raw);
     let path = raw.datasets.into_iter().next().map(|dataset| dataset.path).unwrap_or_default();
     let chat = dataset.chat.clone();
     Ok(Plan {

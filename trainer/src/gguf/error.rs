@@ -41,7 +41,7 @@ pub enum GgufError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: ConfigError,
+        source: Box<ConfigError>,
     },
     /// The model has something that GGUF, or llama.cpp, has no place for.
     #[error("this model cannot be written as GGUF: {cause}")]

@@ -49,7 +49,7 @@ impl Description {
     pub fn of(file: &GgufFile) -> Result<Self, GgufError> {
         let path = file.path();
         let text = Json::Object(config_of(file)?).to_string();
-        let wrong = |source| GgufError::Config { path: path.to_owned(), source };
+        let wrong = |source| GgufError::Config { path: path.to_owned(), source: Box::new(source) };
         let config = ModelConfig::from_hub_json(&text).map_err(wrong)?;
         let model = Model::new(&config).map_err(wrong)?;
         let settings = Settings::read(&text)?;

@@ -66,6 +66,7 @@ pub fn compare(bundle: &Bundle, table: &mut Table<'_>) -> Result<(), ParityError
 /// Which tokens of chats are trained, by the template with `{% generation %}` marks.
 fn masks(bundle: &Bundle, tokenizer: &Tokenizer, cases: &Cases, table: &mut Table<'_>) -> Result<(), ParityError> {
     let (Some(marked), Some(plain)) = (&cases.chat_template_with_generation, ChatTemplate::open(&bundle.hub)?) else {
+        Tally::default().report("trained tokens of chats", table);
         return Ok(());
     };
     let template = || ChatTemplate::new(marked, plain.special_tokens().clone());
@@ -87,6 +88,7 @@ fn masks(bundle: &Bundle, tokenizer: &Tokenizer, cases: &Cases, table: &mut Tabl
 fn chats(bundle: &Bundle, tokenizer: &Tokenizer, cases: &[ChatCase], table: &mut Table<'_>) -> Result<(), ParityError> {
     let Some(template) = ChatTemplate::open(&bundle.hub)? else {
         table.add_cases("rendered chats", cases.len(), cases.len(), None);
+        table.add_cases("token ids of chats", cases.len(), cases.len(), None);
         return Ok(());
     };
     let (mut rendered, mut encoded) = (Tally::default(), Tally::default());

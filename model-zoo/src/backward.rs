@@ -82,13 +82,10 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     }
 
     let HeadPass { loss, gradients, mut upstream } = goal.head(model, params, stream)?;
-    let mut tied = Vec::new();
-    for (index, gradient) in gradients {
-        if of_embedding.contains(&index) {
-            tied.push((index, gradient));
-        } else {
-            done(index, gradient)?;
-        }
+    let is_tied = |(index, _): &(usize, Tensor<1>)| of_embedding.contains(index);
+    let (mut tied, complete): (Vec<_>, Vec<_>) = gradients.into_iter().partition(is_tied);
+    for (index, gradient) in complete {
+        done(index, gradient)?;
     }
     for (layer, input, segment) in blocks.into_iter().rev() {
         let Segment { tracked, leaf, output } = segment.unwrap_or_else(|| open(layer, input, &mut pass));
@@ -107,9 +104,11 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     }
     let mut gradients = ops::pull_back(embedded, upstream).backward();
     for index in of_embedding {
-        let gradient = take(&embedding, index, &mut gradients)?;
-        let of_head = tied.pop_if(|(tied, _)| *tied == index);
-        done(index, of_head.map_or(gradient.clone(), |(_, of_head)| ops::add(gradient, of_head)))?;
+        let mut gradient = take(&embedding, index, &mut gradients)?;
+        if let Some((_, of_head)) = tied.pop_if(|(tied, _)| *tied == index) {
+            gradient = ops::add(gradient, of_head);
+        }
+        done(index, gradient)?;
     }
     Ok(loss)
 }

@@ -142,6 +142,11 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
 
 /// Options that mean nothing together.
 fn check_options(arguments: &ExportArguments) -> Result<(), Failure> {
+    if arguments.to == Layout::Adapter && arguments.merge {
+        return Err(Failure::usage(
+            "--merge makes a whole model, --to adapter an adapter; keep one of them".to_owned(),
+        ));
+    }
     if arguments.to != Layout::Gguf && arguments.quantize.is_some() {
         return Err(Failure::usage("--quantize is for --to gguf; other layouts take --dtype".to_owned()));
     }

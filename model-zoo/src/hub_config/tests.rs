@@ -76,7 +76,8 @@ fn what_is_not_known_is_refused_by_name() {
     refused(
         &with("architectures", json!(["MambaForCausalLM"])),
         "key \"architectures\" is \"MambaForCausalLM\", which is not supported; supported: LlamaForCausalLM, \
-         MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Gemma2ForCausalLM, Gemma3ForCausalLM",
+         MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Gemma2ForCausalLM, Gemma3ForCausalLM, \
+         MixtralForCausalLM, GPT2LMHeadModel",
     );
     refused(
         &with("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0})),

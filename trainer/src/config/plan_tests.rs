@@ -270,7 +270,7 @@ fn a_family_is_chosen_and_written_back() {
         panic!("not a Mistral")
     };
     assert_eq!(mistral.sliding_window, Some(64));
-    refused(&["model.sliding_window=64"], "only a Mistral has a window");
+    refused(&["model.sliding_window=64"], "only a Mistral or Mixtral has a window");
     refused(&["model.family=gemma2"], "gemma2");
 }
 

@@ -51,10 +51,7 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
 ) -> Result<f64, E> {
     let (family, num_tokens) = (model.family(), inputs.dims().iter().product());
-    let balance_weight = match model.router_aux_loss_coef() {
-        0.0 => 0.0,
-        coefficient => goal.targets().map_or(0.0, |targets| coefficient * count_valid(targets)),
-    };
+    let balance_weight = balance_weight(model, &goal);
     let mut pass = model.pass(inputs);
     let of_block = |layer: usize| model.trained(&family.block_params(layer));
     let of_embedding = model.trained(&family.embedding_params());
@@ -140,6 +137,14 @@ impl Load {
     fn seen(&mut self, output: &BlockOutput) -> Tensor<2> {
         output.routing.iter().for_each(|routing| self.add(routing));
         output.stream.clone()
+    }
+}
+
+/// What the load-balancing loss of experts counts in a pass; 0 where it is not trained.
+fn balance_weight(model: &Model, goal: &Goal<'_>) -> f64 {
+    match model.router_aux_loss_coef() {
+        0.0 => 0.0,
+        coefficient => goal.targets().map_or(0.0, |targets| coefficient * count_valid(targets)),
     }
 }
 

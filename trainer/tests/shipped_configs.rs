@@ -28,8 +28,9 @@ fn facts(vocab_size: usize, sequence_len: usize) -> DatasetFacts {
         let tokens = 1 << 30;
         ComponentFacts { lang: lang.into(), source: "s".into(), tokens, rows: tokens / sequence_len as u64 }
     };
-    let parts: Vec<ComponentFacts> =
-        ["arb_Arab", "ary_Arab", "ary_Latn", "eng_Latn", "fra_Latn", "spa_Latn", "zgh_Tfng"].map(part).into();
+    let languages = "afb_Arab apc_Arab arb_Arab arq_Latn ars_Arab ary_Arab ary_Latn eng_Latn fra_Latn kab_Latn mey_Arab \
+                     rif_Latn shi_Latn spa_Latn tzm_Latn tzm_Tfng zgh_Tfng";
+    let parts: Vec<ComponentFacts> = languages.split_whitespace().map(part).collect();
     DatasetFacts {
         id: "synthetic".into(),
         vocab_size,

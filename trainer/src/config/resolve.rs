@@ -8,7 +8,7 @@ use super::error::{ConfigError, Note, Places};
 use super::fresh::fresh_model;
 use super::keys::nearest;
 use super::plan::{ChatPlan, ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, PartPlan, Plan};
-use super::raw::{RawCluster, RawConfig, RawDataset, RawGuard, RawOuter, SchedulerName};
+use super::raw::{RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawOuter, SchedulerName};
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
 use crate::schedule::Schedule;
@@ -156,12 +156,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         device: raw.device.unwrap_or_default(),
         threads: raw.threads,
         eval_steps: raw.eval_steps.unwrap_or(interval),
-        eval: EvalPlan {
-            max_tokens_per_language: raw
-                .eval
-                .and_then(|eval| eval.max_tokens_per_language)
-                .unwrap_or(DEFAULT_EVAL_TOKENS),
-        },
+        eval: resolve_eval(raw.eval),
         save_steps: raw.save_steps.unwrap_or(interval),
         save_total_limit: raw.save_total_limit.unwrap_or(DEFAULT_SAVE_TOTAL_LIMIT),
         logging_steps: raw.logging_steps.unwrap_or(DEFAULT_LOGGING_STEPS),
@@ -203,6 +198,11 @@ fn resolve_parts(raw: &[RawDataset], joined: &DatasetFacts) -> Vec<PartPlan> {
         weight: raw.weight,
     };
     raw.iter().zip(&joined.parts).map(part).collect()
+}
+
+fn resolve_eval(eval: Option<RawEval>) -> EvalPlan {
+    let max_tokens_per_language = eval.and_then(|eval| eval.max_tokens_per_language).unwrap_or(DEFAULT_EVAL_TOKENS);
+    EvalPlan { max_tokens_per_language }
 }
 
 fn resolve_cluster(cluster: RawCluster) -> ClusterPlan {

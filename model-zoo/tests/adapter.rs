@@ -139,7 +139,7 @@ fn what_is_trained_has_the_names_of_peft() {
     let bound = 1.0 / 32.0_f32.sqrt();
     assert!(a.iter().all(|value| value.abs() <= bound) && a.iter().any(|value| value.abs() > 0.8 * bound));
     assert!(first.to_host(1).unwrap().iter().all(|value| *value == 0.0));
-    assert_eq!(first.to_host(6).unwrap(), params.to_host(28).unwrap());
+    assert_eq!(first.to_host(6).unwrap(), params.to_host(29).unwrap());
 }
 
 #[test]

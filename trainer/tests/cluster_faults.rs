@@ -410,7 +410,8 @@ impl Hosts {
     }
 
     /// Does a fault to the last host and notes what the others made of it.
-    fn strike(&mut self, number: usize, row: &mut Row) {
+    /// One fault; whether the run was still going on.
+    fn strike(&mut self, number: usize, row: &mut Row) -> bool {
         let fault = FAULTS[number % FAULTS.len()].1;
         self.hosts.iter_mut().for_each(Running::catch_up);
         let from: Vec<usize> = self.hosts.iter().map(|host| host.seen.len()).collect();
@@ -421,9 +422,15 @@ impl Hosts {
             Fault::BlackHole => self.network.becomes(Weather::BlackHole),
             Fault::Replace => self.hosts[AWAY].signal_supervisor(Signal::KILL),
         }
+        let over: Vec<bool> = self.hosts[..AWAY].iter_mut().map(|host| host.over().is_some()).collect();
+        if self.hosts[0].seen.last().is_some_and(|(_, line)| line.contains("all ranks left with code 0")) {
+            // It came when everything was done.
+            self.network.becomes(Weather::Fair);
+            return false;
+        }
         row.count += 1;
-        for (host, from) in self.hosts[..AWAY].iter_mut().zip(&from) {
-            if host.over().is_none() {
+        for ((host, from), is_over) in self.hosts[..AWAY].iter_mut().zip(&from).zip(over) {
+            if !is_over {
                 row.hangs.push(host.said(*from));
             }
             let (named, _, wrong) = names(&host.seen[*from..], AWAY, 0);
@@ -446,6 +453,7 @@ impl Hosts {
             (Some(started), Some(step)) => row.resumed.push((step - started).as_secs_f64()),
             _ => row.hangs.push(format!("fault {number}: it never went on:\n{}", self.hosts[0].said(from[0]))),
         }
+        true
     }
 }
 
@@ -496,12 +504,14 @@ fn a_host_that_is_cut_off_or_replaced_joins_again_and_the_bits_are_the_same() {
         std::fs::create_dir(&scene).unwrap();
         let mut hosts = Hosts::start(&scene);
         // The newest faults come early enough for the run to see them.
-        while done < wanted && newest_step(&hosts.run).unwrap_or(0) < host_steps() * 3 / 4 {
+        while done < wanted && newest_step(&hosts.run).unwrap_or(0) < host_steps() / 2 {
             if newest_step(&hosts.run).is_none() {
                 hosts.hosts[0].first_step().unwrap();
             }
             random.sleep(600);
-            hosts.strike(done, &mut rows[done % FAULTS.len()]);
+            if !hosts.strike(done, &mut rows[done % FAULTS.len()]) {
+                break;
+            }
             done += 1;
         }
         hosts.network.becomes(Weather::Late(Duration::from_millis(200)));

@@ -232,7 +232,7 @@ fn configurations_are_named_with_their_file() {
         refusal(dir.path()),
         "DIR/config.json: key \"architectures\" is \"PhiForCausalLM\", which is not supported; supported: \
          LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Gemma2ForCausalLM, \
-         Gemma3ForCausalLM"
+         Gemma3ForCausalLM, MixtralForCausalLM, GPT2LMHeadModel"
     );
     std::fs::write(dir.path().join("generation_config.json"), r#"{"eos_token_id": 9999}"#).unwrap();
     std::fs::write(&path, text).unwrap();

@@ -251,13 +251,10 @@ fn check(name: &str, fault: &Fault) -> String {
         Line(from, to) => {
             let from = from.replace("runs/", &format!("{}/runs/", dir.path().display()));
             let to = to.replace("runs/", &format!("{}/runs/", dir.path().display()));
-            assert_eq!(good.lines().filter(|line| **line == from).count(), 1, "{name}: {from:?} is no line of GOOD");
-            let lines: Vec<&str> = good
-                .lines()
-                .map(|line| if line == from { to.as_str() } else { line })
-                .filter(|line| !line.is_empty())
-                .collect();
-            (lines.join("\n") + "\n").into_bytes()
+            let (from, all) = (format!("\n{from}\n"), format!("\n{good}"));
+            assert_eq!(all.matches(&from).count(), 1, "{name}: {from:?} is no part of GOOD");
+            let to = if to.is_empty() { "\n".to_owned() } else { format!("\n{to}\n") };
+            all.replacen(&from, &to, 1).trim_start_matches('\n').as_bytes().to_vec()
         }
         File(bytes) => bytes.clone(),
         Set(_) | At(_) => good.into_bytes(),

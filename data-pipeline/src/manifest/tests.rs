@@ -59,8 +59,8 @@ fn other_versions_and_other_files_are_refused() {
     let text = String::from_utf8(manifest().to_bytes()).unwrap();
     assert_eq!(
         read(text.replace("\"version\": 1", "\"version\": 2").as_bytes()).unwrap_err(),
-        "DIR/manifest.json: has format version 2, this program reads version 1; use the program that wrote it, or prepare \
-         the data again"
+        "DIR/manifest.json: says in its version and its content differently whether it holds chats; restore the file from a \
+         copy, or prepare the data again"
     );
     let future = r#"{"format": "jazari-tokens", "version": 7, "unheard": [], "of": {}}"#;
     assert!(read(future.as_bytes()).unwrap_err().contains("has format version 7"));

@@ -42,6 +42,7 @@ pub(super) fn bound_assignments(source: &str) -> String {
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         out.push_str(before);
+        rest = tag;
         let Some(end) = end_of_tag(tag) else { break };
         let (tag, after) = tag.split_at(end);
         out.push_str(&rewritten(tag).unwrap_or_else(|| tag.to_owned()));

@@ -51,7 +51,9 @@ fn check_layer_norm(n: usize, d: usize, offset: f32, tolerance: f64) {
 
 #[test]
 fn layer_norm_agrees() {
-    for (n, d) in [(1, 2), (1, 8), (7, 20), (65, 33), (129, 64), (3, 700)] {
+    // Of two values only the signs of their distances to the mean are left: gradients are small differences.
+    check_layer_norm(1, 2, 0.0, 1e-5);
+    for (n, d) in [(1, 8), (7, 20), (65, 33), (129, 64), (3, 700)] {
         check_layer_norm(n, d, 0.0, 3e-6);
     }
 }

@@ -29,8 +29,8 @@ train lora "adapter: lora" "lora_r: 4" "lora_rank_pattern: {down_proj: 8}" "lora
 train rslora "adapter: lora" "lora_r: 6" "use_rslora: true" "lora_target_modules: [q_proj, v_proj]"
 train dora "adapter: lora" "lora_r: 4" "use_dora: true" "lora_modules_to_save: [norm]"
 train regex "adapter: lora" "lora_r: 3" "lora_target_modules: '.*mlp\\.(up|down)_proj'" "lora_alpha_pattern: {up_proj: 2.5}"
-train embed "adapter: lora" "lora_r: 3" "lora_modules_to_save: [embed_tokens]"
-"$python" - "$work" lora rslora dora regex embed <<'PY'
+
+"$python" - "$work" lora rslora dora regex <<'PY'
 import sys, torch
 from transformers import AutoModelForCausalLM
 from peft import PeftModel

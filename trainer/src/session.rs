@@ -167,7 +167,7 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
     let facts = facts(&dataset, raw.sequence_len, excess);
     let base = raw.base_model.take().map(|path| Place::of(&path)).transpose()?;
     // A run goes on while others train from it: what is written down is the checkpoint.
-    raw.base_model = base.as_ref().map(|place| place.folder().to_owned());
+    raw.base_model = base.as_ref().map(|place| place.hub_folder().map(Path::to_owned)).transpose()?;
     let base = base.map(|place| base_facts(&place, &dataset, &raw, &mut notes)).transpose()?;
     let plan = config::resolve(raw, &facts, base)?;
     notes.extend(plan.notes.iter().cloned());

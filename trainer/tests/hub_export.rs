@@ -60,8 +60,8 @@ fn every_format_comes_back_as_the_same_model() {
         for tied in [false, true] {
             let place = place();
             let report = place.export(tied, dtype).unwrap();
-            assert_eq!(report.max_logit_difference == 0.0, exact, "{dtype:?}: {report:?}");
-            assert!(report.max_logit_difference <= report.tolerance && report.max_logit > 0.1);
+            assert_eq!(report.logits.largest == 0.0, exact, "{dtype:?}: {report:?}");
+            assert!(report.logits.largest <= report.logits.tolerance.unwrap() && report.logits.peak > 0.1);
             assert_eq!(report.num_tensors, model(tied).1.specs().len());
             assert!(report.num_token_ids > 500);
             let imported = import(&place.out, &Device::flex()).unwrap();
@@ -154,7 +154,7 @@ fn a_round_trip_keeps_every_bit_of_every_fixture() {
             ..place.options(stored.dtypes().unwrap()[0])
         };
         let report = export(&imported.model, &imported.params, &options, &Device::flex(), &|_| ()).unwrap();
-        assert_eq!(report.max_logit_difference, 0.0, "{name}");
+        assert_eq!(report.logits.largest, 0.0, "{name}");
         let written = Weights::open(&place.out).unwrap();
         assert_eq!(stored.dtypes().unwrap(), written.dtypes().unwrap(), "{name}");
         for spec in imported.params.specs() {

@@ -119,7 +119,7 @@ fn bundles_in_both_styles_are_the_same_model_and_come_back_bit_by_bit() {
             chat_template: None,
         };
         let report = export(&imported.model, &imported.params, &options, &Device::flex(), &|_| ()).unwrap();
-        assert_eq!(report.max_logit_difference, 0.0, "{name}");
+        assert_eq!(report.logits.largest, 0.0, "{name}");
         let written = Weights::open(&out).unwrap();
         for spec in imported.params.specs() {
             let bits = |weights: &Weights| -> Vec<u32> {

@@ -16,9 +16,12 @@ const KEY: usize = 2;
 const VALUE: usize = 3;
 const OUTPUT: usize = 4;
 const POST_ATTENTION_NORM: usize = 5;
-const GATE: usize = 6;
-const UP: usize = 7;
-const DOWN: usize = 8;
+const GATE: usize = ATTENTION_PARAMS;
+const UP: usize = ATTENTION_PARAMS + 1;
+const DOWN: usize = ATTENTION_PARAMS + 2;
+
+/// Number of parameters of a block before its feed-forward half.
+pub(super) const ATTENTION_PARAMS: usize = 6;
 
 /// A Llama: token embedding, blocks of (RMSNorm, grouped-query attention with rotary positions, RMSNorm, SwiGLU) on a
 /// residual stream, a final RMSNorm and a linear head (Touvron et al. 2023, arXiv:2302.13971; grouped-query attention
@@ -32,13 +35,29 @@ pub(crate) struct Llama {
 impl Llama {
     /// The model of a valid configuration.
     pub(crate) fn new(config: LlamaConfig) -> Self {
-        let (rope, rule) = (config.rope, AttentionRule::plain(config.head_dim));
+        Self::with_window(config, None)
+    }
+
+    /// The model of a valid configuration whose tokens attend to the last `window` tokens only, themselves included.
+    pub(super) fn with_window(config: LlamaConfig, window: Option<usize>) -> Self {
+        let (rope, rule) = (config.rope, AttentionRule { window, ..AttentionRule::plain(config.head_dim) });
         Self { trunk: Trunk::new(config, &[rope], NormScale::Weight, block_specs), rule }
     }
 }
 
 /// Names, shapes and first values of a block's parameters (names: transformers, modeling_llama.py).
 fn block_specs(s: &BlockSpecs) -> Vec<ParamSpec> {
+    let mut specs = attention_specs(s);
+    specs.extend([
+        s.linear("mlp.gate_proj", s.inner, s.hidden),
+        s.linear("mlp.up_proj", s.inner, s.hidden),
+        s.residual("mlp.down_proj", s.inner),
+    ]);
+    specs
+}
+
+/// The first [`ATTENTION_PARAMS`] of a block: its attention and the norms before and after.
+pub(super) fn attention_specs(s: &BlockSpecs) -> Vec<ParamSpec> {
     vec![
         s.norm("input_layernorm", s.hidden),
         s.linear("self_attn.q_proj", s.query, s.hidden),
@@ -46,10 +65,28 @@ fn block_specs(s: &BlockSpecs) -> Vec<ParamSpec> {
         s.linear("self_attn.v_proj", s.key_value, s.hidden),
         s.residual("self_attn.o_proj", s.query),
         s.norm("post_attention_layernorm", s.hidden),
-        s.linear("mlp.gate_proj", s.inner, s.hidden),
-        s.linear("mlp.up_proj", s.inner, s.hidden),
-        s.residual("mlp.down_proj", s.inner),
     ]
+}
+
+/// The first half of block `layer`: the stream with what attention adds to it, and its norm in the number format of
+/// matrix products, which the feed-forward half reads.
+pub(super) fn attention_half(
+    trunk: &Trunk,
+    rule: AttentionRule,
+    weights: &Weights<'_>,
+    layer: usize,
+    stream: Tensor<2>,
+    pass: &mut Pass<'_>,
+) -> (Tensor<2>, Tensor<2>) {
+    let at = |place| trunk.at(layer, place);
+    let x = weights.narrow(trunk.norm(weights, stream.clone(), at(INPUT_NORM)));
+    let query = trunk.rotate(weights, weights.linear(x.clone(), at(QUERY)), &pass.rotations[0]);
+    let key = trunk.rotate(weights, weights.linear(x.clone(), at(KEY)), &pass.rotations[0]);
+    let value = weights.linear(x, at(VALUE));
+    let attended = pass.attend(layer, (query, key, value), trunk.heads(), rule);
+    let stream = ops::add(stream, widen(weights.linear(attended, at(OUTPUT))));
+    let x = weights.narrow(trunk.norm(weights, stream.clone(), at(POST_ATTENTION_NORM)));
+    (stream, x)
 }
 
 impl Decoder for Llama {
@@ -58,17 +95,8 @@ impl Decoder for Llama {
     }
 
     fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> BlockOutput {
-        let trunk = &self.trunk;
-        let at = |place| trunk.at(layer, place);
-
-        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(INPUT_NORM)));
-        let query = trunk.rotate(weights, weights.linear(x.clone(), at(QUERY)), &pass.rotations[0]);
-        let key = trunk.rotate(weights, weights.linear(x.clone(), at(KEY)), &pass.rotations[0]);
-        let value = weights.linear(x, at(VALUE));
-        let attended = pass.attend(layer, (query, key, value), trunk.heads(), self.rule);
-        let stream = ops::add(stream, widen(weights.linear(attended, at(OUTPUT))));
-
-        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(POST_ATTENTION_NORM)));
+        let (stream, x) = attention_half(&self.trunk, self.rule, weights, layer, stream, pass);
+        let at = |place| self.trunk.at(layer, place);
         let inner = ops::swiglu(weights.linear(x.clone(), at(GATE)), weights.linear(x, at(UP)));
         ops::add(stream, widen(weights.linear(inner, at(DOWN)))).into()
     }

@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::decoder::{BlockSpecs, Decoder, NormScale, Trunk};
+use super::llama::{ATTENTION_PARAMS, attention_half, attention_specs};
 use crate::balance::Routing;
 use crate::config::MixtralConfig;
 use crate::family::{BlockOutput, Pass};
@@ -10,15 +11,9 @@ use crate::ops::{self, AttentionRule};
 use crate::params::ParamSpec;
 use crate::weights::{Weights, widen};
 
-/// Places of a block's parameters after its first.
-const INPUT_NORM: usize = 0;
-const QUERY: usize = 1;
-const KEY: usize = 2;
-const VALUE: usize = 3;
-const OUTPUT: usize = 4;
-const POST_ATTENTION_NORM: usize = 5;
-const ROUTER: usize = 6;
-const EXPERTS: usize = 7;
+/// Places of a block's parameters after those of its attention.
+const ROUTER: usize = ATTENTION_PARAMS;
+const EXPERTS: usize = ATTENTION_PARAMS + 1;
 /// Places of an expert's parameters after its first; transformers calls them `w1`, `w2` and `w3`.
 const GATE: usize = 0;
 const DOWN: usize = 1;
@@ -162,17 +157,7 @@ impl Decoder for Mixtral {
     }
 
     fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> BlockOutput {
-        let trunk = &self.trunk;
-        let at = |place| trunk.at(layer, place);
-
-        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(INPUT_NORM)));
-        let query = trunk.rotate(weights, weights.linear(x.clone(), at(QUERY)), &pass.rotations[0]);
-        let key = trunk.rotate(weights, weights.linear(x.clone(), at(KEY)), &pass.rotations[0]);
-        let value = weights.linear(x, at(VALUE));
-        let attended = pass.attend(layer, (query, key, value), trunk.heads(), self.rule);
-        let stream = ops::add(stream, widen(weights.linear(attended, at(OUTPUT))));
-
-        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(POST_ATTENTION_NORM)));
+        let (stream, x) = attention_half(&self.trunk, self.rule, weights, layer, stream, pass);
         let (mixed, routing) = self.mixture(weights, layer, x);
         BlockOutput { stream: ops::add(stream, mixed), routing: Some(routing) }
     }
@@ -181,15 +166,8 @@ impl Decoder for Mixtral {
 /// Names, shapes and first values of a block's parameters (names: those of the published files, which transformers 4
 /// has in modeling_mixtral.py and transformers 5 writes too).
 fn block_specs(s: &BlockSpecs, num_experts: usize) -> Vec<ParamSpec> {
-    let mut specs = vec![
-        s.norm("input_layernorm", s.hidden),
-        s.linear("self_attn.q_proj", s.query, s.hidden),
-        s.linear("self_attn.k_proj", s.key_value, s.hidden),
-        s.linear("self_attn.v_proj", s.key_value, s.hidden),
-        s.residual("self_attn.o_proj", s.query),
-        s.norm("post_attention_layernorm", s.hidden),
-        s.linear("block_sparse_moe.gate", num_experts, s.hidden),
-    ];
+    let mut specs = attention_specs(s);
+    specs.push(s.linear("block_sparse_moe.gate", num_experts, s.hidden));
     for expert in 0..num_experts {
         let name = |part: &str| format!("block_sparse_moe.experts.{expert}.{part}");
         specs.push(s.linear(&name("w1"), s.inner, s.hidden));

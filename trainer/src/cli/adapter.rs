@@ -12,7 +12,8 @@ use super::failure::{Exit, Failure, note, say};
 use super::progress::short;
 use crate::adapter::{self, AdapterDir, AdapterFileError, Closeness, Merged};
 use crate::checkpoint::read::{self, SavedAdapter, SavedModel};
-use crate::hub::{HubError, Imported};
+use crate::eval::subject::Subject;
+use crate::hub::HubError;
 
 /// Writes the adapter of a run as PEFT reads it.
 pub(super) fn export(checkpoint: &Path, base: Option<&Path>, out: &Path, dtype: WeightDtype) -> Result<Exit, Failure> {
@@ -97,8 +98,11 @@ pub(super) struct Named {
 }
 
 /// Puts each adapter on the same base: `NAME=DIR`, or `DIR` under the name of its folder.
-pub(super) fn on_one_base(imported: &Imported, adapters: &[String], device: &Device) -> Result<Vec<Named>, Failure> {
-    let base = Arc::new(FrozenBase::of_params(&imported.params));
+pub(super) fn on_one_base(subject: &Subject, adapters: &[String]) -> Result<Vec<Named>, Failure> {
+    if !adapters.is_empty() && subject.model.frozen_base().is_some() {
+        return Err(failure(AdapterFileError::NotWhole { path: subject.path().to_owned() }));
+    }
+    let base = Arc::new(FrozenBase::of_params(&subject.params));
     let mut all: Vec<Named> = Vec::new();
     for written in adapters {
         let (name, dir) = match written.split_once('=') {
@@ -113,8 +117,8 @@ pub(super) fn on_one_base(imported: &Imported, adapters: &[String], device: &Dev
         }
         let opened = AdapterDir::open(&dir).map_err(failure)?;
         let fits = |error: AdapterFileError| Failure::usage(format!("{}: {error}", dir.display()));
-        let model = adapter::adapted_model(imported.model.clone(), &opened.config, Arc::clone(&base)).map_err(fits)?;
-        let params = opened.params(&model.specs(), device).map_err(failure)?;
+        let model = adapter::adapted_model(subject.model.clone(), &opened.config, Arc::clone(&base)).map_err(fits)?;
+        let params = opened.params(&model.specs(), &subject.device).map_err(failure)?;
         all.push(Named { name, model, params });
     }
     Ok(all)

@@ -106,8 +106,8 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<Exit, Failure> {
     };
     note(&format!(
         "evaluating {} ({:.2} M parameters) on {}",
-        subject.origin.path.display(),
-        subject.origin.parameters as f64 / 1e6,
+        subject.path().display(),
+        subject.params.num_elements() as f64 / 1e6,
         opened.summary()
     ));
     let results = run(arguments, &subject, &data, &tasks, &stop)?;
@@ -142,7 +142,7 @@ fn run(
         max_tokens: arguments.max_tokens_per_language,
         batch_tokens: arguments.batch_tokens.max(1),
     };
-    let mut results = Results::of(subject.origin.clone());
+    let mut results = Results::of(subject.origin()?);
     for dir in data {
         stage(&format!("text of {}", dir.display()));
         let found = text::data_set(subject, dir, options, &watch)?;

@@ -128,7 +128,7 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
     }
     let options = ExportOptions {
         out: &arguments.out,
-        tokenizer: &source.tokenizer,
+        tokenizer: source.tokenizer.path(),
         dtype,
         max_shard_bytes: arguments.max_shard_size.max(1) << 20,
         end_of_turn: &source.end_of_turn,
@@ -182,13 +182,10 @@ fn export_hub(
         say(&format!("  {name:<28} {}", HumanBytes(*bytes)));
     }
     say(&format!(
-        "exported to {}: {} tensors equal bit for bit after rounding, logits differ by at most {:.2e} \
-         (allowed {:.2e}, largest {:.2}), {} token ids equal",
+        "exported to {}: {} tensors equal bit for bit after rounding, logits differ by at most {}, {} token ids equal",
         report.dir.display(),
         report.num_tensors,
-        report.max_logit_difference,
-        report.tolerance,
-        report.max_logit,
+        super::formats::distance(&report.logits),
         report.num_token_ids
     ));
     if let Some((path, manifest)) = &source.checkpoint {

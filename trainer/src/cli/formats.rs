@@ -11,9 +11,9 @@ use super::failure::{Exit, Failure, note, say};
 use super::progress::{StageProgress, short};
 use crate::checkpoint::{self, Manifest, read::SavedModel};
 use crate::device::Opened;
-use crate::durable::FileError;
+use crate::eval::subject::{self, Place, TokenizerFolder};
 use crate::gguf::{self, GgufOptions, GgufSource, Quantization, TensorType};
-use crate::hub::{self, ExportOptions, ExportProgress, GenerationConfig};
+use crate::hub::{self, ExportOptions, ExportProgress, GenerationConfig, LogitDistance};
 use crate::mistral;
 
 /// Number formats of `--quantize`.
@@ -60,35 +60,13 @@ pub(super) struct Source {
     pub(super) model: Model,
     pub(super) params: Params,
     /// Folder with tokenizer.json.
-    pub(super) tokenizer: PathBuf,
+    pub(super) tokenizer: TokenizerFolder,
     /// Ids that end a turn, beside those of the model's configuration.
     pub(super) end_of_turn: Vec<u32>,
     /// How the model was taught to chat; `None`: as the tokenizer's folder says.
     pub(super) chat_template: Option<String>,
     /// The checkpoint it was read from and what that says of itself.
     pub(super) checkpoint: Option<(PathBuf, Manifest)>,
-    /// Holds the tokenizer's folder where it had to be made.
-    _unpacked: Option<Unpacked>,
-}
-
-/// A folder of our own under the system's temporary one; removed with the value.
-struct Unpacked(PathBuf);
-
-impl Unpacked {
-    fn of(folder: &Path) -> Result<Self, Failure> {
-        let own = std::env::temp_dir().join(format!("jazari-tokenizer-{}", std::process::id()));
-        std::fs::create_dir(&own).map_err(FileError::at(&own, "create the folder")).map_err(Failure::failed)?;
-        let unpacked = Self(own);
-        mistral::unpack_tokenizer(folder, &unpacked.0).map_err(Failure::usage)?;
-        Ok(unpacked)
-    }
-}
-
-impl Drop for Unpacked {
-    fn drop(&mut self) {
-        // What is left behind is small and harmless.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Opens a checkpoint, a run (its newest valid checkpoint) or a Hugging Face directory. The adapter of a run is merged
@@ -99,68 +77,40 @@ pub(super) fn open_source(
     (base, merge): (Option<&Path>, bool),
     opened: &Opened,
 ) -> Result<Source, Failure> {
-    let is_hub = path.join("config.json").is_file() && !path.join(checkpoint::manifest::FILE_NAME).is_file();
-    let mut source = if is_hub {
-        let imported = hub::import(path, &opened.device).map_err(Failure::usage)?;
-        Source {
+    let place = Place::of(path)?;
+    if let Some(imported) = subject::import(&place, &opened.device)? {
+        if let Some((option, _)) = [("--merge", merge), ("--base", base.is_some())].iter().find(|(_, written)| *written)
+        {
+            return Err(Failure::usage(format!(
+                "{}: {option} is for the checkpoint of an adapter's run, and this is a whole model; leave it out",
+                path.display()
+            )));
+        }
+        return Ok(Source {
             title: path.display().to_string(),
             model: imported.model,
             params: imported.params,
-            tokenizer: path.to_owned(),
+            tokenizer: place.tokenizer_folder(tokenizer)?,
             end_of_turn: imported.generation.eos_token_ids,
             chat_template: None,
             checkpoint: None,
-            _unpacked: None,
-        }
-    } else if mistral::is_layout(path) {
-        let imported = mistral::import(path, &opened.device).map_err(Failure::usage)?;
-        let tekken_only = tokenizer.is_none() && !path.join("tokenizer.json").is_file();
-        let unpacked = if tekken_only { Some(Unpacked::of(path)?) } else { None };
-        Source {
-            title: path.display().to_string(),
-            model: imported.model,
-            params: imported.params,
-            tokenizer: unpacked.as_ref().map_or_else(|| path.to_owned(), |folder| folder.0.clone()),
-            end_of_turn: imported.generation.eos_token_ids,
-            chat_template: None,
-            checkpoint: None,
-            _unpacked: unpacked,
-        }
-    } else if !path.join("checkpoints").is_dir() && !path.join(checkpoint::manifest::FILE_NAME).is_file() {
-        return Err(Failure::usage(format!(
-            "{}: neither a checkpoint, a run directory nor a model in the layout of Hugging Face or Mistral; check the \
-             path",
-            path.display()
-        )));
-    } else {
-        let saved = checkpoint::read::read_model(path, &opened.device).map_err(Failure::usage)?;
-        let SavedModel { path, manifest, config, params, .. } =
-            super::adapter::merged(saved, base, merge, &opened.device)?;
-        let chat = hub::ChatFormat::read(&path).map_err(Failure::usage)?;
-        let (chat_template, end_of_turn) =
-            chat.map_or((None, Vec::new()), |chat| (Some(chat.chat_template), chat.end_of_turn));
-        Source {
-            title: format!("{} (step {}, state {})", path.display(), manifest.step, short(&manifest.state_digest)),
-            model: Model::new(&config).map_err(Failure::usage)?,
-            params,
-            // RUN/checkpoints/step-N -> RUN/tokenizer
-            tokenizer: path.ancestors().nth(2).unwrap_or(Path::new(".")).join("tokenizer"),
-            end_of_turn,
-            chat_template,
-            checkpoint: Some((path, manifest)),
-            _unpacked: None,
-        }
-    };
-    if let Some(folder) = tokenizer {
-        source.tokenizer = folder.to_owned();
+        });
     }
-    if !source.tokenizer.join("tokenizer.json").is_file() {
-        return Err(Failure::usage(format!(
-            "{}: there is no tokenizer.json here; name the tokenizer's folder with --tokenizer",
-            source.tokenizer.display()
-        )));
-    }
-    Ok(source)
+    let tokenizer = place.tokenizer_folder(tokenizer)?;
+    let saved = checkpoint::read::read_model(place.folder(), &opened.device).map_err(Failure::usage)?;
+    let SavedModel { path, manifest, config, params, .. } = super::adapter::merged(saved, base, merge, &opened.device)?;
+    let chat = hub::ChatFormat::read(&path).map_err(Failure::usage)?;
+    let (chat_template, end_of_turn) =
+        chat.map_or((None, Vec::new()), |chat| (Some(chat.chat_template), chat.end_of_turn));
+    Ok(Source {
+        title: format!("{} (step {}, state {})", path.display(), manifest.step, short(&manifest.state_digest)),
+        model: Model::new(&config).map_err(Failure::usage)?,
+        params,
+        tokenizer,
+        end_of_turn,
+        chat_template,
+        checkpoint: Some((path, manifest)),
+    })
 }
 
 /// Shows what an export is doing.
@@ -184,7 +134,7 @@ pub(super) fn export_gguf(
 ) -> Result<Exit, Failure> {
     let generation = GenerationConfig::of(source.model.config(), &source.end_of_turn);
     let Source { model, params, tokenizer, .. } = source;
-    let mut gguf_source = GgufSource::of_params(model, params, tokenizer, generation, &opened.device);
+    let mut gguf_source = GgufSource::of_params(model, params, tokenizer.path(), generation, &opened.device);
     gguf_source.chat_template.clone_from(&source.chat_template);
     let stage = std::cell::RefCell::new(StageProgress::new());
     stage.borrow_mut().stage("writing, reopening, comparing", None);
@@ -231,15 +181,23 @@ pub(super) fn export_mistral(source: &Source, options: &ExportOptions<'_>, opene
         note(&format!("note: {warning}"));
     }
     say(&format!(
-        "exported to {}: {} tensors equal bit for bit after rounding, logits differ by at most {:.2e} (largest {:.2}), \
-         tokenizer in {}",
+        "exported to {}: {} tensors equal bit for bit after rounding, logits differ by at most {}, tokenizer in {}",
         report.dir.display(),
         report.num_tensors,
-        report.logits.0,
-        report.logits.1,
+        distance(&report.logits),
         report.tokenizer
     ));
     Ok(Exit::Done)
+}
+
+/// `1.00e-2 (allowed 8.00e-2, largest 3.00)`.
+pub(super) fn distance(logits: &LogitDistance) -> String {
+    let LogitDistance { largest, peak, tolerance } = logits;
+    let allowed = match tolerance {
+        Some(tolerance) => format!("allowed {tolerance:.2e}"),
+        None => "rounding lets tokens choose other experts".to_owned(),
+    };
+    format!("{largest:.2e} ({allowed}, largest {peak:.2})")
 }
 
 /// Checks a GGUF file.

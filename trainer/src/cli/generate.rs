@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use data_pipeline::tokenizer::Tokenizer;
-use data_pipeline::tokenizer::chat::{ChatTemplate, RenderOptions};
+use data_pipeline::tokenizer::chat::RenderOptions;
 use model_zoo::generate::{GenerateOptions, Sampling};
 use model_zoo::{Model, Params};
 use serde_json::{Value, json};
@@ -15,15 +15,18 @@ use super::adapter::Named;
 use super::failure::{Exit, Failure, say};
 use crate::device::{self, DeviceChoice};
 use crate::durable;
-use crate::hub;
+use crate::eval::subject::Subject;
 
 /// Largest file of messages that is read, bytes.
 const MESSAGES_LIMIT_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct GenerateArguments {
-    /// A Hugging Face directory, such as `jazari export` makes
+    /// A run (its newest valid checkpoint), a checkpoint, or a model in the layout of Hugging Face or Mistral
     model: PathBuf,
+    /// The tokenizer's folder, where the model has none beside it
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
     /// Adapter to put on the model, as PEFT saves it; several share one base, and each answers under its name
     #[arg(long, value_name = "[NAME=]DIR")]
     adapter: Vec<String>,
@@ -61,32 +64,26 @@ pub(super) struct GenerateArguments {
 
 /// Continues a text.
 pub(super) fn generate(arguments: &GenerateArguments) -> Result<Exit, Failure> {
-    if !arguments.model.join("config.json").is_file() {
-        return Err(Failure::usage(format!(
-            "{}: there is no config.json here; name a Hugging Face directory (`jazari export RUN --out DIR` makes one)",
-            arguments.model.display()
-        )));
-    }
-    let tokenizer = Tokenizer::open(&arguments.model.join("tokenizer.json")).map_err(Failure::usage)?;
-    let (text, prompt) = prompt(arguments, &tokenizer)?;
     let opened = device::open(arguments.device, None).map_err(Failure::usage)?;
-    let imported = hub::import(&arguments.model, &opened.device).map_err(Failure::usage)?;
+    let subject = Subject::open(&arguments.model, arguments.tokenizer.as_deref(), &opened.device)?;
+    let tokenizer = &subject.tokenizer;
+    let (text, prompt) = prompt(arguments, &subject)?;
     let options = GenerateOptions {
         max_new_tokens: arguments.max_tokens,
         sampling: Sampling { temperature: arguments.temperature, top_k: arguments.top_k, top_p: arguments.top_p },
         seed: arguments.seed,
-        eos: imported.generation.eos_token_ids.clone(),
+        eos: subject.eos.clone(),
     };
-    let adapted = super::adapter::on_one_base(&imported, &arguments.adapter, &opened.device)?;
+    let adapted = super::adapter::on_one_base(&subject, &arguments.adapter)?;
     let answer = |model: &Model, params: &Params| {
-        let mut stream = TextStream { tokenizer: &tokenizer, ids: Vec::new(), shown: 0 };
+        let mut stream = TextStream { tokenizer, ids: Vec::new(), shown: 0 };
         let _ = write!(std::io::stdout(), "{text}");
         let result = model_zoo::generate::generate(model, params, &prompt, &options, &mut |id| stream.push(id));
         say("");
         result.map(|_| ()).map_err(Failure::usage)
     };
     if adapted.is_empty() {
-        answer(&imported.model, &imported.params)?;
+        answer(&subject.model, &subject.params)?;
     }
     for Named { name, model, params } in &adapted {
         if adapted.len() > 1 {
@@ -98,7 +95,8 @@ pub(super) fn generate(arguments: &GenerateArguments) -> Result<Exit, Failure> {
 }
 
 /// What is shown before the answer, and the ids that the model continues.
-fn prompt(arguments: &GenerateArguments, tokenizer: &Tokenizer) -> Result<(String, Vec<u32>), Failure> {
+fn prompt(arguments: &GenerateArguments, subject: &Subject) -> Result<(String, Vec<u32>), Failure> {
+    let tokenizer = &subject.tokenizer;
     if let Some(prompt) = &arguments.prompt {
         return Ok((prompt.clone(), tokenizer.encode(prompt, true).map_err(Failure::usage)?));
     }
@@ -118,7 +116,7 @@ fn prompt(arguments: &GenerateArguments, tokenizer: &Tokenizer) -> Result<(Strin
         }
         (None, None) => Vec::new(),
     };
-    let template = ChatTemplate::open(&arguments.model).map_err(Failure::usage)?.ok_or_else(|| {
+    let template = subject.chat_template.as_ref().ok_or_else(|| {
         Failure::usage(format!(
             "{}: the model has no chat template; use --prompt, or fine-tune it on chats (docs/guide/sft.md)",
             arguments.model.display()

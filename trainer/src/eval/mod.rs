@@ -17,6 +17,7 @@ use data_pipeline::order::OrderError;
 use data_pipeline::prepare::PrepareError;
 use data_pipeline::records::RecordError;
 use data_pipeline::tokenizer::TokenizerError;
+use data_pipeline::tokenizer::chat::ChatError;
 use model_zoo::generate::GenerateError;
 
 use crate::adapter::AdapterFileError;
@@ -30,11 +31,20 @@ use crate::step::StepError;
 pub enum EvalError {
     /// The path is no model.
     #[error(
-        "{}: neither a run directory, a checkpoint nor a Hugging Face directory with config.json; check the path",
+        "{}: neither a run directory, a checkpoint nor a model in the layout of Hugging Face or Mistral; check the path",
         path.display()
     )]
     NoModel {
         /// What was named.
+        path: PathBuf,
+    },
+    /// Training starts from the other layout.
+    #[error(
+        "{p}: training does not start from Mistral's own layout; convert it first: jazari export {p} --to hf --out DIR",
+        p = path.display()
+    )]
+    MistralBase {
+        /// The directory.
         path: PathBuf,
     },
     /// A model without the tokenizer it was trained with.
@@ -55,6 +65,9 @@ pub enum EvalError {
     /// The tokenizer fails.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// The chat template cannot be read.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
     /// A data set cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),

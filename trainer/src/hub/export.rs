@@ -10,6 +10,7 @@ use model_zoo::{Model, ModelConfig, Params, WeightDtype};
 
 use super::generation_config::GenerationConfig;
 use super::import::{Imported, import};
+use super::probe::LogitDistance;
 use super::publish::{Record, publish};
 use super::tokenizer_files::write_tokenizer;
 use super::writer::{round, write_weights};
@@ -58,12 +59,8 @@ pub struct ExportReport {
     pub files: Vec<(String, u64)>,
     /// Tensors that were stored, read back and found equal to the rounded parameters, bit for bit.
     pub num_tensors: usize,
-    /// Largest absolute difference between the logits of the trained and of the reopened model on the probe.
-    pub max_logit_difference: f64,
-    /// Largest absolute logit of the trained model on the probe.
-    pub max_logit: f64,
-    /// Largest difference that would have been accepted.
-    pub tolerance: f64,
+    /// How far its logits are from those of the trained model.
+    pub logits: LogitDistance,
     /// Token ids of the probe texts that were compared.
     pub num_token_ids: usize,
 }
@@ -108,39 +105,12 @@ fn write_and_prove(
     progress(ExportProgress::Comparing);
     compare_settings(config, &generation, &reopened)?;
     compare_tensors(params, &reopened.params, options.dtype)?;
-    let (max_logit, max_logit_difference) = compare_logits(config, params, &reopened, device)?;
-    let tolerance = relative_tolerance(options.dtype, config) * max_logit.max(1.0);
-    if max_logit_difference.is_nan() || max_logit_difference > tolerance {
-        let what = format!("logits by {max_logit_difference:.3e}, more than {tolerance:.3e}");
-        return Err(HubError::Differs { what });
-    }
+    let reopened = (&reopened.model, &reopened.params);
+    let logits = probe::prove(config, params, reopened, options.dtype, device)?;
     let num_token_ids = compare_tokenizers(options.tokenizer, dir)?;
     Record::write(dir)?;
     sync_folder(dir)?;
-    Ok(ExportReport {
-        dir: options.out.to_owned(),
-        files: list_files(dir)?,
-        num_tensors: total,
-        max_logit_difference,
-        max_logit,
-        tolerance,
-        num_token_ids,
-    })
-}
-
-/// Largest accepted difference of logits, as a part of the largest logit. In f32 the weights are the same and only a
-/// device that chooses other kernels can differ. For half precision it bounds what rounding the weights does: a
-/// relative error of 2^-9 (bf16) or 2^-12 (f16) a weight, grown by depth. That the *right* weights were written is
-/// proven by the bit-for-bit comparison, not by this bound. In a model with experts a rounding can send a token to
-/// another expert, and its logits then move by a good part of the largest.
-pub(crate) fn relative_tolerance(dtype: WeightDtype, config: &ModelConfig) -> f64 {
-    let has_experts = config.router_aux_loss_coef().is_some();
-    match dtype {
-        WeightDtype::F16 | WeightDtype::Bf16 if has_experts => 0.5,
-        WeightDtype::F32 => 1e-5,
-        WeightDtype::F16 => 1e-2,
-        WeightDtype::Bf16 => 8e-2,
-    }
+    Ok(ExportReport { dir: options.out.to_owned(), files: list_files(dir)?, num_tensors: total, logits, num_token_ids })
 }
 
 fn compare_settings(config: &ModelConfig, generation: &GenerationConfig, reopened: &Imported) -> Result<(), HubError> {
@@ -166,18 +136,6 @@ fn compare_tensors(trained: &Params, reopened: &Params, dtype: WeightDtype) -> R
         }
     }
     Ok(())
-}
-
-fn compare_logits(
-    config: &ModelConfig,
-    trained: &Params,
-    reopened: &Imported,
-    device: &Device,
-) -> Result<(f64, f64), HubError> {
-    let model = Model::new(config).map_err(|source| HubError::Config { path: CONFIG_FILE.into(), source })?;
-    let expected = probe::logits(&model, trained, device)?;
-    let found = probe::logits(&reopened.model, &reopened.params, device)?;
-    Ok(probe::compare(&expected, &found))
 }
 
 fn compare_tokenizers(trained_with: &Path, exported: &Path) -> Result<usize, HubError> {

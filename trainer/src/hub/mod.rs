@@ -17,10 +17,10 @@ pub(crate) mod writer;
 
 pub use chat_format::{CHAT_FORMAT_FILE, ChatFormat};
 pub use error::HubError;
-pub(crate) use export::relative_tolerance;
 pub use export::{ExportOptions, ExportProgress, ExportReport, export};
 pub use generation_config::GenerationConfig;
 pub use import::{Imported, OpenedWeights, import, read_config};
+pub use probe::LogitDistance;
 pub(crate) use probe::{TEXTS as PROBE_TEXTS, logits as probe_logits};
 pub(crate) use verify::recorded as verify_recorded;
 pub use verify::{Check, VerifyReport, verify};

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use data_pipeline::loader::TokenBatch;
-use model_zoo::{Model, Params};
+use model_zoo::{Model, ModelConfig, Params, WeightDtype};
 
 use super::HubError;
 use crate::step;
@@ -62,6 +62,62 @@ pub(crate) fn compare(expected: &[f32], found: &[f32]) -> (f64, f64) {
 /// The maximum, which unlike `f64::max` does not forget a NaN.
 pub(crate) fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || a > b { a } else { b }
+}
+
+/// Largest difference between two readings of the same weights, as a part of the largest logit: only a device that
+/// chooses other kernels can differ at all.
+const SAME_WEIGHTS: f64 = 1e-5;
+
+/// How far the logits of a reopened export are from those of the model it was written from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogitDistance {
+    /// Largest absolute difference on the probe.
+    pub largest: f64,
+    /// Largest absolute logit of the model in memory.
+    pub peak: f64,
+    /// Largest difference that would have been accepted; `None` where rounding the weights has no bound, see
+    /// [`prove`].
+    pub tolerance: Option<f64>,
+}
+
+/// Proves that `reopened` is the model of `config` with `trained` rounded to `dtype`. Its tensors have been compared
+/// bit for bit by then, so two questions are left. Do both models make the same of the same weights? That shows every
+/// setting that the layout may have lost, to [`SAME_WEIGHTS`]. And how far did rounding move the answers?
+/// [`rounding_tolerance`] bounds that in dense models. In a model with experts a rounding can send a token to another
+/// expert, which moves its logits by a good part of the largest: the distance is told, and has no bound.
+pub(crate) fn prove(
+    config: &ModelConfig,
+    trained: &Params,
+    reopened: (&Model, &Params),
+    dtype: WeightDtype,
+    device: &Device,
+) -> Result<LogitDistance, HubError> {
+    let model = Model::new(config).map_err(|error| HubError::Differs { what: format!("its settings ({error})") })?;
+    let found = logits(reopened.0, reopened.1, device)?;
+    let (peak, difference) = compare(&logits(&model, reopened.1, device)?, &found);
+    within(difference, SAME_WEIGHTS * peak.max(1.0), "logits of the same weights")?;
+    let (peak, largest) = compare(&logits(&model, trained, device)?, &found);
+    let has_experts = config.router_aux_loss_coef().is_some();
+    let tolerance = (!has_experts || dtype == WeightDtype::F32).then(|| rounding_tolerance(dtype) * peak.max(1.0));
+    within(largest, tolerance.unwrap_or(f64::MAX), "logits")?;
+    Ok(LogitDistance { largest, peak, tolerance })
+}
+
+fn within(difference: f64, tolerance: f64, what: &str) -> Result<(), HubError> {
+    if difference.is_nan() || difference > tolerance {
+        return Err(HubError::Differs { what: format!("{what} by {difference:.3e}, more than {tolerance:.3e}") });
+    }
+    Ok(())
+}
+
+/// Largest accepted difference of logits after rounding the weights, as a part of the largest logit: a relative error
+/// of 2^-9 (bf16) or 2^-12 (f16) a weight, grown by depth.
+fn rounding_tolerance(dtype: WeightDtype) -> f64 {
+    match dtype {
+        WeightDtype::F32 => SAME_WEIGHTS,
+        WeightDtype::F16 => 1e-2,
+        WeightDtype::Bf16 => 8e-2,
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::durable::{read_text, write_atomic};
 use crate::gguf::Settings;
 use crate::hub::tokenizer_files::object;
 use crate::hub::{GenerationConfig, HubError, Imported, MAX_TOKENIZER_BYTES, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE};
-use crate::tensor_file::TensorFile;
+use crate::tensor_file::{TensorFile, describe};
 
 /// Special ids of Tekken and of Mistral's SentencePiece files: 1 begins a text, 2 ends it.
 const BOS: u32 = 1;
@@ -43,6 +43,14 @@ pub fn import(folder: &Path, device: &Device) -> Result<Imported, HubError> {
     let params = read_params(folder, &model, &text, device)?;
     let generation = GenerationConfig::read(folder, &config)?;
     Ok(Imported { model, params, generation, dropped: Vec::new() })
+}
+
+/// Digest of the weight file.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn weights_digest(folder: &Path) -> Result<String, HubError> {
+    Ok(describe(&folder.join(WEIGHTS_FILE))?.blake3)
 }
 
 /// Writes the tokenizer.json and tokenizer_config.json of a folder's `tekken.json` into `out`.

@@ -10,7 +10,7 @@ mod settings;
 mod tekken;
 
 pub use export::{MistralReport, export};
-pub use import::{import, is_layout, unpack_tokenizer};
+pub use import::{import, is_layout, unpack_tokenizer, weights_digest};
 pub use tekken::{from_hub as tekken_from_hub, to_hub as tekken_to_hub};
 
 /// Names that Mistral's libraries look for.

@@ -177,23 +177,25 @@ impl ChatTemplate {
         if source.len() > MAX_TEMPLATE_BYTES {
             return Err(ChatError::TooLarge { bytes: source.len(), limit: MAX_TEMPLATE_BYTES });
         }
+        if growth::joins_too_much(source) {
+            return Err(ChatError::Limit { what: "joins more than a hundred texts in one expression" });
+        }
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| explain(&e))?;
         environment.set_syntax(syntax);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_fuel(Some(growth::fuel(source, FUEL)));
+        growth::install(&mut environment);
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", raise_exception);
         environment.add_filter(MARK_FILTER, |text: String| format!("{}{text}{}", spans::OPEN, spans::CLOSE));
-        environment.add_filter(growth::FILTER, growth::bounded);
         let plain = without_generation_marks(source);
         let marked = plain != source;
-        let plain = growth::bound_assignments(&plain);
+        let plain = growth::bound(&plain);
         environment.add_template_owned(TEMPLATE_NAME, plain).map_err(|error| explain(&error))?;
         if marked {
             let traced = replace_generation_marks(source, &format!("filter {MARK_FILTER}"), "endfilter");
-            let traced = growth::bound_assignments(&traced);
+            let traced = growth::bound(&traced);
             environment.add_template_owned(MARKED_NAME, traced).map_err(|error| explain(&error))?;
         }
         Ok(Self { environment, special_tokens, source: source.to_owned(), marked })

@@ -87,6 +87,64 @@ fn refusals_faults_and_bombs_are_told_apart() {
     );
 }
 
+/// Few steps, and more memory than there is: each of these must end, soon and with little memory.
+#[test]
+fn nothing_grows_beyond_its_bounds() {
+    let bombs = [
+        "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        "{% macro f(s, n) %}{% if n %}{{ f(s ~ s, n - 1) }}{% endif %}{% endmacro %}{{ f('x', 60) }}",
+        "{% macro f(s, n) %}{% if n %}{{ f(s + s, n - 1) }}{% endif %}{% endmacro %}{{ f(['x'], 60) | length }}",
+        "{{ ('x' * 90000) | replace('x', 'y' * 90000) }}",
+        "{{ ('x' * 90000).replace('x', 'y' * 90000) }}",
+        "{{ range(99999) | join('x' * 90000) }}",
+        "{{ ('x' * 90000).join(range(99999)) }}",
+        "{{ 'a' | indent(10000000000, true) }}",
+        "{{ 'a' | indent(width=10000000000, first=true) }}",
+        "{{ '%9999999999d' | format(1) }}",
+        "{{ '%*d' | format(9999999999, 1) }}",
+        "{{ 'x' * 10000000000 }}",
+        "{{ [['x' * 90000] * 90000] }}",
+        "{% set a %}{% for i in range(99999) %}{{ 'x' * 90000 }}{% endfor %}{% endset %}",
+        "{% filter upper %}{% for i in range(99999) %}{{ 'x' * 90000 }}{% endfor %}{% endfilter %}",
+        "{% macro f() %}{% for i in range(99999) %}{{ 'x' * 90000 }}{% endfor %}{% endmacro %}{{ f() | length }}",
+        "{% for a in [('x' * 90000).split('')] * 90000 %}{% for b in a %}{{ a }}{% endfor %}{% endfor %}",
+    ];
+    for bomb in bombs {
+        let error = render(bomb, &user("x")).unwrap_err().to_string();
+        assert!(error.starts_with("the chat template "), "{bomb}: {error}");
+    }
+    let plain =
+        format!("{{% set a %}}{{% for i in range(99999) %}}{}{{% endfor %}}{{% endset %}}", "y".repeat(1 << 19));
+    assert!(render(&plain, &user("x")).unwrap_err().to_string().contains("steps"), "plain text");
+    let joined = format!("{{{{ {} }}}}", ["'x'"; 200].join(" ~ "));
+    assert!(render(&joined, &user("x")).unwrap_err().to_string().contains("hundred"), "operators");
+}
+
+/// What honest templates do with the bounded filters gives what it always gave.
+#[test]
+fn bounded_filters_and_methods_work_as_before() {
+    let cases = [
+        ("{{ 'a-b' | replace('-', '+') }}{{ 'a-b'.replace('-', '+') }}", "a+ba+b"),
+        ("{{ ['a', 'b'] | join(', ') }}{{ ', '.join(['a', 'b']) }}{{ [1, 2] | join }}", "a, ba, b12"),
+        ("{{ messages | join('|', attribute='role') }}", "user"),
+        ("{{ 'a\nb' | indent(2, true) }}{{ 'a\nb' | indent(width=1) }}", "  a\n  ba\n b"),
+        ("{{ '%s-%03d' | format('a', 7) }}", "a-007"),
+        ("{% macro m(a, b='x') %}[{{ a }}{{ b }}]{% endmacro %}{{ m(1) }}{{ m(2, b=3) }}", "[1x][23]"),
+        ("{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{{ loop.index }}{% endfor %}", "a11"),
+        ("{% for m in messages if m.role == 'user' %}\n{{ m.role }}\n{% else %}none{% endfor %}", "user\n"),
+        ("{% with a = 1, b = [2, 3] %}{{ a }}{{ b }}{% endwith %}", "1[2, 3]"),
+        ("{% macro m() %}<{{ caller('y') }}>{% endmacro %}{% call(x) m() %}{{ x }}{% endcall %}", "<y>"),
+        (
+            "{{ 'a' if false }}{{ nothing }}|{{ '{% set a = 1 %}' }}{% raw %}{{ b }}{% endraw %}",
+            "|{% set a = 1 %}{{ b }}",
+        ),
+        ("{%- for m in messages -%}  {{- m.role -}}  {%- endfor -%}  .", "user."),
+    ];
+    for (source, expected) in cases {
+        assert_eq!(render(source, &user("x")).unwrap(), expected, "{source}");
+    }
+}
+
 #[test]
 fn templates_come_from_their_own_file_or_the_configuration() {
     let folder = tempfile::tempdir().unwrap();

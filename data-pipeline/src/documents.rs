@@ -10,7 +10,7 @@ use crate::licence::LicenceGate;
 use crate::normalize::Normalize;
 use crate::prepare::PrepareError;
 use crate::prepare::admit::{Admission, Admitted, UNKNOWN_LANGUAGE};
-use crate::rounds::{Step, read_all};
+use crate::rounds::{Reading, Step, read_all};
 use crate::source::SourceError;
 use crate::source::discover::discover;
 
@@ -71,7 +71,7 @@ pub fn read_documents(
     let mut summary = ReadSummary::default();
     let mut rows_of_file = 0;
     let judge = |file: usize, chunk: &_| admission.judge(file, chunk);
-    read_all(&files, &options.limits, stop, &judge, &mut |step| match step {
+    read_all(&Reading::all(&files, &options.limits), stop, &judge, &mut |step| match step {
         Step::Chunk(admitted) => {
             let rows: u64 = admitted.labels.iter().map(|labels| labels.rows).sum();
             rows_of_file += rows;
@@ -111,6 +111,7 @@ fn hand_out(
         let (url, tail) = rest.split_at_checked(document.url_len as usize).unwrap_or((rest, &[]));
         let (text, tail) = tail.split_at_checked(document.text_len as usize).unwrap_or((tail, &[]));
         rest = tail;
+        rest = rest.get(document.notes_len as usize..).unwrap_or_default();
         let Some(labels) = admitted.labels.get(document.labels) else { continue };
         let owned = |bytes| String::from_utf8_lossy(bytes).into_owned();
         each(Document {
@@ -120,6 +121,7 @@ fn hand_out(
             source: labels.source.clone(),
             licence: labels.licence.clone(),
             url: (!url.is_empty()).then(|| owned(url)),
+            notes: None,
         })?;
     }
     Ok(())

@@ -11,6 +11,7 @@ pub mod documents;
 pub mod filter;
 pub mod inspect;
 pub mod licence;
+mod limits;
 pub mod loader;
 pub mod manifest;
 pub mod normalize;

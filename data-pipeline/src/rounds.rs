@@ -1,6 +1,7 @@
 //! Owns reading files in rounds: while one round of chunks is judged on all threads, the next one is read; never knows
 //! what a judgement is.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
@@ -10,9 +11,30 @@ use crate::source::discover::InputFile;
 use crate::source::{Chunk, Feed, FileEnd, Item, SourceError};
 
 /// Bytes of rows that each thread gets in a round.
-const ROUND_BYTES_PER_THREAD: usize = 4 * 1024 * 1024;
+pub(crate) const ROUND_BYTES_PER_THREAD: usize = 4 * 1024 * 1024;
 /// Chunks of a round at most; with very small files a round ends here.
 const ROUND_CHUNKS: usize = 4096;
+
+/// What is read, and in which bites.
+pub(crate) struct Reading<'a> {
+    /// All files.
+    pub files: &'a [InputFile],
+    /// Bounds on each file.
+    pub limits: &'a Limits,
+    /// Of all files, those to read.
+    pub range: Range<usize>,
+    /// The first row to hand out, when not all of the first file is wanted.
+    pub first_row: u64,
+    /// Bytes of rows in a round at most.
+    pub round_bytes: usize,
+}
+
+impl<'a> Reading<'a> {
+    /// Everything.
+    pub fn all(files: &'a [InputFile], limits: &'a Limits) -> Reading<'a> {
+        Reading { files, limits, range: 0..files.len(), first_row: 1, round_bytes: usize::MAX }
+    }
+}
 
 /// The stop flag was raised.
 #[derive(Debug, Clone, Copy)]
@@ -35,17 +57,20 @@ struct Round {
     position: u64,
 }
 
-fn next_round(feed: &mut Feed<'_>, bytes: usize) -> Round {
+fn next_round(feed: &mut Feed<'_>, bytes: usize, reading: &Reading<'_>) -> Round {
     let (mut items, mut held) = (Vec::new(), 0);
     let mut failure = None;
     while held < bytes && items.len() < ROUND_CHUNKS {
         match feed.next() {
+            Ok(Some(Item::Chunk { file, chunk })) if file == reading.range.start && reading.first_row > 1 => {
+                if let Some(chunk) = chunk.from_row(reading.first_row) {
+                    held += chunk.len_bytes();
+                    items.push(Item::Chunk { file, chunk });
+                }
+            }
             Ok(Some(item)) => {
                 if let Item::Chunk { chunk, .. } = &item {
-                    held += match chunk {
-                        Chunk::Lines { bytes, .. } => bytes.len(),
-                        Chunk::Rows(rows) => rows.len_bytes(),
-                    };
+                    held += chunk.len_bytes();
                 }
                 items.push(item);
             }
@@ -59,20 +84,19 @@ fn next_round(feed: &mut Feed<'_>, bytes: usize) -> Round {
     Round { items, failure, position: feed.stored_bytes() }
 }
 
-/// Reads all files. `take` sees everything in file order, whatever the number of threads.
+/// Reads the files. `take` sees everything in file order, whatever the number of threads.
 ///
 /// # Errors
 /// A file that cannot be read, the stop flag, or an error of `take`.
 pub(crate) fn read_all<T: Send, E: From<SourceError> + From<Stopped>>(
-    files: &[InputFile],
-    limits: &Limits,
+    reading: &Reading<'_>,
     stop: &AtomicBool,
     judge: &(dyn Fn(usize, &Chunk) -> T + Sync),
     take: &mut dyn FnMut(Step<T>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut feed = Feed::new(files, limits);
-    let bytes = ROUND_BYTES_PER_THREAD * rayon::current_num_threads();
-    let mut round = next_round(&mut feed, bytes);
+    let mut feed = Feed::new(reading.files, reading.limits, reading.range.clone());
+    let bytes = (ROUND_BYTES_PER_THREAD * rayon::current_num_threads()).min(reading.round_bytes);
+    let mut round = next_round(&mut feed, bytes, reading);
     loop {
         if stop.load(Ordering::Relaxed) {
             return Err(Stopped.into());
@@ -91,7 +115,7 @@ pub(crate) fn read_all<T: Send, E: From<SourceError> + From<Stopped>>(
         let (steps, next) = if last {
             (judge_all(), None)
         } else {
-            let (steps, next) = rayon::join(judge_all, || next_round(&mut feed, bytes));
+            let (steps, next) = rayon::join(judge_all, || next_round(&mut feed, bytes, reading));
             (steps, Some(next))
         };
         for step in steps {

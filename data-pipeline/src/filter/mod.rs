@@ -20,7 +20,7 @@ use serde_json::Value as Json;
 use crate::chat::RecordKind;
 use crate::config::{Limits, OnDamage, SourceConfig};
 use crate::prepare::admit::UNKNOWN_LANGUAGE;
-use crate::rounds::{Step, Stopped, read_all};
+use crate::rounds::{Reading, Step, Stopped, read_all};
 use crate::source::discover::{InputFile, Layout, discover, of_standard_input};
 use crate::source::{Chunk, Fields, FileEnd, Place, Reason, Slot, SourceError, Value, lines, parse_line};
 
@@ -327,7 +327,7 @@ fn fold<S: Default + Send>(
     let mut summary = Summary::default();
     let mut rows_of_file = 0;
     let total_bytes = inputs.total_bytes();
-    read_all(&inputs.files, &options.limits, watch.stop, &judge, &mut |step| match step {
+    read_all(&Reading::all(&inputs.files, &options.limits), watch.stop, &judge, &mut |step| match step {
         Step::Chunk(Judged { tally, out }) => {
             rows_of_file += tally.rows;
             summary.add(&tally);

@@ -5,6 +5,7 @@
 //! mark. Rules that belong to one script (tatweel, digits, look-alike letters) are further variants of [`Normalize`].
 
 mod key;
+pub mod tifinagh;
 
 pub use key::key_form;
 

@@ -16,6 +16,7 @@ pub mod normalize;
 pub mod order;
 pub mod prepare;
 pub mod records;
+pub mod repair;
 pub mod shard;
 mod share;
 pub mod source;

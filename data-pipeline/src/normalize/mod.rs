@@ -4,9 +4,14 @@
 //! U+2D6F into the letter U+2D61 and U+02B7 into a plain w), line feeds for line ends, no NUL and no leading byte order
 //! mark. Rules that belong to one script (tatweel, digits, look-alike letters) are in the profiles, see [`Profile`].
 
+mod arabic;
 mod changes;
 mod choice;
+mod class;
+mod edit;
+mod elongation;
 mod key;
+mod look_alikes;
 mod profile;
 pub mod tifinagh;
 

@@ -1,5 +1,8 @@
 //! Owns the repair of damaged text and the judgement of what cannot be repaired; never touches files or drops documents.
 
+pub mod inversion;
+pub mod lexicon;
+
 use std::borrow::Cow;
 
 use schemars::JsonSchema;

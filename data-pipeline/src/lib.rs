@@ -20,6 +20,7 @@ pub mod normalize;
 pub mod order;
 pub mod prepare;
 pub mod records;
+pub mod repair;
 mod rounds;
 pub mod shard;
 mod share;

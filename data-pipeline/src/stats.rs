@@ -238,7 +238,13 @@ mod tests {
         let licences = BTreeMap::from([("MIT".to_owned(), 2)]);
         let mut stats = Stats {
             version: STATS_VERSION,
-            components: vec![ComponentStats { lang: "ary_Arab".into(), source: "s".into(), licences, tally, ..ComponentStats::default() }],
+            components: vec![ComponentStats {
+                lang: "ary_Arab".into(),
+                source: "s".into(),
+                licences,
+                tally,
+                ..ComponentStats::default()
+            }],
             licences: BTreeMap::from([("MIT".to_owned(), LicenceTally { documents: 2, words: 4 })]),
             files: vec![FileStats { rows: 3, documents: 2, ..FileStats::default() }],
             ..Stats::default()

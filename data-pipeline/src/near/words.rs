@@ -35,7 +35,7 @@ pub fn compare_key(text: &str, label: &str, buffers: &mut KeyBuffers, out: &mut 
     key_form(text, out);
     if has_tifinagh(out) {
         buffers.latin.clear();
-        to_latin(out, &mut buffers.latin);
+        buffers.latin.push_str(&to_latin(out));
         std::mem::swap(out, &mut buffers.latin);
     }
     if is_amazigh(label) {

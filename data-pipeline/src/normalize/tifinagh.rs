@@ -1,21 +1,60 @@
-//! Owns the letter table between Tifinagh and Amazigh Latin; never touches files.
+//! Owns the letter table between Tifinagh and Amazigh Latin, both ways; never decides which script a text is in.
 //!
-//! The 31 letters of the IRCAM alphabet and the labialisation mark correspond one to one with Latin letters (the table
-//! of MediaWiki's converter for Tachelhit). Letters outside that alphabet (Tuareg, Berber Academy, spirants) are read as
-//! the nearest standard letter, one way only: enough to compare texts, not to restore them.
+//! The letters are those of the standard (IRCAM) alphabet with the Latin letters that Moroccan school books and the
+//! localisations of free software use. Tifinagh letters outside the standard have a Latin form as well, so that nothing
+//! is lost in keys; they come back as standard letters.
 
-/// The Latin spelling of a Tifinagh letter, or `None` for any other character.
-pub const fn latin_of_tifinagh(c: char) -> Option<&'static str> {
+use std::borrow::Cow;
+
+/// Pairs that go both ways: Tifinagh, Latin.
+const EXACT: [(char, char); 32] = [
+    ('ⴰ', 'a'),
+    ('ⴱ', 'b'),
+    ('ⵛ', 'c'),
+    ('ⴷ', 'd'),
+    ('ⴹ', 'ḍ'),
+    ('ⴻ', 'e'),
+    ('ⴼ', 'f'),
+    ('ⴳ', 'g'),
+    ('ⵀ', 'h'),
+    ('ⵃ', 'ḥ'),
+    ('ⵄ', 'ɛ'),
+    ('ⵅ', 'x'),
+    ('ⵇ', 'q'),
+    ('ⵉ', 'i'),
+    ('ⵊ', 'j'),
+    ('ⴽ', 'k'),
+    ('ⵍ', 'l'),
+    ('ⵎ', 'm'),
+    ('ⵏ', 'n'),
+    ('ⵓ', 'u'),
+    ('ⵔ', 'r'),
+    ('ⵕ', 'ṛ'),
+    ('ⵖ', 'ɣ'),
+    ('ⵙ', 's'),
+    ('ⵚ', 'ṣ'),
+    ('ⵜ', 't'),
+    ('ⵟ', 'ṭ'),
+    ('ⵡ', 'w'),
+    ('ⵢ', 'y'),
+    ('ⵣ', 'z'),
+    ('ⵥ', 'ẓ'),
+    ('ⵯ', 'ʷ'),
+];
+
+/// The Latin letters (lower case) of a Tifinagh character; `None` for characters that are not Tifinagh.
+///
+/// The joiner U+2D7F is nothing, the separator U+2D70 stays itself.
+pub fn latin_of(c: char) -> Option<&'static str> {
     Some(match c {
         'ⴰ' => "a",
         'ⴱ' | 'ⴲ' => "b",
-        'ⴳ' | 'ⴴ' => "g",
-        'ⴵ' | 'ⴶ' => "ǧ",
+        'ⵛ' => "c",
         'ⴷ' | 'ⴸ' => "d",
         'ⴹ' | 'ⴺ' => "ḍ",
-        'ⴻ' | 'ⵦ' => "e",
+        'ⴻ' => "e",
         'ⴼ' => "f",
-        'ⴽ' | 'ⴾ' | 'ⴿ' => "k",
+        'ⴳ' | 'ⴴ' => "g",
         'ⵀ' | 'ⵁ' | 'ⵂ' => "h",
         'ⵃ' => "ḥ",
         'ⵄ' => "ɛ",
@@ -23,6 +62,8 @@ pub const fn latin_of_tifinagh(c: char) -> Option<&'static str> {
         'ⵇ' | 'ⵈ' => "q",
         'ⵉ' => "i",
         'ⵊ' | 'ⵋ' | 'ⵌ' => "j",
+        'ⴵ' | 'ⴶ' => "ǧ",
+        'ⴽ' | 'ⴾ' | 'ⴿ' => "k",
         'ⵍ' => "l",
         'ⵎ' => "m",
         'ⵏ' => "n",
@@ -35,7 +76,6 @@ pub const fn latin_of_tifinagh(c: char) -> Option<&'static str> {
         'ⵖ' | 'ⵗ' | 'ⵘ' => "ɣ",
         'ⵙ' => "s",
         'ⵚ' => "ṣ",
-        'ⵛ' => "c",
         'ⵜ' | 'ⵝ' => "t",
         'ⵞ' => "č",
         'ⵟ' => "ṭ",
@@ -44,109 +84,123 @@ pub const fn latin_of_tifinagh(c: char) -> Option<&'static str> {
         'ⵢ' => "y",
         'ⵣ' | 'ⵤ' => "z",
         'ⵥ' => "ẓ",
+        'ⵦ' => "e",
         'ⵧ' => "o",
-        '\u{2d6f}' => "ʷ",
-        // The joiner writes two letters as one sign.
+        'ⵯ' => "ʷ",
+        '\u{2d70}' => "\u{2d70}",
         '\u{2d7f}' => "",
         _ => return None,
     })
 }
 
-/// Whether `text` holds a character of the Tifinagh block.
-pub fn has_tifinagh(text: &str) -> bool {
-    // U+2D30 to U+2D7F are E2 B4 B0 to E2 B5 BF in UTF-8.
-    let mut rest = text.as_bytes();
-    while let Some(at) = memchr::memchr(0xe2, rest) {
-        match rest.get(at + 1) {
-            Some(0xb4 | 0xb5) => return true,
-            _ => rest = rest.get(at + 1..).unwrap_or_default(),
+/// The Tifinagh letter of a Latin letter of either case: the standard alphabet, and `o p v č ǧ` by their nearest letters.
+pub fn tifinagh_of(c: char) -> Option<char> {
+    let lower = match c {
+        'A'..='Z' => c.to_ascii_lowercase(),
+        'a'..='z' => c,
+        c if c.is_uppercase() => {
+            let mut lower = c.to_lowercase();
+            match (lower.next(), lower.next()) {
+                (Some(one), None) => one,
+                _ => return None,
+            }
         }
-    }
-    false
+        c => c,
+    };
+    let near = match lower {
+        'o' => 'ⵓ',
+        'p' => 'ⴱ',
+        'v' => 'ⴼ',
+        'č' => 'ⵛ',
+        'ǧ' => 'ⵊ',
+        _ => return EXACT.iter().find(|(_, latin)| *latin == lower).map(|(tifinagh, _)| *tifinagh),
+    };
+    Some(near)
 }
 
-/// Writes `text` with its Tifinagh letters in Latin ones into `out`, which is not emptied.
-pub fn to_latin(text: &str, out: &mut String) {
-    out.reserve(text.len());
+/// Tifinagh in Latin letters (lower case, for Tifinagh has no case); everything else stays. Borrows without Tifinagh.
+///
+/// Texts in the standard alphabet come back unchanged from [`to_tifinagh`].
+pub fn to_latin(text: &str) -> Cow<'_, str> {
+    // U+2D30 to U+2D7F is E2 B4 B0 to E2 B5 BF; no other character of the text holds these pairs of bytes in this place.
+    if !has_tifinagh(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        match latin_of_tifinagh(c) {
+        match latin_of(c) {
             Some(latin) => out.push_str(latin),
             None => out.push(c),
         }
     }
+    Cow::Owned(out)
 }
 
-/// The IRCAM letter of a Latin letter of the standard orthography, lower case, or `None`.
-pub const fn tifinagh_of_latin(c: char) -> Option<char> {
-    Some(match c {
-        'a' => 'ⴰ',
-        'b' => 'ⴱ',
-        'g' => 'ⴳ',
-        'd' => 'ⴷ',
-        'ḍ' => 'ⴹ',
-        'e' => 'ⴻ',
-        'f' => 'ⴼ',
-        'k' => 'ⴽ',
-        'h' => 'ⵀ',
-        'ḥ' => 'ⵃ',
-        'ɛ' => 'ⵄ',
-        'x' => 'ⵅ',
-        'q' => 'ⵇ',
-        'i' => 'ⵉ',
-        'j' => 'ⵊ',
-        'l' => 'ⵍ',
-        'm' => 'ⵎ',
-        'n' => 'ⵏ',
-        'u' | 'o' => 'ⵓ',
-        'r' => 'ⵔ',
-        'ṛ' => 'ⵕ',
-        'ɣ' => 'ⵖ',
-        's' => 'ⵙ',
-        'ṣ' => 'ⵚ',
-        'c' => 'ⵛ',
-        't' => 'ⵜ',
-        'ṭ' => 'ⵟ',
-        'w' => 'ⵡ',
-        'y' => 'ⵢ',
-        'z' => 'ⵣ',
-        'ẓ' => 'ⵥ',
-        'ʷ' => '\u{2d6f}',
-        'p' => 'ⴱ',
-        'v' => 'ⴼ',
-        _ => return None,
-    })
+/// Latin letters as Tifinagh; everything else stays, as do letters that Amazigh does not have.
+///
+/// Only for text known to be Amazigh: French comes out as nonsense.
+pub fn to_tifinagh(text: &str) -> String {
+    text.chars().map(|c| tifinagh_of(c).unwrap_or(c)).collect()
+}
+
+/// Whether a text holds a character of the Tifinagh block.
+pub fn has_tifinagh(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    memchr::memchr_iter(0xe2, bytes).any(|at| matches!(bytes.get(at + 1), Some(0xb4 | 0xb5)) && is_in_block(bytes, at))
+}
+
+fn is_in_block(bytes: &[u8], at: usize) -> bool {
+    match (bytes.get(at + 1), bytes.get(at + 2)) {
+        (Some(0xb4), Some(last)) => *last >= 0xb0,
+        (Some(0xb5), Some(_)) => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
-    fn the_ircam_alphabet_goes_there_and_back() {
-        let letters = "ⴰⴱⴳⴷⴹⴻⴼⴽⵀⵃⵄⵅⵇⵉⵊⵍⵎⵏⵓⵔⵕⵖⵙⵚⵛⵜⵟⵡⵢⵣⵥⵯ";
-        assert_eq!(letters.chars().count(), 32);
-        for letter in letters.chars() {
-            let latin = latin_of_tifinagh(letter).unwrap();
-            let mut chars = latin.chars();
-            assert_eq!(chars.next().and_then(tifinagh_of_latin), Some(letter), "{letter}");
-            assert_eq!(chars.next(), None, "{letter}");
+    fn the_standard_alphabet_goes_both_ways() {
+        for (tifinagh, latin) in EXACT {
+            assert_eq!(latin_of(tifinagh), Some(latin.to_string().as_str()));
+            assert_eq!(tifinagh_of(latin), Some(tifinagh));
         }
+        assert_eq!(to_latin("ⵜⴰⵎⴰⵣⵉⵖⵜ"), "tamaziɣt");
+        assert_eq!(to_tifinagh("Tamaziɣt"), "ⵜⴰⵎⴰⵣⵉⵖⵜ");
+        assert_eq!(to_latin("ⴰⴳⵯⵍⵍⵉⴷ, 2"), "agʷllid, 2");
+        assert_eq!(to_tifinagh("Ɛli, ḌAR"), "ⵄⵍⵉ, ⴹⴰⵔ");
+        assert_eq!(to_tifinagh("opv"), "ⵓⴱⴼ");
     }
 
     #[test]
-    fn every_letter_of_the_block_has_a_reading() {
-        for c in ('\u{2d30}'..='\u{2d67}').chain(['\u{2d6f}', '\u{2d7f}']) {
-            assert!(latin_of_tifinagh(c).is_some(), "{c}");
-            assert!(has_tifinagh(&format!("é€{c}")), "{c}");
+    fn every_letter_of_the_block_has_a_latin_form() {
+        for c in '\u{2d30}'..='\u{2d67}' {
+            assert!(latin_of(c).is_some_and(|latin| !latin.is_empty()), "{c}");
+            assert!(has_tifinagh(&c.to_string()));
         }
-        assert!(!has_tifinagh("€ d’accord … سلام ẓ"));
+        assert!(has_tifinagh("ⵯ") && !has_tifinagh("ⴀ“’"), "Georgian and quotation marks are not Tifinagh");
     }
 
     #[test]
-    fn texts() {
-        let mut out = String::new();
-        to_latin("ⵜⴰⵎⴰⵣⵉⵖⵜ, ⴰⴳⵯⴹⵉ 12", &mut out);
-        assert_eq!(out, "tamaziɣt, agʷḍi 12");
+    fn text_without_tifinagh_is_borrowed() {
+        assert!(matches!(to_latin("سلام “l’été”"), Cow::Borrowed(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn standard_tifinagh_survives_the_way_there_and_back(text in "[ⴰⴱⴳⴷⴹⴻⴼⴽⵀⵃⵄⵅⵇⵉⵊⵍⵎⵏⵓⵔⵕⵖⵙⵚⵛⵜⵟⵡⵢⵣⵥⵯ ,.]{0,40}") {
+            prop_assert_eq!(to_tifinagh(&to_latin(&text)), text);
+        }
+
+        #[test]
+        fn standard_latin_survives_the_way_there_and_back(text in "[abcdḍefghḥɛxqijklmnuryṛɣsṣtṭwzẓʷ -]{0,40}") {
+            let there = to_tifinagh(&text);
+            let back = to_latin(&there);
+            prop_assert_eq!(back.as_ref(), text.as_str());
+        }
     }
 }

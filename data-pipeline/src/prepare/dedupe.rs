@@ -19,12 +19,14 @@ use super::ingest::MAX_COMPONENTS;
 use crate::config::PrepareConfig;
 use crate::dedup::Dedup;
 use crate::document::id_to_hex;
-use crate::near::{Clusterer, Clusters, DedupError, NearConfig, ParagraphConfig, Paragraphs, RepeatFinder, Signer};
 use crate::near::SpillingKeys;
+use crate::near::{Clusterer, Clusters, DedupError, NearConfig, ParagraphConfig, Paragraphs, RepeatFinder, Signer};
 use crate::source::Reason;
 use crate::source::discover::InputFile;
 use crate::split::SplitCount;
-use crate::spool::{Contents, ENTRY_BYTES, Entry, EntryReader, Group, PartState, SpoolLabels, SpoolWriter, segment_file};
+use crate::spool::{
+    Contents, ENTRY_BYTES, Entry, EntryReader, Group, PartState, SpoolLabels, SpoolWriter, segment_file,
+};
 use crate::stats::{ComponentStats, STATS_VERSION, Stats, count_words};
 
 /// Near duplicates of a data set: one line each, with the document that stays.
@@ -93,15 +95,21 @@ impl Searches<'_> {
     }
 
     fn join(&self, parts: &[(PathBuf, PartState)]) -> Result<Joined, PrepareError> {
-        let labels = SpoolLabels { groups: Vec::new(), licences: Vec::new(), cutoffs: Vec::new(), segments: Vec::new() };
+        let labels =
+            SpoolLabels { groups: Vec::new(), licences: Vec::new(), cutoffs: Vec::new(), segments: Vec::new() };
         let mut stats = Stats { version: STATS_VERSION, ..Stats::default() };
         let mut joined =
             Joined { labels, stats: Stats::default(), languages: Vec::new(), num_languages: 0, parts: Vec::new() };
         let (mut groups, mut licences) = (HashMap::new(), HashMap::new());
         for (dir, part) in parts {
             let first_segment = joined.labels.segments.len() as u32;
-            let mut numbers =
-                PartNumbers { dir: dir.clone(), segments: part.segments.len(), first_segment, groups: vec![], licences: vec![] };
+            let mut numbers = PartNumbers {
+                dir: dir.clone(),
+                segments: part.segments.len(),
+                first_segment,
+                groups: vec![],
+                licences: vec![],
+            };
             for (number, segment) in part.segments.iter().enumerate() {
                 let path = segment_file(dir, number, "bin");
                 joined.labels.segments.push((path, segment.bytes, segment.bytes_blake3.clone()));

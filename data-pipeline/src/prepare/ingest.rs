@@ -61,7 +61,8 @@ impl<'a> Reader<'a> {
             return Ok(writer.state);
         }
         if writer.state.files.is_empty() {
-            let named = |file: &InputFile| FileStats { file: file.label.clone(), entry: file.entry, ..FileStats::default() };
+            let named =
+                |file: &InputFile| FileStats { file: file.label.clone(), entry: file.entry, ..FileStats::default() };
             writer.state.files = self.files.get(range.clone()).unwrap_or_default().iter().map(named).collect();
             writer.state.next = Next { file: range.start, row: 1 };
         }
@@ -73,7 +74,8 @@ impl<'a> Reader<'a> {
         let first_file = range.end - writer.state.files.len();
         let reading = Reading { files, limits, range, first_row: next.row, round_bytes };
         let mut collector = Collector::new(self, writer, dir, first_file);
-        let judge = |file: usize, chunk: &Chunk| (self.admission.judge(file, chunk), chunk.next_row(), chunk.len_bytes());
+        let judge =
+            |file: usize, chunk: &Chunk| (self.admission.judge(file, chunk), chunk.next_row(), chunk.len_bytes());
         read_all(&reading, self.stop, &judge, &mut |step| match step {
             Step::Chunk((admitted, next_row, bytes)) => {
                 collector.since_commit += bytes as u64;

@@ -45,8 +45,16 @@ impl Entry {
         head[8..24].copy_from_slice(&self.id);
         head[24..32].copy_from_slice(&self.split.to_le_bytes());
         head[32..].copy_from_slice(&self.key.to_le_bytes());
-        let numbers =
-            [self.segment, self.group, self.licence, self.file, self.url_len, self.text_len, self.notes_len, self.words];
+        let numbers = [
+            self.segment,
+            self.group,
+            self.licence,
+            self.file,
+            self.url_len,
+            self.text_len,
+            self.notes_len,
+            self.words,
+        ];
         for (place, value) in tail.chunks_exact_mut(4).zip(numbers) {
             place.copy_from_slice(&value.to_le_bytes());
         }

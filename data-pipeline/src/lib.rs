@@ -10,6 +10,7 @@ pub mod document;
 pub mod documents;
 pub mod inspect;
 pub mod licence;
+pub mod lid;
 pub mod loader;
 pub mod manifest;
 pub mod normalize;

@@ -6,10 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::chat::{ChatConfig, RecordKind};
+use crate::decontaminate::DecontaminateConfig;
 use crate::dedup::Dedup;
 use crate::document::is_language_label;
+use crate::lid::IdentifyConfig;
 pub use crate::limits::*;
+use crate::near::{NearConfig, ParagraphConfig};
 use crate::normalize::Normalize;
+use crate::repair::RepairConfig;
 use crate::tokenizer::TrainConfig;
 
 /// Everything `data prepare` does, from raw files to token shards.
@@ -31,9 +35,24 @@ pub struct PrepareConfig {
     /// Text normalisation.
     #[serde(default)]
     pub normalize: Normalize,
+    /// Repair of damaged text, and what counts as garbage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<RepairConfig>,
+    /// Language identification: labels for rows without one, and a second opinion on the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identify: Option<IdentifyConfig>,
+    /// Removal of texts that hold parts of benchmarks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decontaminate: Option<DecontaminateConfig>,
     /// Deduplication.
     #[serde(default)]
     pub dedup: Dedup,
+    /// Removal of paragraphs that repeat over the corpus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paragraphs: Option<ParagraphConfig>,
+    /// Removal of near duplicates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<NearConfig>,
     /// Held-out documents.
     #[serde(default)]
     pub validation: ValidationConfig,
@@ -301,6 +320,7 @@ impl PrepareConfig {
             }
         }
         self.check_chats(&mut problems);
+        self.check_stages(&mut problems);
         self.validation.check(&mut problems);
         self.limits.check(&mut problems);
         if let TokenizerConfig::Train(train) = &self.tokenizer
@@ -368,7 +388,7 @@ impl PrepareConfig {
         let unplaced =
             |source: &SourceConfig| SourceConfig { path: String::new(), exclude: Vec::new(), ..source.clone() };
         let sources: Vec<SourceConfig> = self.sources.iter().map(unplaced).collect();
-        json_digest(&(
+        let rules = json_digest(&(
             sources,
             &self.allow_licences,
             self.non_commercial,
@@ -377,7 +397,11 @@ impl PrepareConfig {
             &self.validation,
             self.on_damage,
             self.limits.deciding(),
-        ))
+        ));
+        match self.stages_digest() {
+            Some(stages) => json_digest(&(rules, stages)),
+            None => rules,
+        }
     }
 }
 

@@ -67,6 +67,7 @@ pub fn read_documents(
         gate: LicenceGate::new(&["*".to_owned()], true),
         max_record_bytes: options.limits.max_record_bytes,
         roles: Vec::new(),
+        curation: None,
     };
     let mut summary = ReadSummary::default();
     let mut rows_of_file = 0;

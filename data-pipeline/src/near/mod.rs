@@ -12,7 +12,7 @@ pub mod exact;
 pub(crate) mod hash;
 pub mod paragraphs;
 pub mod signature;
-mod sort;
+pub(crate) mod sort;
 mod table;
 pub mod words;
 

@@ -20,7 +20,7 @@ use crate::config::PrepareConfig;
 use crate::dedup::Dedup;
 use crate::document::id_to_hex;
 use crate::near::SpillingKeys;
-use crate::near::{Clusterer, Clusters, DedupError, NearConfig, ParagraphConfig, Paragraphs, RepeatFinder, Signer};
+use crate::near::{Clusterer, Clusters, NearConfig, ParagraphConfig, Paragraphs, RepeatFinder, Signer};
 use crate::source::Reason;
 use crate::source::discover::InputFile;
 use crate::split::SplitCount;

@@ -32,7 +32,7 @@ pub(super) fn encode(
     let stage = Stage::Shards;
     observe(&PrepareEvent::StageStarted { stage, total_bytes: spool.manifest.stats.total.bytes });
     let meta = DatasetMeta {
-        config_digest: existing::origin_digest(config, chats, &spool.manifest.stats),
+        config_digest: existing::origin_digest(config, chats, &spool.manifest.stats)?,
         seed: config.seed,
         max_shard_tokens: config.shards.max_tokens,
     };

@@ -9,8 +9,8 @@ mod part;
 mod segment;
 
 pub(crate) use entry::{ENTRY_BYTES, Entry, Group};
-pub(crate) use part::{Next, PART_FILE, PartState, PartWriter};
-pub(crate) use segment::{EntryReader, Segment, segment_file};
+pub(crate) use part::{Next, PartState, PartWriter};
+pub(crate) use segment::{EntryReader, segment_file};
 
 use std::collections::HashMap;
 use std::fs::File;

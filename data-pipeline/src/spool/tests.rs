@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+use super::part::PART_FILE;
 use super::*;
 
 fn entry(i: u32, url: &str, text: &str, notes: &str) -> Entry {

@@ -26,6 +26,8 @@ pub type Logits = [f32; MAX_LABELS];
 pub struct WordScore {
     /// Sum of weights for each label.
     pub sums: [i16; MAX_LABELS],
+    /// One over the root of the number of known n-grams, for a word by itself.
+    pub root: f32,
     /// Known n-grams.
     pub known: u16,
     /// N-grams of the word.
@@ -37,10 +39,8 @@ pub struct WordScore {
 pub struct Model {
     /// Labels in the order of the logits.
     pub labels: Vec<String>,
-    /// Bitmap of the known hash values.
-    bitmap: Vec<u64>,
-    /// Known values before each word of the bitmap.
-    ranks: Vec<u32>,
+    /// Bitmap of the known hash values, each word with the number of known values before it.
+    index: Vec<(u64, u32)>,
     /// Quantised weights of each known value.
     rows: Vec<[i8; MAX_LABELS]>,
     /// What one unit of a quantised weight is worth.
@@ -85,15 +85,15 @@ impl Model {
     /// A model of rows of weights; `known` are their hash values in rising order.
     pub fn new(labels: Vec<String>, known: &[u32], rows: Vec<[i8; MAX_LABELS]>) -> Model {
         let mut model = Model { labels, rows, scale: 1.0, sharpness: [1.0; 3], ..Model::default() };
-        model.bitmap = vec![0; BITMAP_WORDS];
+        model.index = vec![(0, 0); BITMAP_WORDS];
         for value in known {
-            if let Some(word) = model.bitmap.get_mut((value >> 6) as usize) {
+            if let Some((word, _)) = model.index.get_mut((value >> 6) as usize) {
                 *word |= 1 << (value & 63);
             }
         }
         let mut before = 0;
-        for word in &model.bitmap {
-            model.ranks.push(before);
+        for (word, rank) in &mut model.index {
+            *rank = before;
             before += word.count_ones();
         }
         model
@@ -101,7 +101,7 @@ impl Model {
 
     /// The known hash values in rising order.
     pub fn known(&self) -> Vec<u32> {
-        let values = 0..(self.bitmap.len() as u32) << 6;
+        let values = 0..(self.index.len() as u32) << 6;
         values.filter(|value| self.row(*value).is_some()).collect()
     }
 
@@ -112,13 +112,12 @@ impl Model {
 
     #[inline]
     fn row(&self, value: u32) -> Option<&[i8; MAX_LABELS]> {
-        let at = (value >> 6) as usize;
-        let word = *self.bitmap.get(at)?;
+        let (word, before) = *self.index.get((value >> 6) as usize)?;
         let bit = 1u64 << (value & 63);
         if word & bit == 0 {
             return None;
         }
-        let rank = self.ranks.get(at)? + (word & (bit - 1)).count_ones();
+        let rank = before + (word & (bit - 1)).count_ones();
         self.rows.get(rank as usize)
     }
 
@@ -135,6 +134,7 @@ impl Model {
                 }
             }
         });
+        score.root = 1.0 / f32::from(score.known.max(1)).sqrt();
         score
     }
 

@@ -75,6 +75,10 @@ fn candidates(model: &Model, words: &[(Word, WordScore, u32)], logits: &Logits, 
     if best != host && best != guest {
         return None;
     }
+    // A sentence that is French beyond doubt and holds no marker of another language is French.
+    if best == guest && !words.iter().any(|(_, _, mask)| marker_lean(model, *mask, host, guest) > 0.2) {
+        return None;
+    }
     // Both need a word of their own that is beyond doubt.
     let clear =
         |a: usize, b: usize| words.iter().filter(|(w, s, _)| w.end - w.start > 1 && lead(model, s, a, b) > 1.5).count();
@@ -86,13 +90,13 @@ fn candidates(model: &Model, words: &[(Word, WordScore, u32)], logits: &Logits, 
 fn guest_of(model: &Model, words: &[(Word, WordScore, u32)], host: usize) -> Option<usize> {
     let guests = model.labels.iter().enumerate().filter(|(_, label)| is_taken_in(label)).map(|(at, _)| at);
     let evidence = |guest: usize| -> f32 { words.iter().map(|(_, s, _)| lead(model, s, guest, host).max(0.0)).sum() };
-    guests.max_by(|a, b| evidence(*a).total_cmp(&evidence(*b)))
+    guests.map(|guest| (guest, evidence(guest))).max_by(|a, b| a.1.total_cmp(&b.1)).map(|(guest, _)| guest)
 }
 
 /// By how much a word speaks for `a` rather than `b`.
 fn lead(model: &Model, score: &WordScore, a: usize, b: usize) -> f32 {
     let of = |label: usize| f32::from(score.sums.get(label).copied().unwrap_or(0));
-    model.scale * (of(a) - of(b)) / f32::from(score.known.max(1)).sqrt()
+    model.scale * (of(a) - of(b)) * score.root
 }
 
 fn viterbi(model: &Model, words: &[(Word, WordScore, u32)], host: usize, guest: usize) -> Vec<usize> {

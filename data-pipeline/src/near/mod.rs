@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod exact;
 pub(crate) mod hash;
 pub mod paragraphs;
+pub mod rows;
 pub mod signature;
 pub(crate) mod sort;
 mod table;

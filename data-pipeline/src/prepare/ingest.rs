@@ -56,6 +56,7 @@ fn next_round(feed: &mut Feed<'_>, bytes: usize) -> Round {
                     held += match chunk {
                         Chunk::Lines { bytes, .. } => bytes.len(),
                         Chunk::Rows(rows) => rows.len_bytes(),
+                        Chunk::Pages(pages) => pages.len_bytes(),
                     };
                 }
                 items.push(item);
@@ -321,6 +322,11 @@ impl<'a> Collector<'a> {
         file.bytes = end.stored.bytes;
         file.blake3 = end.stored.blake3;
         file.entry = input.entry;
+        file.encoding = end.encoding.map(|encoding| encoding.name().to_owned());
+        if let Some(encoding) = &file.encoding {
+            let path = input.path.display();
+            observe(&PrepareEvent::Warning(format!("{path}: read as {encoding}; write `encoding:` if it is another")));
+        }
         if file.rows > 0 && file.documents == 0 {
             let path = input.path.display();
             observe(&PrepareEvent::Warning(format!("{path}: none of its {} rows was kept", file.rows)));

@@ -149,7 +149,7 @@ impl Reader {
         let name = tag.name.as_slice();
         match name {
             b"meta" => return self.meta(&tag.meta),
-            b"html" if self.lang.is_none() => self.lang = tag.lang,
+            b"html" if self.lang.is_none() => self.lang.clone_from(&tag.lang),
             b"title" if self.title.is_empty() && !self.inside(b"svg") => self.in_title = true,
             b"br" => return self.line_break(),
             _ => {}

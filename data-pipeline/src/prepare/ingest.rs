@@ -15,7 +15,7 @@ use crate::config::{Limits, OnDamage, PrepareConfig};
 use crate::dedup::{Dedup, SeenKeys};
 use crate::licence::LicenceGate;
 use crate::source::discover::InputFile;
-use crate::source::{Chunk, Feed, FileEnd, Item, Place, Reason, SourceError};
+use crate::source::{Feed, FileEnd, Item, Place, Reason, SourceError};
 use crate::split::SplitCount;
 use crate::spool::{Entry, Group, SpoolWriter};
 use crate::stats::{ComponentStats, FileStats, STATS_VERSION, Stats};
@@ -53,11 +53,7 @@ fn next_round(feed: &mut Feed<'_>, bytes: usize) -> Round {
         match feed.next() {
             Ok(Some(item)) => {
                 if let Item::Chunk { chunk, .. } = &item {
-                    held += match chunk {
-                        Chunk::Lines { bytes, .. } => bytes.len(),
-                        Chunk::Rows(rows) => rows.len_bytes(),
-                        Chunk::Pages(pages) => pages.len_bytes(),
-                    };
+                    held += chunk.len_bytes();
                 }
                 items.push(item);
             }
@@ -79,7 +75,7 @@ pub(crate) fn read_all(
     stop: &AtomicBool,
     take: &mut dyn FnMut(Step) -> Result<(), PrepareError>,
 ) -> Result<(), PrepareError> {
-    let mut feed = Feed::new(admission.files, limits);
+    let mut feed = Feed::new(admission.files, limits, 0..admission.files.len());
     let bytes = ROUND_BYTES_PER_THREAD * rayon::current_num_threads();
     let mut round = next_round(&mut feed, bytes);
     loop {
@@ -92,7 +88,7 @@ pub(crate) fn read_all(
             items
                 .into_par_iter()
                 .map(|item| match item {
-                    Item::Chunk { file, chunk } => Step::Chunk(admission.judge(file, &chunk)),
+                    Item::Chunk { file, chunk } => Step::Chunk(admission.judge(file, &chunk.decoded())),
                     Item::End(end) => Step::End(end),
                 })
                 .collect()

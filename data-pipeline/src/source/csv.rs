@@ -2,7 +2,7 @@
 
 use super::error::SourceError;
 use super::jsonl::{CHUNK_BYTES, skip_line};
-use super::row::{Chunk, LineChunk, Place, Reason, Reject, RowChunk, Slot, Wanted, excerpt};
+use super::row::{Place, Reason, Reject, RowChunk, Slot, Wanted, excerpt};
 use super::window::Window;
 
 /// Most columns of a file.
@@ -17,8 +17,10 @@ pub(crate) struct RecordCutter {
     columns: usize,
     /// Slot and column, in the order of preference.
     mapping: Vec<(Slot, usize)>,
-    /// Names of all columns as JSON strings, when whole rows are asked for.
-    names: Option<Vec<String>>,
+    /// Names of all columns.
+    names: Vec<String>,
+    /// A row is handed out as a JSON object of all its columns, in the place of its text.
+    whole: bool,
     rows: u64,
     record: Record,
     parser: csv_core::Reader,
@@ -40,12 +42,6 @@ impl Record {
     }
 }
 
-/// Where records go.
-enum Out {
-    Rows(RowChunk),
-    Lines(LineChunk),
-}
-
 /// What the bytes at hand begin with.
 enum Cut {
     /// A record of so many bytes, its line end included.
@@ -57,7 +53,7 @@ enum Cut {
 }
 
 impl RecordCutter {
-    /// Reads the header. Rows hold the `wanted` columns or else, as lines of JSON, all.
+    /// Reads the header. Rows hold the `wanted` columns, or else all of them.
     ///
     /// # Errors
     /// [`SourceError::MissingColumn`] when a column that the configuration names is absent.
@@ -68,9 +64,11 @@ impl RecordCutter {
         wanted: Option<&[Wanted]>,
     ) -> Result<RecordCutter, SourceError> {
         let parser = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
-        let (record, mapping) = (Record::default(), Vec::new());
+        let record = Record::default();
+        let (mapping, names) = (Vec::new(), Vec::new());
+        let (columns, rows, whole) = (0, 0, wanted.is_none());
         let mut cutter =
-            RecordCutter { window, delimiter, max_record, columns: 0, mapping, names: None, rows: 0, record, parser };
+            RecordCutter { window, delimiter, max_record, columns, mapping, names, whole, rows, record, parser };
         let header = match cutter.cut() {
             Cut::Record(length) => length,
             Cut::Endless => 0,
@@ -79,9 +77,6 @@ impl RecordCutter {
         cutter.columns = cutter.record.fields;
         let names: Vec<String> =
             (0..cutter.columns).map(|i| String::from_utf8_lossy(cutter.record.field(i)).trim().to_owned()).collect();
-        if wanted.is_none() {
-            cutter.names = Some(names.iter().map(|name| json_string(name)).collect());
-        }
         for wanted in wanted.unwrap_or_default() {
             match names.iter().position(|name| *name == wanted.name) {
                 Some(column) => cutter.mapping.push((wanted.slot, column)),
@@ -97,7 +92,22 @@ impl RecordCutter {
             }
         }
         cutter.window.consume(header);
+        cutter.names = names;
         Ok(cutter)
+    }
+
+    /// The record as a JSON object of strings, `None` unless it is UTF-8.
+    fn object(&self) -> Option<String> {
+        let mut line = String::from("{");
+        for (i, name) in self.names.iter().enumerate() {
+            let value = std::str::from_utf8(self.record.field(i)).ok()?;
+            line.push_str(if i > 0 { "," } else { "" });
+            line.push_str(&serde_json::Value::from(name.as_str()).to_string());
+            line.push(':');
+            line.push_str(&serde_json::Value::from(value).to_string());
+        }
+        line.push('}');
+        Some(line)
     }
 
     pub fn window(&self) -> &Window {
@@ -109,23 +119,20 @@ impl RecordCutter {
     }
 
     /// The next rows, or `None` at the end.
-    pub fn next_chunk(&mut self) -> Option<Chunk> {
-        let mut out = if self.names.is_some() { Out::Lines(LineChunk::default()) } else { Out::Rows(RowChunk::default()) };
+    pub fn next_chunk(&mut self) -> Option<RowChunk> {
+        let mut chunk = RowChunk::default();
         let start = self.window.offset();
         while (self.window.offset() - start) < CHUNK_BYTES as u64 {
             match self.cut() {
-                Cut::Record(length) => self.take(length, &mut out),
-                Cut::Endless => self.reject_line(Reason::RecordTooLarge, &mut out),
+                Cut::Record(length) => self.take(length, &mut chunk),
+                Cut::Endless => self.reject_line(Reason::RecordTooLarge, &mut chunk),
                 Cut::End => break,
             }
         }
-        match out {
-            Out::Rows(chunk) => (!chunk.is_empty()).then_some(Chunk::Rows(chunk)),
-            Out::Lines(chunk) => chunk.into_chunk(),
-        }
+        (!chunk.is_empty()).then_some(chunk)
     }
 
-    fn take(&mut self, length: usize, out: &mut Out) {
+    fn take(&mut self, length: usize, chunk: &mut RowChunk) {
         let raw = self.window.data().get(..length).unwrap_or_default();
         let reason = if self.window.cut() && length == self.window.data().len() && !raw.ends_with(b"\n") {
             Some(Reason::Damaged)
@@ -140,66 +147,44 @@ impl RecordCutter {
         };
         match reason {
             None => {
+                let object = if self.whole { self.object() } else { None };
+                if self.whole && object.is_none() {
+                    return self.reject(length, Reason::InvalidUtf8, chunk);
+                }
                 self.rows += 1;
-                let place = Place { row: self.rows, byte: Some(self.window.offset()) };
-                match out {
-                    Out::Rows(chunk) => self.row(place, chunk),
-                    Out::Lines(chunk) => match self.object() {
-                        Some(line) => chunk.push(place, &line),
-                        None => chunk.rejects.push(Reject { place, reason: Reason::InvalidUtf8, excerpt: excerpt(raw) }),
-                    },
+                chunk.open_row(Place { row: self.rows, byte: Some(self.window.offset()) });
+                if let Some(object) = object {
+                    chunk.value(Slot::Text, object.as_bytes());
+                }
+                for &(slot, column) in &self.mapping {
+                    let value = self.record.field(column);
+                    // An empty cell is a value that is not there, except for the text, which is then empty.
+                    if !value.is_empty() || slot == Slot::Text {
+                        chunk.value(slot, value);
+                    }
                 }
                 self.window.consume(length);
             }
-            Some(Reason::Damaged) => self.reject(length, Reason::Damaged, out),
+            Some(Reason::Damaged) => self.reject(length, Reason::Damaged, chunk),
             // A quote that does not close swallows the records after it: give up its first line only.
-            Some(reason) => self.reject_line(reason, out),
+            Some(reason) => self.reject_line(reason, chunk),
         }
     }
 
-    fn row(&self, place: Place, chunk: &mut RowChunk) {
-        chunk.open_row(place);
-        for &(slot, column) in &self.mapping {
-            let value = self.record.field(column);
-            // An empty cell is a value that is not there, except for the text, which is then empty.
-            if !value.is_empty() || slot == Slot::Text {
-                chunk.value(slot, value);
-            }
-        }
-    }
-
-    /// The record as a JSON object of strings, `None` unless it is UTF-8.
-    fn object(&self) -> Option<String> {
-        let mut line = String::from("{");
-        for (i, name) in self.names.iter().flatten().enumerate() {
-            let value = std::str::from_utf8(self.record.field(i)).ok()?;
-            line.push_str(if i > 0 { "," } else { "" });
-            line.push_str(name);
-            line.push(':');
-            line.push_str(&json_string(value));
-        }
-        line.push('}');
-        Some(line)
-    }
-
-    fn reject_line(&mut self, reason: Reason, out: &mut Out) {
+    fn reject_line(&mut self, reason: Reason, chunk: &mut RowChunk) {
         match memchr::memchr(b'\n', self.window.data()) {
-            Some(end) => self.reject(end + 1, reason, out),
+            Some(end) => self.reject(end + 1, reason, chunk),
             None => {
-                self.reject(0, reason, out);
+                self.reject(0, reason, chunk);
                 skip_line(&mut self.window);
             }
         }
     }
 
-    fn reject(&mut self, length: usize, reason: Reason, out: &mut Out) {
+    fn reject(&mut self, length: usize, reason: Reason, chunk: &mut RowChunk) {
         self.rows += 1;
         let place = Place { row: self.rows, byte: Some(self.window.offset()) };
-        let rejects = match out {
-            Out::Rows(chunk) => &mut chunk.rejects,
-            Out::Lines(chunk) => &mut chunk.rejects,
-        };
-        rejects.push(Reject { place, reason, excerpt: excerpt(self.window.data()) });
+        chunk.rejects.push(Reject { place, reason, excerpt: excerpt(self.window.data()) });
         self.window.consume(length);
     }
 
@@ -253,10 +238,6 @@ impl RecordCutter {
             }
         }
     }
-}
-
-fn json_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 fn listed(names: &[String]) -> String {

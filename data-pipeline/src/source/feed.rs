@@ -1,5 +1,7 @@
 //! Owns reading a list of files as one sequence of chunks; never interprets a row.
 
+use std::ops::Range;
+
 use super::arrow::BatchReader;
 use super::csv::RecordCutter;
 use super::discover::{InputFile, Layout};
@@ -38,9 +40,9 @@ pub(crate) struct FileEnd {
 pub(crate) struct Feed<'a> {
     files: &'a [InputFile],
     limits: &'a Limits,
-    /// Whether rows come as lines of JSON with all their fields.
-    objects: bool,
     at: usize,
+    /// Where to stop.
+    end: usize,
     open: Option<Reader>,
     /// Stored bytes of the files that are done.
     done_bytes: u64,
@@ -59,14 +61,10 @@ enum Reader {
 }
 
 impl<'a> Feed<'a> {
-    pub fn new(files: &'a [InputFile], limits: &'a Limits) -> Feed<'a> {
-        Feed { files, limits, objects: false, at: 0, open: None, done_bytes: 0 }
-    }
-
-    /// A feed whose every chunk, once [decoded](Chunk::decoded), is lines of JSON objects with all fields of the rows,
-    /// whatever the format: what passes rows on reads this one.
-    pub fn objects(files: &'a [InputFile], limits: &'a Limits) -> Feed<'a> {
-        Feed { objects: true, ..Feed::new(files, limits) }
+    /// The files of `range`.
+    pub fn new(files: &'a [InputFile], limits: &'a Limits, range: Range<usize>) -> Feed<'a> {
+        let done_bytes = files.iter().take(range.start).map(|file| file.bytes).sum();
+        Feed { files, limits, at: range.start, end: range.end, open: None, done_bytes }
     }
 
     /// The next chunk or file end, `None` after the last file.
@@ -74,10 +72,10 @@ impl<'a> Feed<'a> {
     /// # Errors
     /// Everything that makes a file unreadable but damage, which comes as [`FileEnd::damage`].
     pub fn next(&mut self) -> Result<Option<Item>, SourceError> {
-        let Some(file) = self.files.get(self.at) else { return Ok(None) };
+        let Some(file) = self.files.get(self.at).filter(|_| self.at < self.end) else { return Ok(None) };
         let mut reader = match self.open.take() {
             Some(reader) => reader,
-            None => match Reader::open(file, self.limits, self.objects) {
+            None => match Reader::open(file, self.limits) {
                 Ok(reader) => reader,
                 Err(damage @ SourceError::Damaged { .. }) => {
                     let stored = digest_file(&file.path)?;
@@ -95,7 +93,7 @@ impl<'a> Feed<'a> {
         Ok(Some(self.end(stored, encoding, damage)))
     }
 
-    /// Stored bytes read so far.
+    /// Stored bytes read so far, those of the files before the range included.
     pub fn stored_bytes(&self) -> u64 {
         self.done_bytes + self.open.as_ref().map_or(0, Reader::stored_bytes)
     }
@@ -109,11 +107,11 @@ impl<'a> Feed<'a> {
 }
 
 impl Reader {
-    fn open(file: &InputFile, limits: &Limits, objects: bool) -> Result<Reader, SourceError> {
+    fn open(file: &InputFile, limits: &Limits) -> Result<Reader, SourceError> {
         let (path, wanted) = (&file.path, &file.spec.wanted);
         // Bounded by `MAX_RECORD_BYTES`, so it fits any address space this runs in.
         let max_record = usize::try_from(limits.max_record_bytes).unwrap_or(usize::MAX);
-        let nested = objects || !file.spec.config.kind.is_text();
+        let nested = file.whole || !file.spec.config.kind.is_text();
         match file.layout {
             Layout::Parquet if nested => return Ok(Reader::Objects(Box::new(JsonRows::open(path, limits)?))),
             Layout::Parquet => return Ok(Reader::Table(Box::new(TableReader::open(path, wanted, limits)?))),
@@ -122,12 +120,12 @@ impl Reader {
         let mut window = Window::new(ByteStream::open(path, file.compression, limits)?);
         match file.layout {
             Layout::Arrow => {
-                let wanted = if objects { None } else { Some(wanted.as_slice()) };
+                let wanted = if file.whole { None } else { Some(wanted.as_slice()) };
                 return Ok(Reader::Batches(Box::new(BatchReader::new(window, limits, wanted)?)));
             }
             Layout::Warc => {
                 let spec = std::sync::Arc::clone(&file.spec);
-                return Ok(Reader::Archive(RecordReader::new(window, max_record, spec, objects)));
+                return Ok(Reader::Archive(RecordReader::new(window, max_record, spec, file.whole)));
             }
             _ => {}
         }
@@ -141,10 +139,10 @@ impl Reader {
         Ok(match file.layout {
             Layout::Json => Reader::Elements(ElementCutter::new(window, max_record)),
             Layout::Delimited(delimiter) => {
-                let wanted = if objects { None } else { Some(wanted.as_slice()) };
+                let wanted = if file.whole { None } else { Some(wanted.as_slice()) };
                 Reader::Records(Box::new(RecordCutter::new(window, delimiter, max_record, wanted)?))
             }
-            Layout::Text(unit) => Reader::Units(UnitCutter::new(window, unit, max_record, objects)),
+            Layout::Text(unit) => Reader::Units(UnitCutter::new(window, unit, max_record)),
             _ => Reader::Lines(LineCutter::new(window, max_record)),
         })
     }
@@ -152,8 +150,8 @@ impl Reader {
     fn next_chunk(&mut self) -> Option<Chunk> {
         match self {
             Reader::Lines(reader) => reader.next_chunk(),
-            Reader::Records(reader) => reader.next_chunk(),
-            Reader::Units(reader) => reader.next_chunk(),
+            Reader::Records(reader) => reader.next_chunk().map(Chunk::Rows),
+            Reader::Units(reader) => reader.next_chunk().map(Chunk::Rows),
             Reader::Table(reader) => reader.next_chunk().map(Chunk::Rows),
             Reader::Objects(reader) => reader.next_chunk(),
             Reader::Elements(reader) => reader.next_chunk(),

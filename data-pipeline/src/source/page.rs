@@ -9,7 +9,7 @@ use super::discover::SourceSpec;
 use super::encoding::decode_labelled;
 use super::html::read_page;
 use super::http::{self, content_type};
-use super::row::{Chunk, LineChunk, Place, Reason, Reject, RowChunk, Slot, excerpt};
+use super::row::{Place, Reason, Reject, RowChunk, Slot, excerpt};
 
 /// Bytes of a page in which its own statement of the charset is looked for.
 const META_BYTES: usize = 4096;
@@ -42,8 +42,8 @@ pub(crate) struct Record {
 pub(crate) struct PageChunk {
     spec: Arc<SourceSpec>,
     max_record: usize,
-    /// Whether rows are asked for as lines of JSON.
-    pub objects: bool,
+    /// Rows are handed out as JSON objects, in the place of their text.
+    whole: bool,
     content: Vec<u8>,
     records: Vec<Record>,
     pub rejects: Vec<Reject>,
@@ -59,8 +59,8 @@ struct Row<'r> {
 }
 
 impl PageChunk {
-    pub fn new(spec: Arc<SourceSpec>, max_record: usize, objects: bool) -> PageChunk {
-        PageChunk { spec, max_record, objects, content: Vec::new(), records: Vec::new(), rejects: Vec::new() }
+    pub fn new(spec: Arc<SourceSpec>, max_record: usize, whole: bool) -> PageChunk {
+        PageChunk { spec, max_record, whole, content: Vec::new(), records: Vec::new(), rejects: Vec::new() }
     }
 
     /// Bytes of content held.
@@ -80,13 +80,17 @@ impl PageChunk {
         self.records.push(Record { start, end: self.content.len(), ..record });
     }
 
-    /// The records as rows of the fields that the configuration asks for.
+    /// The records as rows of the fields that the configuration asks for, or of one field, the whole row as JSON.
     pub fn rows(&self) -> RowChunk {
         let mut chunk = RowChunk { rejects: self.rejects.clone(), ..RowChunk::default() };
         for record in &self.records {
             match self.row(record) {
                 Ok(row) => {
                     chunk.open_row(record.place);
+                    if self.whole {
+                        chunk.value(Slot::Text, row.object().as_bytes());
+                        continue;
+                    }
                     for wanted in &self.spec.wanted {
                         if let Some(value) = row.value(&wanted.name).filter(|v| !v.is_empty() || wanted.slot == Slot::Text)
                         {
@@ -100,17 +104,16 @@ impl PageChunk {
         chunk
     }
 
-    /// The records as lines of JSON.
-    pub fn lines(&self) -> Chunk {
-        let mut chunk = LineChunk { rejects: self.rejects.clone(), ..LineChunk::default() };
-        for record in &self.records {
-            match self.row(record) {
-                Ok(row) => chunk.push(record.place, &row.object()),
-                Err(reject) => chunk.rejects.push(reject),
-            }
-        }
-        let first = self.records.first().map_or(Place::default(), |record| record.place);
-        chunk.into_chunk().unwrap_or(Chunk::Lines { bytes: Vec::new(), first, rejects: Vec::new() })
+    /// Number of the row after the last record.
+    pub fn next_row(&self) -> u64 {
+        self.records.last().map_or(0, |record| record.place.row + 1)
+    }
+
+    /// What is left from row number `from` on; `None` when nothing is.
+    pub fn from_row(mut self, from: u64) -> Option<PageChunk> {
+        self.rejects.retain(|reject| reject.place.row >= from);
+        self.records.retain(|record| record.place.row >= from);
+        (!self.is_empty()).then_some(self)
     }
 
     fn row<'r>(&self, record: &'r Record) -> Result<Row<'r>, Reject> {

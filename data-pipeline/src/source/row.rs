@@ -52,6 +52,8 @@ pub enum Reason {
     Licence(String),
     /// Same key form as an earlier document of the language. Counted, not quarantined.
     Duplicate,
+    /// A stage does not want the text; its reason (`language:und`, `garbage:ocr_soup`). Counted, not quarantined.
+    Judged(Cow<'static, str>),
 }
 
 impl Reason {
@@ -62,6 +64,7 @@ impl Reason {
             Reason::BlankLine
                 | Reason::Licence(_)
                 | Reason::Duplicate
+                | Reason::Judged(_)
                 | Reason::HttpStatus
                 | Reason::NotText
                 | Reason::NoMainText
@@ -93,6 +96,7 @@ impl fmt::Display for Reason {
             Reason::BadLanguage => "bad_language",
             Reason::Licence(id) => return write!(f, "licence:{id}"),
             Reason::Duplicate => "duplicate",
+            Reason::Judged(reason) => reason,
         })
     }
 }
@@ -220,10 +224,9 @@ pub(crate) enum Chunk {
 }
 
 impl Chunk {
-    /// The chunk with its web records, if any, taken apart: as rows, or as lines when the feed was asked for objects.
+    /// The chunk with its web records, if any, taken apart into rows.
     pub fn decoded(self) -> Chunk {
         match self {
-            Chunk::Pages(pages) if pages.objects => pages.lines(),
             Chunk::Pages(pages) => Chunk::Rows(pages.rows()),
             other => other,
         }
@@ -251,22 +254,6 @@ impl LineChunk {
         self.bytes.len()
     }
 
-    /// Rows that are nothing but a text.
-    pub fn of_texts(mut rows: RowChunk) -> LineChunk {
-        let mut chunk = LineChunk { rejects: std::mem::take(&mut rows.rejects), ..LineChunk::default() };
-        for row in rows.rows() {
-            let text = rows.bytes(row, Slot::Text).unwrap_or_default();
-            match std::str::from_utf8(text) {
-                Ok(text) => chunk.push(row.place, &serde_json::json!({ "text": text }).to_string()),
-                Err(_) => {
-                    let (place, reason) = (row.place, Reason::InvalidUtf8);
-                    chunk.rejects.push(Reject { place, reason, excerpt: excerpt(text) });
-                }
-            }
-        }
-        chunk
-    }
-
     /// The chunk, unless nothing was collected. Its lines have no byte positions: the rows are written otherwise in their
     /// file.
     pub fn into_chunk(self) -> Option<Chunk> {
@@ -275,6 +262,55 @@ impl LineChunk {
         }
         let first = Place { byte: None, ..self.first.unwrap_or(Place { row: 1, byte: None }) };
         Some(Chunk::Lines { bytes: self.bytes, first, rejects: self.rejects })
+    }
+}
+
+impl Chunk {
+    /// Bytes of rows held.
+    pub fn len_bytes(&self) -> usize {
+        match self {
+            Chunk::Lines { bytes, .. } => bytes.len(),
+            Chunk::Rows(rows) => rows.len_bytes(),
+            Chunk::Pages(pages) => pages.len_bytes(),
+        }
+    }
+
+    /// Number of the row after the last one, whether usable or not.
+    pub fn next_row(&self) -> u64 {
+        let after = |rejects: &[Reject]| rejects.iter().map(|reject| reject.place.row + 1).max().unwrap_or(0);
+        match self {
+            Chunk::Lines { bytes, first, rejects } => {
+                let cut = bytes.last().is_some_and(|&last| last != b'\n');
+                let lines = memchr::memchr_iter(b'\n', bytes).count() as u64 + u64::from(cut);
+                (first.row + lines).max(after(rejects))
+            }
+            Chunk::Rows(rows) => {
+                rows.rows.iter().map(|row| row.place.row + 1).max().unwrap_or(0).max(after(&rows.rejects))
+            }
+            Chunk::Pages(pages) => pages.next_row().max(after(&pages.rejects)),
+        }
+    }
+
+    /// What is left from row number `from` on; `None` when nothing is.
+    pub fn from_row(self, from: u64) -> Option<Chunk> {
+        match self {
+            Chunk::Lines { mut bytes, mut first, mut rejects } => {
+                rejects.retain(|reject| reject.place.row >= from);
+                if first.row < from {
+                    let skip = usize::try_from(from - first.row).unwrap_or(usize::MAX);
+                    let end = memchr::memchr_iter(b'\n', &bytes).nth(skip - 1).map_or(bytes.len(), |at| at + 1);
+                    bytes.drain(..end);
+                    first = Place { row: from, byte: first.byte.map(|byte| byte + end as u64) };
+                }
+                (!bytes.is_empty() || !rejects.is_empty()).then_some(Chunk::Lines { bytes, first, rejects })
+            }
+            Chunk::Rows(mut rows) => {
+                rows.rejects.retain(|reject| reject.place.row >= from);
+                rows.rows.retain(|row| row.place.row >= from);
+                (!rows.is_empty()).then_some(Chunk::Rows(rows))
+            }
+            Chunk::Pages(pages) => pages.from_row(from).map(Chunk::Pages),
+        }
     }
 }
 

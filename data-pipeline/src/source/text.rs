@@ -1,7 +1,7 @@
 //! Owns plain text: cutting it into lines, paragraphs or one whole file; never joins or trims what is inside a unit.
 
 use super::jsonl::CHUNK_BYTES;
-use super::row::{Chunk, LineChunk, Place, Reason, Reject, RowChunk, Slot, excerpt};
+use super::row::{Place, Reason, Reject, RowChunk, Slot, excerpt};
 use super::window::Window;
 use crate::config::Unit;
 
@@ -11,13 +11,11 @@ pub(crate) struct UnitCutter {
     unit: Unit,
     max_record: usize,
     rows: u64,
-    /// Whether units come as lines of JSON.
-    objects: bool,
 }
 
 impl UnitCutter {
-    pub fn new(window: Window, unit: Unit, max_record: usize, objects: bool) -> UnitCutter {
-        UnitCutter { window, unit, max_record, rows: 0, objects }
+    pub fn new(window: Window, unit: Unit, max_record: usize) -> UnitCutter {
+        UnitCutter { window, unit, max_record, rows: 0 }
     }
 
     pub fn window(&self) -> &Window {
@@ -29,14 +27,11 @@ impl UnitCutter {
     }
 
     /// The next units, or `None` at the end.
-    pub fn next_chunk(&mut self) -> Option<Chunk> {
+    pub fn next_chunk(&mut self) -> Option<RowChunk> {
         let mut chunk = RowChunk::default();
         let start = self.window.offset();
         while (self.window.offset() - start) < CHUNK_BYTES as u64 && self.next_unit(&mut chunk) {}
-        if self.objects {
-            return LineChunk::of_texts(chunk).into_chunk();
-        }
-        (!chunk.is_empty()).then_some(Chunk::Rows(chunk))
+        (!chunk.is_empty()).then_some(chunk)
     }
 
     fn next_unit(&mut self, chunk: &mut RowChunk) -> bool {

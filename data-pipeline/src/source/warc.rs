@@ -17,14 +17,14 @@ const VERSION: &[u8] = b"WARC/";
 pub(crate) struct RecordReader {
     window: Window,
     max_record: usize,
-    objects: bool,
+    whole: bool,
     spec: Arc<SourceSpec>,
     rows: u64,
 }
 
 impl RecordReader {
-    pub fn new(window: Window, max_record: usize, spec: Arc<SourceSpec>, objects: bool) -> RecordReader {
-        RecordReader { window, max_record, objects, spec, rows: 0 }
+    pub fn new(window: Window, max_record: usize, spec: Arc<SourceSpec>, whole: bool) -> RecordReader {
+        RecordReader { window, max_record, whole, spec, rows: 0 }
     }
 
     pub fn window(&self) -> &Window {
@@ -37,7 +37,7 @@ impl RecordReader {
 
     /// The next pages, or `None` at the end.
     pub fn next_chunk(&mut self) -> Option<Chunk> {
-        let mut chunk = PageChunk::new(Arc::clone(&self.spec), self.max_record, self.objects);
+        let mut chunk = PageChunk::new(Arc::clone(&self.spec), self.max_record, self.whole);
         let start = self.window.offset();
         while self.window.offset() - start < CHUNK_BYTES as u64 && self.next_record(&mut chunk) {}
         if chunk.is_empty() && !self.window.data().is_empty() {

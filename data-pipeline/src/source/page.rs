@@ -33,8 +33,10 @@ pub(crate) struct Record {
     pub date: String,
     pub id: String,
     pub content_type: String,
-    start: usize,
-    end: usize,
+    /// Where its content lies; set by [`PageChunk::push`].
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
 }
 
 /// Web records as they were read.
@@ -82,7 +84,8 @@ impl PageChunk {
 
     /// The records as rows of the fields that the configuration asks for, or of one field, the whole row as JSON.
     pub fn rows(&self) -> RowChunk {
-        let mut chunk = RowChunk { rejects: self.rejects.clone(), ..RowChunk::default() };
+        let mut chunk = RowChunk::default();
+        chunk.rejects.clone_from(&self.rejects);
         for record in &self.records {
             match self.row(record) {
                 Ok(row) => {

@@ -4,8 +4,12 @@
 use super::blocks::{Block, Kind};
 use super::hints::is_notice;
 
-/// A block with this many letters, most of them outside links, is content by itself.
-const LONG_LETTERS: usize = 120;
+/// A block with this many letters, nearly all of them outside links, is content by itself, and with twice as many even
+/// when a part is inside links.
+const LONG_LETTERS: usize = 60;
+const FEW_LINKS: f64 = 0.2;
+/// `main` and `article` are the content alone when they hold this much.
+const CONTENT_MIN_LETTERS: usize = 120;
 /// With the end of a sentence fewer are enough, and inside `main` and `article` fewer still.
 const SENTENCE_LETTERS: usize = 45;
 const CONTENT_LETTERS: usize = 20;
@@ -50,7 +54,7 @@ fn classify(blocks: &[Block], ignore_hints: bool) -> Vec<Class> {
     let in_content = |block: &&Block| block.content && !block.frame && link_share(block) <= MAX_LINK_SHARE;
     let content: usize = blocks.iter().filter(in_content).map(|block| block.letters).sum();
     let all: usize = blocks.iter().filter(|b| !b.frame && link_share(b) <= MAX_LINK_SHARE).map(|b| b.letters).sum();
-    let only_content = content >= LONG_LETTERS && content * 4 >= all;
+    let only_content = content >= CONTENT_MIN_LETTERS && content * 4 >= all;
     let class = |block: &Block| {
         let outside = only_content && !block.content;
         if block.frame || outside || (block.hinted && !ignore_hints) || link_share(block) > MAX_LINK_SHARE {
@@ -60,7 +64,8 @@ fn classify(blocks: &[Block], ignore_hints: bool) -> Vec<Class> {
             return Class::Bad;
         }
         let sentence = block.text.contains(['.', '!', '?', '؟', '،', '؛', '۔', '…', ':', ',']);
-        let enough = block.letters >= LONG_LETTERS
+        let enough = block.letters >= 2 * LONG_LETTERS
+            || (block.letters >= LONG_LETTERS && link_share(block) <= FEW_LINKS)
             || (sentence && block.letters >= SENTENCE_LETTERS)
             || (block.content && block.letters >= CONTENT_LETTERS);
         match block.kind {

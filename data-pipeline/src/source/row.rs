@@ -171,8 +171,8 @@ impl FieldNames {
         add(Slot::Text, "text", &self.text, &["text"]);
         let dolma = format == Format::Dolma;
         let pick = |plain: &'static [&'static str], nested: &'static [&'static str]| if dolma { nested } else { plain };
-        add(Slot::Lang, "lang", &self.lang, pick(&["lang"], &["lang", "metadata.lang", "metadata.language"]));
-        add(Slot::Script, "script", &self.script, pick(&["script"], &["script", "metadata.script"]));
+        add(Slot::Lang, "lang", &self.lang, &["lang"]);
+        add(Slot::Script, "script", &self.script, &["script"]);
         add(Slot::Source, "source", &self.source, &["source"]);
         let nested = &["licence", "license", "metadata.licence", "metadata.license"];
         add(Slot::Licence, "licence", &self.licence, pick(&["licence", "license"], nested));

@@ -6,7 +6,7 @@ use super::hints::is_notice;
 
 /// A block with this many letters, nearly all of them outside links, is content by itself, and with twice as many even
 /// when a part is inside links.
-const LONG_LETTERS: usize = 60;
+const LONG_LETTERS: usize = 50;
 const FEW_LINKS: f64 = 0.2;
 /// `main` and `article` are the content alone when they hold this much.
 const CONTENT_MIN_LETTERS: usize = 120;

@@ -145,8 +145,7 @@ fn paths_that_lead_nowhere() {
 
 #[test]
 fn formats_that_are_not_read() {
-    const ASK: &str =
-        "cannot tell the format from the name; \
+    const ASK: &str = "cannot tell the format from the name; \
          write `format:` (`jsonl`, `json`, `csv`, `tsv`, `text`, `parquet`, `arrow` or `warc`)";
     Case::new().file("a.dat", "x").at("a.dat").check(&format!("<DIR>/in/a.dat: {ASK}"));
     let hint = "unpack it first, or compress it as .gz or .zst";

@@ -44,10 +44,16 @@ fn every_container_holds_the_same_documents() {
     let (expected, summary) = read_file(&dir.join("rows.jsonl"));
     assert_eq!((summary.rows, expected.len()), (500, 500));
     assert!(expected.iter().any(|d| d.text.contains('\n') && d.text.contains('"') && d.lang == "ary_Latn"));
-    for name in
-        [
-        "rows.jsonl.gz", "rows.jsonl.zst", "rows.csv", "rows.tsv", "crlf.csv", "rows.parquet", "rows.snappy.parquet",
-        "rows.json", "rows.arrow",
+    for name in [
+        "rows.jsonl.gz",
+        "rows.jsonl.zst",
+        "rows.csv",
+        "rows.tsv",
+        "crlf.csv",
+        "rows.parquet",
+        "rows.snappy.parquet",
+        "rows.json",
+        "rows.arrow",
     ] {
         let (documents, _) = read_file(&dir.join(name));
         assert_eq!(documents.len(), expected.len(), "{name}");
@@ -205,7 +211,11 @@ fn other_encodings_are_found_out_and_reported() {
         let (documents, summary) = read(source.clone(), &ReadOptions::default()).unwrap();
         assert_eq!(summary.encodings.iter().collect::<Vec<_>>(), [(&encoding.to_owned(), &1)], "{name}");
         let known = documents.iter().filter(|d| texts.contains(d.text.as_str())).count();
-        assert!(documents.len() <= lines && known * 10 >= documents.len() * 9, "{name}: {known} of {}", documents.len());
+        assert!(
+            documents.len() <= lines && known * 10 >= documents.len() * 9,
+            "{name}: {known} of {}",
+            documents.len()
+        );
         assert!(documents.iter().all(|d| !d.text.contains('\u{fffd}')), "{name}");
         // The wrong one that is asked for is taken, and the right one changes nothing.
         let asked = |encoding| read(SourceConfig { encoding, ..source.clone() }, &ReadOptions::default()).unwrap().0;

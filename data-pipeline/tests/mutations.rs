@@ -71,8 +71,8 @@ fn run(name: &str) {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let mut failures = Vec::new();
-    for seed in &seeds {
-        target(dir.path(), seed);
+    for (i, seed) in seeds.iter().enumerate() {
+        assert!(target(dir.path(), seed), "seed {i} of {name} is refused");
     }
     for round in 0..rounds {
         let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (round as u64 + 1).wrapping_mul(0xbf58_476d_1ce4_e5b9));
@@ -103,5 +103,18 @@ macro_rules! targets {
 }
 
 targets!(
-    jsonl, csv, json_array, parquet, arrow, warc, html, encoding, gzip, zstd, tokenizer, chat_template, config, manifest
+    jsonl,
+    csv,
+    json_array,
+    parquet,
+    arrow,
+    warc,
+    html,
+    encoding,
+    gzip,
+    zstd,
+    tokenizer,
+    chat_template,
+    config,
+    manifest
 );

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use arrow_array::types::Int32Type;
-use arrow_array::{ArrayRef, DictionaryArray, Int64Array, LargeStringArray, RecordBatch, StringArray, StringViewArray, StructArray};
+use arrow_array::{
+    ArrayRef, DictionaryArray, Int64Array, LargeStringArray, RecordBatch, StringArray, StringViewArray, StructArray,
+};
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 use arrow_schema::{DataType, Field, Fields, Schema};
@@ -17,7 +19,12 @@ use data_pipeline::document::Document;
 use data_pipeline::documents::{ReadOptions, ReadSummary, read_documents};
 use data_pipeline::prepare::PrepareError;
 
-fn read_as(name: &str, bytes: &[u8], fields: FieldNames, on_damage: OnDamage) -> Result<(Vec<Document>, ReadSummary), PrepareError> {
+fn read_as(
+    name: &str,
+    bytes: &[u8],
+    fields: FieldNames,
+    on_damage: OnDamage,
+) -> Result<(Vec<Document>, ReadSummary), PrepareError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
     std::fs::write(&path, bytes).unwrap();
@@ -43,8 +50,10 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-const ARABIC: &str = "افتتحت المكتبة البلدية أبوابها صباح الاثنين بعد أشغال دامت سنتين، وحضر الافتتاح عدد كبير من سكان الحي.";
-const FRENCH: &str = "Le maire a rappelé que l'ouverture avait été retardée par les pluies, et il a remercié les habitants.";
+const ARABIC: &str =
+    "افتتحت المكتبة البلدية أبوابها صباح الاثنين بعد أشغال دامت سنتين، وحضر الافتتاح عدد كبير من سكان الحي.";
+const FRENCH: &str =
+    "Le maire a rappelé que l'ouverture avait été retardée par les pluies, et il a remercié les habitants.";
 
 fn record(kind: &str, url: &str, mime: &str, content: &[u8]) -> Vec<u8> {
     let head = format!(
@@ -61,7 +70,9 @@ fn response(url: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 }
 
 fn page(text: &str) -> String {
-    format!("<html><head><title>t</title></head><body><nav><a href=/>menu</a></nav><p>{text}</p><footer>x</footer></body></html>")
+    format!(
+        "<html><head><title>t</title></head><body><nav><a href=/>menu</a></nav><p>{text}</p><footer>x</footer></body></html>"
+    )
 }
 
 fn archive() -> Vec<Vec<u8>> {
@@ -78,7 +89,12 @@ fn archive() -> Vec<Vec<u8>> {
         response("https://a.ma/5", "Content-Type: text/html\r\nTDM-Reservation: 1", page(FRENCH).as_bytes()),
         response("https://a.ma/6", "Content-Type: text/html", noai.as_bytes()),
         response("https://a.ma/7", "Content-Type: image/png", b"\x89PNG"),
-        record("response", "https://a.ma/8", "application/http", b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\n\r\nno"),
+        record(
+            "response",
+            "https://a.ma/8",
+            "application/http",
+            b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\n\r\nno",
+        ),
         response("https://a.ma/9", "Content-Type: text/html", b"<nav><a href=/>menu</a></nav>"),
         response("https://a.ma/robots.txt", "Content-Type: text/plain", b"User-agent: *"),
         record("conversion", "https://a.ma/10", "text/plain", FRENCH.as_bytes()),
@@ -97,8 +113,12 @@ fn web_archives_give_main_texts_and_reasons() {
     for (name, bytes) in [("a.warc", whole.clone()), ("a.warc.gz", members), ("b.warc.gz", gzip(&whole))] {
         let (documents, summary) = read_as(name, &bytes, FieldNames::default(), OnDamage::Error).unwrap();
         let found: Vec<(&str, &str)> = documents.iter().map(|d| (d.url.as_deref().unwrap(), d.text.as_str())).collect();
-        let expected =
-            [("https://a.ma/1", ARABIC), ("https://a.ma/2", FRENCH), ("https://a.ma/3", ARABIC), ("https://a.ma/10", FRENCH)];
+        let expected = [
+            ("https://a.ma/1", ARABIC),
+            ("https://a.ma/2", FRENCH),
+            ("https://a.ma/3", ARABIC),
+            ("https://a.ma/10", FRENCH),
+        ];
         assert_eq!(found, expected, "{name}");
         let dropped: Vec<(&str, u64)> = summary.dropped.iter().map(|(reason, n)| (reason.as_str(), *n)).collect();
         let expected = [
@@ -148,10 +168,12 @@ fn batches(text: fn(Vec<Option<&str>>) -> ArrayRef) -> Vec<RecordBatch> {
         let inner = Fields::from(vec![Field::new("lang", DataType::Utf8, true)]);
         let metadata: ArrayRef = Arc::new(StructArray::new(inner, vec![langs], None));
         let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + 5));
-        let licences: DictionaryArray<Int32Type> = vec!["MIT", "CC0-1.0", "MIT", "MIT", "CC0-1.0"].into_iter().collect();
+        let licences: DictionaryArray<Int32Type> =
+            vec!["MIT", "CC0-1.0", "MIT", "MIT", "CC0-1.0"].into_iter().collect();
         let columns: Vec<(&str, ArrayRef)> =
             vec![("text", texts), ("metadata", metadata), ("id", numbers), ("licence", Arc::new(licences))];
-        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+            .unwrap()
     };
     vec![batch(0), batch(5)]
 }
@@ -188,8 +210,10 @@ fn arrow_rows_are_the_same_in_every_layout() {
                     assert_eq!(summary.dropped.iter().collect::<Vec<_>>(), [(&"null_text".to_owned(), &2)]);
                     assert!(documents.iter().all(|d| d.lang == "ary_Latn"));
                     assert_eq!(documents[1].licence, "CC0-1.0");
-                    let documents: Vec<Document> =
-                        documents.into_iter().map(|d| Document { source: String::new(), id: String::new(), ..d }).collect();
+                    let documents: Vec<Document> = documents
+                        .into_iter()
+                        .map(|d| Document { source: String::new(), id: String::new(), ..d })
+                        .collect();
                     assert_eq!(seen.get_or_insert_with(|| documents.clone()), &documents);
                 }
             }
@@ -227,7 +251,10 @@ fn arrow_columns_that_are_not_there() {
     let bytes = written(&batches(|texts| Arc::new(StringArray::from(texts))), None, false);
     let message = |fields| read_as("a.arrow", &bytes, fields, OnDamage::Error).unwrap_err().to_string();
     let fields = FieldNames { text: Some("body".into()), ..FieldNames::default() };
-    assert!(message(fields).ends_with("no column `body`; it has `text`, `metadata`, `id`, `licence`; write `fields: {text: COLUMN}`"));
+    assert!(
+        message(fields)
+            .ends_with("no column `body`; it has `text`, `metadata`, `id`, `licence`; write `fields: {text: COLUMN}`")
+    );
     let fields = FieldNames { text: Some("id".into()), ..FieldNames::default() };
     assert!(message(fields).contains("column `id` is Int64, not a string column"));
 }

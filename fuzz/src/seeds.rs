@@ -41,7 +41,7 @@ pub fn seeds(target: &str, samples: &Path) -> Vec<Vec<u8>> {
         "tokenizer" => tokenizers(),
         "chat_template" => vec![TEMPLATE.as_bytes().to_vec()],
         "config" => vec![CONFIG.as_bytes().to_vec()],
-        "manifest" => vec![MANIFEST.as_bytes().to_vec()],
+        "manifest" => vec![manifest()],
         other => panic!("no target {other}"),
     }
 }
@@ -62,7 +62,8 @@ fn csv(rows: &[Value]) -> String {
 }
 
 fn parquet(texts: &[&str]) -> Vec<u8> {
-    let schema = "message m { OPTIONAL BYTE_ARRAY text (UTF8); OPTIONAL group metadata { OPTIONAL BYTE_ARRAY lang (UTF8); } }";
+    let schema =
+        "message m { OPTIONAL BYTE_ARRAY text (UTF8); OPTIONAL group metadata { OPTIONAL BYTE_ARRAY lang (UTF8); } }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let mut file = Vec::new();
     let mut writer = SerializedFileWriter::new(&mut file, schema, Arc::new(WriterProperties::default())).unwrap();
@@ -95,7 +96,8 @@ fn arrow(texts: &[&str]) -> Vec<Vec<u8>> {
 }
 
 fn page(texts: &[&str]) -> String {
-    let paragraphs: String = texts.iter().map(|text| format!("<p class=x>{text} &amp; <a href='/'>{text}</a><br>\n")).collect();
+    let paragraphs: String =
+        texts.iter().map(|text| format!("<p class=x>{text} &amp; <a href='/'>{text}</a><br>\n")).collect();
     format!(
         "<!DOCTYPE html><html lang=ar><head><meta charset=utf-8><meta name=robots content='index'><title>x</title>\
          <script>var a = '<p>';</script></head><body><nav><ul><li>a<li>b</ul></nav><article><h1>x</h1>{paragraphs}\
@@ -111,7 +113,10 @@ fn warc(texts: &[&str]) -> Vec<u8> {
             content.len()
         )
     };
-    let http = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nX-Robots-Tag: all\r\n\r\n{}", page(texts));
+    let http = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nX-Robots-Tag: all\r\n\r\n{}",
+        page(texts)
+    );
     let info = record("warcinfo", "application/warc-fields", "software: x\r\n");
     let plain = record("conversion", "text/plain", &texts.join("\n"));
     [info, record("response", "application/http; msgtype=response", &http), plain].concat().into_bytes()
@@ -154,5 +159,18 @@ const CONFIG: &str = r#"{"output_dir": "out", "sources": [{"path": "in", "format
     "allow_licences": ["MIT", "CC-BY-*"], "validation": {"fraction": 0.02, "min_documents": 2},
     "tokenizer": {"train": {"vocab_size": 1000, "temperature": 0.3}}, "limits": {"max_record_bytes": 1000}, "seed": 1}"#;
 
-const MANIFEST: &str = r#"{"version": 1, "dtype": "uint16", "tokenizer": {"sha256": "", "vocab_size": 300, "files": {}},
-    "languages": {"ary_Arab": {"documents": 1, "tokens": 2, "bytes": 3}}, "shards": [{"name": "shard-00000", "files": {}}]}"#;
+fn manifest() -> Vec<u8> {
+    let file = |bytes: u64| json!({"bytes": bytes, "blake3": "00".repeat(32)});
+    let counts = json!({"documents": 2, "tokens": 10, "text_bytes": 40});
+    let manifest = json!({
+        "format": "jazari-tokens", "version": 1, "dtype": "uint16",
+        "tokenizer": {"sha256": "11".repeat(32), "vocab_size": 300, "bos_id": 0, "eos_id": 1, "pad_id": null,
+                      "files": {"tokenizer.json": file(5)}},
+        "token_bytes": file(600), "seed": 3, "config_digest": "cc",
+        "languages": {"ary_Arab": counts}, "licences": {"MIT": counts},
+        "shards": [{"name": "shard-00000", "split": "train", "lang": "ary_Arab", "source": "doda", "documents": 2,
+                    "tokens": 10, "text_bytes": 40,
+                    "files": {"bin": file(20), "bin.index": file(16), "idx": file(34 + 24 + 24), "parquet": file(900)}}],
+    });
+    [serde_json::to_vec_pretty(&manifest).unwrap(), b"\n".to_vec()].concat()
+}

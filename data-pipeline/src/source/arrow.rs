@@ -21,6 +21,8 @@ use crate::config::Limits;
 
 /// What an Arrow file begins and ends with; a stream has no such mark.
 const MAGIC: &[u8] = b"ARROW1";
+/// Largest space between the mark and the first message that is looked at.
+const MAX_PADDING_BYTES: usize = 4096;
 /// Largest message header and largest footer, in bytes.
 const MAX_METADATA_BYTES: usize = 16 << 20;
 /// Largest record batch or dictionary, stored and decompressed, in bytes; and all dictionaries together.
@@ -63,13 +65,17 @@ impl BatchReader {
     /// [`SourceError::Damaged`] unless the file begins with a schema, [`SourceError::MissingColumn`] and
     /// [`SourceError::ColumnType`] when a column that the configuration names is absent or no string.
     pub fn new(mut window: Window, limits: &Limits, wanted: Option<&[Wanted]>) -> Result<BatchReader, SourceError> {
-        window.fill_to(MAGIC.len() + 2);
+        window.fill_to(MAX_PADDING_BYTES);
         let is_file = window.data().starts_with(MAGIC);
         if window.data().starts_with(b"FEA1") {
             return Err(damaged(&window, "it is Feather version 1, which is not read; write it as Arrow or Parquet"));
         }
         if is_file {
             window.consume(MAGIC.len() + 2);
+            // Some writers align the first message to more than eight bytes. No message begins with zeros.
+            while window.data().starts_with(&[0; 8]) {
+                window.consume(8);
+            }
         }
         let first = match next_frame(&mut window) {
             Ok(Some(frame)) => Ok(frame),
@@ -186,7 +192,8 @@ impl BatchReader {
                 self.batch = Some(decoded);
             }
             MessageHeader::DictionaryBatch => {
-                let batch = message.header_as_dictionary_batch().ok_or_else(|| invalid("a dictionary without a header"))?;
+                let batch =
+                    message.header_as_dictionary_batch().ok_or_else(|| invalid("a dictionary without a header"))?;
                 let data = batch.data().ok_or_else(|| invalid("a dictionary without values"))?;
                 self.dictionary_bytes += check_batch(&data, &frame.body)?;
                 if self.dictionary_bytes > MAX_BATCH_BYTES {

@@ -138,8 +138,10 @@ fn western_share(head: &[u8]) -> f64 {
 /// Share of the high bytes that are letters or marks of Arabic and French in windows-1256.
 fn arabic_share(head: &[u8]) -> f64 {
     let high = head.iter().filter(|b| !b.is_ascii());
-    let good = high.clone().filter(|b| matches!(b, 0xc0..=0xd6 | 0xd8..=0xff | 0x81 | 0x8d | 0x8e | 0x90 | 0x91..=0x97
-        | 0x80 | 0x85 | 0x98 | 0x9d..=0x9f | 0xa0 | 0xa1 | 0xab | 0xb0 | 0xb7 | 0xba | 0xbb | 0xbf));
+    let good = high.clone().filter(|b| {
+        matches!(b, 0xc0..=0xd6 | 0xd8..=0xff | 0x81 | 0x8d | 0x8e | 0x90 | 0x91..=0x97
+        | 0x80 | 0x85 | 0x98 | 0x9d..=0x9f | 0xa0 | 0xa1 | 0xab | 0xb0 | 0xb7 | 0xba | 0xbb | 0xbf)
+    });
     share(good.count(), high.count())
 }
 
@@ -148,7 +150,8 @@ fn arabic_share(head: &[u8]) -> f64 {
 fn arabic_runs(head: &[u8]) -> bool {
     let high = head.iter().filter(|b| !b.is_ascii()).count();
     let joined = head.windows(2).filter(|pair| pair.iter().all(|b| !b.is_ascii())).count();
-    let common = head.iter().filter(|b| matches!(b, 0xc7..=0xca | 0xcf | 0xd1 | 0xda | 0xe1 | 0xe3..=0xea | 0xed)).count();
+    let common =
+        head.iter().filter(|b| matches!(b, 0xc7..=0xca | 0xcf | 0xd1 | 0xda | 0xe1 | 0xe3..=0xea | 0xed)).count();
     joined * 2 > high && common * 2 > high
 }
 

@@ -77,7 +77,9 @@ fn an_encoding_that_is_asked_for_is_taken() {
 
 #[test]
 fn decoding_in_pieces_of_any_size_is_decoding_at_once() {
-    for (encoding, bytes) in [(Encoding::Utf16Le, utf16(DARIJA, false)), (Encoding::Windows1256, page(WINDOWS_1256, DARIJA))] {
+    for (encoding, bytes) in
+        [(Encoding::Utf16Le, utf16(DARIJA, false)), (Encoding::Windows1256, page(WINDOWS_1256, DARIJA))]
+    {
         for size in [1, 2, 3, 7, 1000] {
             let mut out = Vec::new();
             let mut transcoder = Transcoder::new(encoding).unwrap();

@@ -186,7 +186,8 @@ mod tests {
         assert_eq!(&*parsed(&format!("{head}ff\r\ncut")).body, b"cut");
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(&vec![b'a'; 100_000]).unwrap();
-        let block = [b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n".as_slice(), &encoder.finish().unwrap()].concat();
+        let block =
+            [b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n".as_slice(), &encoder.finish().unwrap()].concat();
         assert_eq!(parse(&block, 100_000).unwrap().body.len(), 100_000);
         assert_eq!(parse(&block, 99_999).unwrap_err(), Reason::RecordTooLarge);
         assert_eq!(parse(b"not http\r\n\r\n", 100).unwrap_err(), Reason::BadWebRecord);

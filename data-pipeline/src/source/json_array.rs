@@ -178,7 +178,8 @@ impl ElementCutter {
                 }
                 continue;
             };
-            if indent <= column && (data.get(indent) == Some(&b'{') || self.in_list && data.get(indent) == Some(&b']')) {
+            if indent <= column && (data.get(indent) == Some(&b'{') || self.in_list && data.get(indent) == Some(&b']'))
+            {
                 self.column = 0;
                 return;
             }

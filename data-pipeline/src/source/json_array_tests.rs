@@ -56,7 +56,8 @@ fn lists_and_sequences_of_any_layout_give_the_same_elements() {
 
 #[test]
 fn a_broken_element_costs_itself() {
-    let text = "[\n {\"a\": 1},\n {\"b\": \"cut,\n {\"c\": 3},\n {\"d\": {\n {\"e\": 5},\n {\"f\": ]},\n {\"g\": 7}\n]\n";
+    let text =
+        "[\n {\"a\": 1},\n {\"b\": \"cut,\n {\"c\": 3},\n {\"d\": {\n {\"e\": 5},\n {\"f\": ]},\n {\"g\": 7}\n]\n";
     let (rows, rejected) = cut(text, 1 << 20);
     let kept: Vec<&str> = rows.iter().map(|(_, _, line)| line.as_str()).collect();
     assert_eq!(kept, ["{\"a\": 1}", "{\"c\": 3}", "{\"e\": 5}", "{\"g\": 7}"]);
@@ -79,7 +80,10 @@ fn long_elements_are_passed_over() {
     let long = format!("{{\"a\":\"{}\\\"\"}}", "x".repeat(2 << 20));
     let text = format!("[{{\"a\":1}},{long},{{\"b\":2}}, {long}]");
     let (rows, rejected) = cut(&text, 1000);
-    assert_eq!(rows.iter().map(|(row, _, line)| (*row, line.as_str())).collect::<Vec<_>>(), [(1, "{\"a\":1}"), (3, "{\"b\":2}")]);
+    assert_eq!(
+        rows.iter().map(|(row, _, line)| (*row, line.as_str())).collect::<Vec<_>>(),
+        [(1, "{\"a\":1}"), (3, "{\"b\":2}")]
+    );
     assert_eq!(rejected.iter().map(|(row, _, _)| *row).collect::<Vec<_>>(), [2, 4]);
     assert_eq!(cut(&text, 4 << 20).0.len(), 4);
 }

@@ -95,7 +95,8 @@ impl PageChunk {
                         continue;
                     }
                     for wanted in &self.spec.wanted {
-                        if let Some(value) = row.value(&wanted.name).filter(|v| !v.is_empty() || wanted.slot == Slot::Text)
+                        if let Some(value) =
+                            row.value(&wanted.name).filter(|v| !v.is_empty() || wanted.slot == Slot::Text)
                         {
                             chunk.value(wanted.slot, value.as_bytes());
                         }
@@ -155,7 +156,11 @@ impl PageChunk {
         if !is_html {
             let (title, html_lang) = (String::new(), None);
             let text = text.trim().to_owned();
-            return if text.is_empty() { Err(Reason::NoMainText) } else { Ok(Row { record, text, title, html_lang, charset }) };
+            return if text.is_empty() {
+                Err(Reason::NoMainText)
+            } else {
+                Ok(Row { record, text, title, html_lang, charset })
+            };
         }
         let page = read_page(&text);
         match page.opt_out {

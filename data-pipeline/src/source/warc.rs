@@ -125,7 +125,8 @@ impl RecordReader {
             }
         };
         let head = self.window.data().get(..end)?.to_vec();
-        let length = fields(&head).find(|(name, _)| name == "content-length").and_then(|(_, value)| value.parse().ok())?;
+        let length =
+            fields(&head).find(|(name, _)| name == "content-length").and_then(|(_, value)| value.parse().ok())?;
         Some((head, length))
     }
 

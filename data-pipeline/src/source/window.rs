@@ -25,7 +25,16 @@ pub(crate) struct Window {
 
 impl Window {
     pub fn new(stream: ByteStream) -> Window {
-        Window { stream, buf: Vec::new(), start: 0, base: 0, ended: false, failure: None, transcoder: None, raw: Vec::new() }
+        Window {
+            stream,
+            buf: Vec::new(),
+            start: 0,
+            base: 0,
+            ended: false,
+            failure: None,
+            transcoder: None,
+            raw: Vec::new(),
+        }
     }
 
     /// Decodes everything from here on, the bytes at hand included.

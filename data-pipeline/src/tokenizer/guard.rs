@@ -160,7 +160,8 @@ mod tests {
         let sequence = |steps: Vec<Value>| json!({"type": "Sequence", "normalizers": steps});
         let doubling = vec![replace("a", "aa"); 30];
         assert!(checked("normalizer", sequence(doubling.clone())).unwrap_err().contains("times longer"));
-        let nested = doubling.into_iter().reduce(|inner, step| json!({"type": "Sequence", "normalizers": [inner, step]}));
+        let nested =
+            doubling.into_iter().reduce(|inner, step| json!({"type": "Sequence", "normalizers": [inner, step]}));
         assert!(checked("normalizer", nested.unwrap()).is_err());
         assert!(checked("normalizer", replace("a", &"a".repeat(2000))).unwrap_err().contains("inserts 2000 bytes"));
         assert!(checked("normalizer", sequence(vec![replace("", "aaaa"); 4])).is_err());

@@ -63,7 +63,8 @@ fn a_page_of_short_lines_gives_its_largest_container() {
 
 #[test]
 fn text_comes_out_as_a_reader_sees_it() {
-    let page = format!("<p>{} a&amp;b &eacute;t&eacute; &#x2d30;&nbsp;x <b>g</b>ras<br>\n ligne  deux</p>", PARAGRAPHS[0]);
+    let page =
+        format!("<p>{} a&amp;b &eacute;t&eacute; &#x2d30;&nbsp;x <b>g</b>ras<br>\n ligne  deux</p>", PARAGRAPHS[0]);
     assert_eq!(text(&page), format!("{} a&b été ⴰ\u{a0}x gras\nligne deux", PARAGRAPHS[0]));
     let hidden = format!(
         "<p>{}<span style='display: none'> non</span><script>no()</script><template>no</template> oui</p>\
@@ -75,7 +76,8 @@ fn text_comes_out_as_a_reader_sees_it() {
 
 #[test]
 fn pages_without_text_have_none() {
-    for page in ["", "<html></html>", "<nav><a href=/>Accueil</a></nav>", "plain", "<p>ok</p>", "<script>x", "<!-- <p>"] {
+    for page in ["", "<html></html>", "<nav><a href=/>Accueil</a></nav>", "plain", "<p>ok</p>", "<script>x", "<!-- <p>"]
+    {
         assert_eq!(text(page), "", "{page}");
     }
 }

@@ -67,13 +67,13 @@ fn run(name: &str) {
     let (_, target) = targets::TARGETS.into_iter().find(|(known, _)| *known == name).unwrap();
     let seeds = seeds::seeds(name, &samples);
     let dir = tempfile::tempdir().unwrap();
+    for (i, seed) in seeds.iter().enumerate() {
+        assert!(target(dir.path(), seed), "seed {i} of {name} is refused");
+    }
     // The library's fenced panics would fill the log.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let mut failures = Vec::new();
-    for (i, seed) in seeds.iter().enumerate() {
-        assert!(target(dir.path(), seed), "seed {i} of {name} is refused");
-    }
     for round in 0..rounds {
         let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (round as u64 + 1).wrapping_mul(0xbf58_476d_1ce4_e5b9));
         let mut bytes = seeds[round % seeds.len()].clone();

@@ -57,8 +57,8 @@ fn rows(samples: &Path) -> Vec<Value> {
 
 fn csv(rows: &[Value]) -> String {
     let field = |row: &Value, key: &str| format!("\"{}\"", row[key].as_str().unwrap_or_default().replace('"', "\"\""));
-    let line = |row: &Value| format!("{},{},{}\r\n", field(row, "text"), field(row, "lang"), field(row, "licence"));
-    format!("text,lang,licence\r\n{}", rows.iter().map(line).collect::<String>())
+    let line = |row: &Value| ["text", "lang", "script", "licence"].map(|key| field(row, key)).join(",") + "\r\n";
+    format!("text,lang,script,licence\r\n{}", rows.iter().map(line).collect::<String>())
 }
 
 fn parquet(texts: &[&str]) -> Vec<u8> {

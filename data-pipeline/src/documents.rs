@@ -11,7 +11,7 @@ use crate::normalize::Normalize;
 use crate::prepare::PrepareError;
 use crate::prepare::admit::{Admission, Admitted, UNKNOWN_LANGUAGE};
 use crate::rounds::{Reading, Step, read_all};
-use crate::source::SourceError;
+use crate::source::{Chunk, SourceError};
 use crate::source::discover::discover;
 
 /// How to read.
@@ -38,6 +38,8 @@ pub struct ReadSummary {
     pub dropped: BTreeMap<String, u64>,
     /// Files that were damaged.
     pub damaged_files: u64,
+    /// Files in other encodings than UTF-8, by its name.
+    pub encodings: BTreeMap<String, u64>,
 }
 
 /// Hands every document of `sources` to `each`, in the order of the entries, files and rows, whatever the number of
@@ -71,7 +73,7 @@ pub fn read_documents(
     };
     let mut summary = ReadSummary::default();
     let mut rows_of_file = 0;
-    let judge = |file: usize, chunk: &_| admission.judge(file, chunk);
+    let judge = |file: usize, chunk: Chunk| admission.judge(file, &chunk.decoded());
     read_all(&Reading::all(&files, &options.limits), stop, &judge, &mut |step| match step {
         Step::Chunk(admitted) => {
             let rows: u64 = admitted.labels.iter().map(|labels| labels.rows).sum();
@@ -86,6 +88,9 @@ pub fn read_documents(
         Step::End(end) => {
             let rows = std::mem::take(&mut rows_of_file);
             summary.files += 1;
+            if let Some(encoding) = end.encoding {
+                *summary.encodings.entry(encoding.name().to_owned()).or_default() += 1;
+            }
             match end.damage {
                 Some(SourceError::Damaged { path, byte, what, .. }) if options.on_damage == OnDamage::Error => {
                     Err(SourceError::Damaged { path, byte, what, rows }.into())

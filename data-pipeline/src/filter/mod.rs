@@ -314,11 +314,11 @@ fn fold<S: Default + Send>(
     mut take: impl FnMut(S) -> Result<(), FilterError>,
     watch: Watch<'_>,
 ) -> Result<Summary, FilterError> {
-    let judge = |file: usize, chunk: &Chunk| {
+    let judge = |file: usize, chunk: Chunk| {
         let mut judged = Judged { tally: Tally::default(), out: S::default() };
         if let Some(input) = inputs.files.get(file) {
             let limit = options.limits.max_record_bytes;
-            rows_of(chunk, (file, input), limit, &mut judged.tally, &mut |row, tally| {
+            rows_of(&chunk.decoded(), (file, input), limit, &mut judged.tally, &mut |row, tally| {
                 each_row(&mut judged.out, row, tally, input);
             });
         }
@@ -393,7 +393,7 @@ fn rows_of(chunk: &Chunk, (file, input): (usize, &InputFile), limit: u64, tally:
         Chunk::Rows(rows) => {
             rows.rejects.iter().for_each(|reject| tally.broken(&reject.reason));
             for row in rows.rows() {
-                if matches!(input.layout, Layout::Delimited(_)) {
+                if matches!(input.layout, Layout::Delimited(_) | Layout::Warc) {
                     let line = rows.bytes(row, Slot::Text).unwrap_or_default();
                     json_row(line, row.place, (file, input), limit, tally, each);
                     continue;
@@ -404,6 +404,8 @@ fn rows_of(chunk: &Chunk, (file, input): (usize, &InputFile), limit: u64, tally:
                 }
             }
         }
+        // Whoever takes a chunk takes web records apart first.
+        Chunk::Pages(_) => {}
     }
 }
 

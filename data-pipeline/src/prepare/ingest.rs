@@ -74,8 +74,10 @@ impl<'a> Reader<'a> {
         let first_file = range.end - writer.state.files.len();
         let reading = Reading { files, limits, range, first_row: next.row, round_bytes };
         let mut collector = Collector::new(self, writer, dir, first_file);
-        let judge =
-            |file: usize, chunk: &Chunk| (self.admission.judge(file, chunk), chunk.next_row(), chunk.len_bytes());
+        let judge = |file: usize, chunk: Chunk| {
+            let (next_row, bytes) = (chunk.next_row(), chunk.len_bytes());
+            (self.admission.judge(file, &chunk.decoded()), next_row, bytes)
+        };
         read_all(&reading, self.stop, &judge, &mut |step| match step {
             Step::Chunk((admitted, next_row, bytes)) => {
                 collector.since_commit += bytes as u64;
@@ -229,6 +231,11 @@ impl<'a> Collector<'a> {
         }
         file.bytes = end.stored.bytes;
         file.blake3 = end.stored.blake3;
+        file.encoding = end.encoding.map(|encoding| encoding.name().to_owned());
+        if let Some(encoding) = &file.encoding {
+            let text = format!("{}: read as {encoding}; write `encoding:` if it is another", input.path.display());
+            (self.reader.observe)(&PrepareEvent::Warning(text));
+        }
         let Some(damage) = end.damage else { return Ok(()) };
         let damage = match damage {
             SourceError::Damaged { path, byte, what, .. } => SourceError::Damaged { path, byte, what, rows: file.rows },
@@ -275,7 +282,7 @@ pub(crate) fn survey(
     let roles = config.chat.clone().unwrap_or_default().roles();
     let admission = Admission { files, normalize: config.normalize, gate, max_record_bytes, roles, curation: None };
     let mut found = BTreeMap::new();
-    let judge = |file: usize, chunk: &Chunk| admission.judge(file, chunk);
+    let judge = |file: usize, chunk: Chunk| admission.judge(file, &chunk.decoded());
     read_all(&Reading::all(files, &config.limits), stop, &judge, &mut |step| {
         if let Step::Chunk(admitted) = step {
             refuse_bad_record(files, &admitted)?;

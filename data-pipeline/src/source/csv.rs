@@ -53,7 +53,7 @@ enum Cut {
 }
 
 impl RecordCutter {
-    /// Reads the header.
+    /// Reads the header. Rows hold the `wanted` columns, or else all of them.
     ///
     /// # Errors
     /// [`SourceError::MissingColumn`] when a column that the configuration names is absent.
@@ -61,12 +61,12 @@ impl RecordCutter {
         window: Window,
         delimiter: u8,
         max_record: usize,
-        wanted: &[Wanted],
+        wanted: Option<&[Wanted]>,
     ) -> Result<RecordCutter, SourceError> {
         let parser = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
         let record = Record::default();
         let (mapping, names) = (Vec::new(), Vec::new());
-        let (columns, rows, whole) = (0, 0, false);
+        let (columns, rows, whole) = (0, 0, wanted.is_none());
         let mut cutter =
             RecordCutter { window, delimiter, max_record, columns, mapping, names, whole, rows, record, parser };
         let header = match cutter.cut() {
@@ -77,7 +77,7 @@ impl RecordCutter {
         cutter.columns = cutter.record.fields;
         let names: Vec<String> =
             (0..cutter.columns).map(|i| String::from_utf8_lossy(cutter.record.field(i)).trim().to_owned()).collect();
-        for wanted in wanted {
+        for wanted in wanted.unwrap_or_default() {
             match names.iter().position(|name| *name == wanted.name) {
                 Some(column) => cutter.mapping.push((wanted.slot, column)),
                 None if wanted.required => {
@@ -96,16 +96,18 @@ impl RecordCutter {
         Ok(cutter)
     }
 
-    /// Hands out rows as JSON objects of all their columns from now on.
-    pub fn whole(mut self) -> RecordCutter {
-        self.whole = true;
-        self
-    }
-
-    fn object(&self) -> String {
-        let value = |i| serde_json::Value::String(String::from_utf8_lossy(self.record.field(i)).into_owned());
-        let pairs = self.names.iter().enumerate().map(|(i, name)| (name.clone(), value(i)));
-        serde_json::Value::Object(pairs.collect()).to_string()
+    /// The record as a JSON object of strings, `None` unless it is UTF-8.
+    fn object(&self) -> Option<String> {
+        let mut line = String::from("{");
+        for (i, name) in self.names.iter().enumerate() {
+            let value = std::str::from_utf8(self.record.field(i)).ok()?;
+            line.push_str(if i > 0 { "," } else { "" });
+            line.push_str(&serde_json::Value::from(name.as_str()).to_string());
+            line.push(':');
+            line.push_str(&serde_json::Value::from(value).to_string());
+        }
+        line.push('}');
+        Some(line)
     }
 
     pub fn window(&self) -> &Window {
@@ -145,12 +147,14 @@ impl RecordCutter {
         };
         match reason {
             None => {
+                let object = if self.whole { self.object() } else { None };
+                if self.whole && object.is_none() {
+                    return self.reject(length, Reason::InvalidUtf8, chunk);
+                }
                 self.rows += 1;
                 chunk.open_row(Place { row: self.rows, byte: Some(self.window.offset()) });
-                if self.whole {
-                    chunk.value(Slot::Text, self.object().as_bytes());
-                    self.window.consume(length);
-                    return;
+                if let Some(object) = object {
+                    chunk.value(Slot::Text, object.as_bytes());
                 }
                 for &(slot, column) in &self.mapping {
                     let value = self.record.field(column);

@@ -239,8 +239,7 @@ impl Packed {
         for &row in &row_of {
             sizes[row as usize] += 1;
         }
-        let mut next = 0;
-        let starts: Vec<u32> = sizes.iter().map(|size| std::mem::replace(&mut next, next + size)).collect();
+        let starts: Vec<u32> = sizes.iter().scan(0, |next, size| Some(std::mem::replace(next, *next + size))).collect();
         let mut at = starts.clone();
         let mut parts = vec![0; 2 * all.len()];
         for (&(document, chunk, _), &row) in all.iter().zip(&row_of) {
@@ -435,10 +434,14 @@ mod tests {
     fn documents_stay_whole_and_rests_fill_gaps() {
         // Inputs 5, 7, 3, 2, 3 and 23 = 10 + 10 + 3.
         let packing = BestFit::new([6, 8, 4, 3, 4, 24].into_iter(), 10).unwrap();
-        let expected: [&[(u64, u64)]; 5] = [&[(5, 0)], &[(5, 1)], &[(1, 0), (2, 0)], &[(0, 0), (4, 0), (3, 0)], &[(5, 2)]];
+        let expected: [&[(u64, u64)]; 5] =
+            [&[(5, 0)], &[(5, 1)], &[(1, 0), (2, 0)], &[(0, 0), (4, 0), (3, 0)], &[(5, 2)]];
         assert_eq!(rows(&packing), expected);
         let counts = packing.counts();
-        assert_eq!((counts.documents, counts.cut, counts.cut_needlessly, counts.rows, counts.targets), (6, 1, 0, 5, 43));
+        assert_eq!(
+            (counts.documents, counts.cut, counts.cut_needlessly, counts.rows, counts.targets),
+            (6, 1, 0, 5, 43)
+        );
         assert!(packing.row(5).is_none());
     }
 
@@ -472,7 +475,10 @@ mod tests {
         writer.extend(&[u32::MAX]).unwrap();
         let words = writer.finish().unwrap();
         assert!(matches!(words, Words::Mapped(_)));
-        assert_eq!((0..5).map(|at| words.get(at)).collect::<Vec<_>>(), [Some(1), Some(2), Some(3), Some(u32::MAX), None]);
+        assert_eq!(
+            (0..5).map(|at| words.get(at)).collect::<Vec<_>>(),
+            [Some(1), Some(2), Some(3), Some(u32::MAX), None]
+        );
         assert_eq!(words.len(), 4);
     }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::Dataset;
 use super::best_fit::{BestFit, Part, TextPackingCounts};
 use super::component::{Component, RowSlots, Span, Window};
 use super::error::DataError;
-use super::Dataset;
 use crate::manifest::Counts;
 
 impl Dataset {

@@ -238,11 +238,7 @@ pub(super) struct Resolved {
 
 /// Shares of `streams` in a run of `total_rows` rows, by stage: what temperature and weights ask for, and what quotas
 /// and caps leave.
-pub(super) fn resolve(
-    streams: &[Stream],
-    spec: &MixtureSpec,
-    total_rows: u64,
-) -> Result<Vec<Resolved>, OrderError> {
+pub(super) fn resolve(streams: &[Stream], spec: &MixtureSpec, total_rows: u64) -> Result<Vec<Resolved>, OrderError> {
     check_numbers(spec)?;
     check_names(streams, spec)?;
     if spec.is_plain() {

@@ -123,7 +123,8 @@ impl Order {
         let start = self.stages.last().map_or(0, |last| last.rows.end);
         let before = if start == 0 { vec![0; self.lanes.len()] } else { self.draws_before(start) };
         let quotas = largest_remainder(&stage.shares, BLOCK_ROWS);
-        let places = if is_plain { spread(&self.lanes, &quotas) } else { numbered(even::spread(&quotas), quotas.len()) };
+        let places =
+            if is_plain { spread(&self.lanes, &quotas) } else { numbered(even::spread(&quotas), quotas.len()) };
         self.stages.push(Stage { rows: start..stage.until, quotas, places, before });
     }
 

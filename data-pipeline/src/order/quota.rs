@@ -153,13 +153,7 @@ fn bounds_of(streams: &[Stream], wanted: &[Wanted<'_>], caps: &[f64]) -> Vec<Bou
             for (limit, is_least) in [(quota.max_share, false), (quota.min_share, true)] {
                 let Some(limit) = limit else { continue };
                 let of = Some((number, name.clone(), is_least));
-                bounds.push(Bound {
-                    of,
-                    terms: terms.clone(),
-                    limit: limit * stage.length,
-                    is_least,
-                    factor: 1.0,
-                });
+                bounds.push(Bound { of, terms: terms.clone(), limit: limit * stage.length, is_least, factor: 1.0 });
             }
         }
     }
@@ -233,9 +227,10 @@ fn missed(bounds: &[Bound], parts: &[f64], wanted: &[Wanted<'_>], width: usize) 
         if bound.is_least { sum < bound.limit - TOLERANCE } else { sum > bound.limit + TOLERANCE }
     };
     // Whole stages may be short as well: when every part of one is at its cap.
-    let short = wanted.iter().zip(parts.chunks(width.max(1))).position(|(stage, row)| {
-        (row.iter().sum::<f64>() - stage.length).abs() > TOLERANCE
-    });
+    let short = wanted
+        .iter()
+        .zip(parts.chunks(width.max(1)))
+        .position(|(stage, row)| (row.iter().sum::<f64>() - stage.length).abs() > TOLERANCE);
     let first = bounds.iter().filter(is_missed).find(|bound| bound.of.is_some());
     let any_missed = short.is_some() || bounds.iter().any(|bound| is_missed(&bound));
     if !any_missed {
@@ -257,8 +252,7 @@ impl Bound {
     fn words(&self, wanted: &[Wanted<'_>]) -> Option<String> {
         let (stage, name, is_least) = self.of.as_ref()?;
         let quota = wanted.get(*stage)?.quotas.get(name)?;
-        let (key, value) =
-            if *is_least { ("min_share", quota.min_share) } else { ("max_share", quota.max_share) };
+        let (key, value) = if *is_least { ("min_share", quota.min_share) } else { ("max_share", quota.max_share) };
         Some(format!("`{name}: {{{key}: {}}}`", value?))
     }
 }

@@ -48,13 +48,17 @@ fn quotas_hold_by_language_source_script_and_licence() {
     let near = |found: Vec<f64>, expected: [f64; 4]| {
         found.iter().zip(expected).for_each(|(f, e)| assert!((f - e).abs() < 3e-5, "{found:?} is not {expected:?}"));
     };
-    near(shares(&[("zgh_Tfng", quota(Some(0.14), None, None))]), [0.6 / 0.94 * 0.86, 0.3 / 0.94 * 0.86, 0.14, 0.04 / 0.94 * 0.86]);
+    near(
+        shares(&[("zgh_Tfng", quota(Some(0.14), None, None))]),
+        [0.6 / 0.94 * 0.86, 0.3 / 0.94 * 0.86, 0.14, 0.04 / 0.94 * 0.86],
+    );
     near(shares(&[("*/web", quota(None, Some(0.5), None))]), [1. / 3., 1. / 6., 0.3, 0.2]);
     near(shares(&[("*_Tfng", quota(Some(0.3), None, None))]), [0.7 * 2. / 3., 0.7 / 3., 0.18, 0.12]);
     // Half of the French stream is under that licence.
     let found = shares(&[("licence:CC-BY-SA-*", quota(None, Some(0.1), None))]);
     assert!((found[1] - 0.2).abs() < 3e-5, "{found:?}");
-    let tight = shares(&[("fra_Latn", quota(Some(0.4), Some(0.4), None)), ("zgh_Tfng/cldr", quota(None, Some(0.03), None))]);
+    let tight =
+        shares(&[("fra_Latn", quota(Some(0.4), Some(0.4), None)), ("zgh_Tfng/cldr", quota(None, Some(0.03), None))]);
     near(tight, [0.57 * 0.6 / 0.64, 0.4, 0.03, 0.57 * 0.04 / 0.64]);
 }
 
@@ -71,7 +75,7 @@ fn a_part_may_be_repeated_more_or_less_than_the_rest() {
 #[test]
 fn stages_have_their_own_shares_and_count_draws_on() {
     let list = [stream("fra_Latn", "a", 900), stream("zgh_Tfng", "b", 100)];
-    let stages = vec![stage(400, 1.0, &[]), stage(0, 0.0, &[]), ];
+    let stages = vec![stage(400, 1.0, &[]), stage(0, 0.0, &[])];
     let order = Order::new(&list, &MixtureSpec { stages, ..natural() }, 1_000, 5).unwrap();
     assert_eq!(order.stages(), [0..400, 400..1_000]);
     assert_eq!(counts(&order, 0..400), [360, 40]);
@@ -115,8 +119,12 @@ fn impossible_quotas_say_what_to_write() {
          repeated 8 times; lower it to 0.08 or raise `max_epochs` of zgh_Tfng to 20"
     );
     let unknown = message(&[("zgh_Latn", quota(Some(0.2), None, None))], 1_000);
-    assert!(unknown.starts_with("mixture.quotas.zgh_Latn: the dataset has no such language, source or licence; it has `*/a`"));
-    let together = message(&[("zgh_Tfng", quota(None, Some(0.2), None)), ("ary_Arab", quota(None, Some(0.5), None))], 50);
+    assert!(
+        unknown
+            .starts_with("mixture.quotas.zgh_Latn: the dataset has no such language, source or licence; it has `*/a`")
+    );
+    let together =
+        message(&[("zgh_Tfng", quota(None, Some(0.2), None)), ("ary_Arab", quota(None, Some(0.5), None))], 50);
     assert_eq!(
         together,
         "mixture.quotas: in stage 1 of 1 these cannot be met together with the repeat caps: `ary_Arab: {max_share: 0.5}`, \

@@ -8,7 +8,14 @@ use proptest::prelude::*;
 use super::*;
 
 pub(super) fn stream(lang: &str, source: &str, rows: u64) -> Stream {
-    Stream { lang: lang.into(), source: source.into(), rows, tokens: rows * 100, text_bytes: rows * 400, licences: BTreeMap::new() }
+    Stream {
+        lang: lang.into(),
+        source: source.into(),
+        rows,
+        tokens: rows * 100,
+        text_bytes: rows * 400,
+        licences: BTreeMap::new(),
+    }
 }
 
 pub(super) fn streams(rows: &[u64]) -> Vec<Stream> {

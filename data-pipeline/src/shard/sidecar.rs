@@ -314,7 +314,10 @@ mod tests {
         let licences = count_licences(&path).unwrap();
         let tokens = (0..count as u64).map(|i| i + 2).sum::<u64>();
         let text_bytes = (0..count).map(|i| i as u64 % 7 + 1).sum();
-        assert_eq!(licences, BTreeMap::from([("MIT".to_owned(), Counts { documents: count as u64, tokens, text_bytes })]));
+        assert_eq!(
+            licences,
+            BTreeMap::from([("MIT".to_owned(), Counts { documents: count as u64, tokens, text_bytes })])
+        );
         assert_eq!(read_facts(&path, count as u64 - 1, 9).unwrap().len(), 1);
         assert_eq!(read_facts(&path, count as u64, 9).unwrap(), []);
     }

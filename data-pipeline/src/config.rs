@@ -1,6 +1,7 @@
 //! Owns what a user may ask of `prepare` and checks it before any file is opened; never touches files.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use crate::dedup::Dedup;
 use crate::document::is_language_label;
 use crate::normalize::Normalize;
 use crate::tokenizer::TrainConfig;
+use crate::tokenizer::gates::Gates;
 
 /// Everything `data prepare` does, from raw files to token shards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,7 +38,7 @@ pub struct PrepareConfig {
     /// Held-out documents.
     #[serde(default)]
     pub validation: ValidationConfig,
-    /// The tokenizer: `path` to a tokenizer.json, or `train` to train one on the training documents.
+    /// The tokenizer: `path` to a tokenizer.json, or `train` to train one on the training documents; and its `gates`.
     pub tokenizer: TokenizerConfig,
     /// How chats become tokens, when the sources hold chats or preferences.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -228,14 +230,79 @@ fn default_min_documents() -> u64 {
     16
 }
 
-/// Where the tokenizer comes from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenizerConfig {
+/// Where the tokenizer comes from: `path` or `train`, and what it must reach.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerConfig {
     /// A tokenizer.json, as `tokenizer train` or Hugging Face tokenizers write it.
-    Path(PathBuf),
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
     /// Train one on the training documents.
-    Train(TrainConfig),
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<TrainConfig>,
+    /// Bounds by language and script: a preparation whose tokenizer does not keep them ends with exit code 3.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gates: Gates,
+}
+
+/// Where a tokenizer comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TokenizerSource<'a> {
+    /// A file.
+    Path(&'a Path),
+    /// Training.
+    Train(&'a TrainConfig),
+    /// Nothing is written, which [`PrepareConfig::validate`] refuses.
+    Missing,
+}
+
+impl TokenizerConfig {
+    /// A tokenizer.json.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: Some(path.into()), ..Self::default() }
+    }
+
+    /// One that is trained.
+    pub fn trained(train: TrainConfig) -> Self {
+        Self { train: Some(train), ..Self::default() }
+    }
+
+    /// Where the tokenizer comes from.
+    pub fn source(&self) -> TokenizerSource<'_> {
+        match (&self.path, &self.train) {
+            (Some(path), _) => TokenizerSource::Path(path),
+            (None, Some(train)) => TokenizerSource::Train(train),
+            (None, None) => TokenizerSource::Missing,
+        }
+    }
+
+    fn check(&self, problems: &mut Vec<String>) {
+        match (&self.path, &self.train) {
+            (Some(_), Some(_)) => {
+                problems.push("tokenizer: has both `path` and `train`; keep the one that is meant".to_owned())
+            }
+            (None, None) => problems.push(
+                "tokenizer: has neither `path` nor `train`; write `{train: {vocab_size: 32768}}`, or `{path: FILE}`"
+                    .to_owned(),
+            ),
+            (None, Some(train)) => {
+                problems.extend(train.validate().err().map(|error| format!("tokenizer.train.{error}")));
+            }
+            (Some(_), None) => {}
+        }
+        for (name, gate) in &self.gates {
+            problems.extend(gate.problems().map(|problem| format!("tokenizer.gates.{name}.{problem}")));
+            if gate.max_parity.is_some() {
+                problems.push(format!(
+                    "tokenizer.gates.{name}.max_parity: is measured by `jazari tokenizer eval --reference LANG` only; \
+                     remove it here"
+                ));
+            }
+            if !(is_language_label(name) || name == "*" || name.starts_with("*_")) {
+                problems.push(format!("tokenizer.gates.{name}: is no language; write `zgh_Tfng`, `*_Tfng` or `*`"));
+            }
+        }
+    }
 }
 
 /// Layout of the token shards.
@@ -348,11 +415,7 @@ impl PrepareConfig {
         self.check_chats(&mut problems);
         self.validation.check(&mut problems);
         self.limits.check(&mut problems);
-        if let TokenizerConfig::Train(train) = &self.tokenizer
-            && let Err(error) = train.validate()
-        {
-            problems.push(format!("tokenizer.train.{error}"));
-        }
+        self.tokenizer.check(&mut problems);
         if self.shards.max_tokens == 0 {
             problems.push("shards.max_tokens: is 0; write a number of tokens, for example 134217728".to_owned());
         }
@@ -390,7 +453,7 @@ impl PrepareConfig {
         if self.chat.as_ref().is_some_and(|chat| chat.roles().is_empty()) {
             problems.push("chat.roles_to_train: is empty; write for example `[assistant]`, or remove it".to_owned());
         }
-        if !kind.is_text() && matches!(self.tokenizer, TokenizerConfig::Train(_)) {
+        if !kind.is_text() && self.tokenizer.train.is_some() {
             problems.push(
                 "tokenizer.train: a tokenizer is not trained on chats; write `tokenizer: {path: ...}` with that of the model"
                     .to_owned(),
@@ -401,11 +464,7 @@ impl PrepareConfig {
     /// Hexadecimal BLAKE3 of the rules: everything that decides what becomes of given input files and a given tokenizer,
     /// but not where they or the output lie.
     pub fn rules_digest(&self) -> String {
-        let tokenizer = match &self.tokenizer {
-            TokenizerConfig::Path(_) => None,
-            TokenizerConfig::Train(train) => Some(train),
-        };
-        json_digest(&(self.documents_digest(), tokenizer, &self.shards, self.seed))
+        json_digest(&(self.documents_digest(), &self.tokenizer.train, &self.shards, self.seed))
     }
 
     /// The part of [`PrepareConfig::rules_digest`] that decides which documents are kept, before any tokenizer.

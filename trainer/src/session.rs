@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use data_pipeline::chat::config::ExcessLength;
 use data_pipeline::dataset::{Component, DataError, Dataset};
 use data_pipeline::loader::Loader;
-use data_pipeline::order::{MixtureSpec, Order, OrderError, PartShare};
+use data_pipeline::order::{Order, OrderError};
 use data_pipeline::prepare::PrepareError;
 use model_zoo::{Model, Params};
 use serde_json::Value;
@@ -22,8 +22,8 @@ use crate::checkpoint::read::Moments;
 use crate::checkpoint::store::Loaded;
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
 use crate::cluster::ClusterError;
-use crate::config::plan::{ChatPlan, MixturePlan, PartPlan};
-use crate::config::raw::{Precision, RawDataset};
+use crate::config::plan::ChatPlan;
+use crate::config::raw::{Precision, RawDataset, SamplePacking};
 use crate::config::{self, AdapterFacts, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
 use crate::device::{self, DeviceError, Opened};
 use crate::durable;
@@ -35,6 +35,7 @@ use crate::hub;
 use crate::optim::Adamw;
 use crate::partition::Partition;
 use crate::run_dir::{RunDir, RunDirError};
+use crate::seen::Seen;
 use crate::team::Team;
 use crate::vocabulary::{self, VocabularyError};
 
@@ -138,6 +139,8 @@ pub struct Resolved {
     pub notes: Vec<Note>,
     /// The data set.
     pub dataset: Arc<Dataset>,
+    /// The order of its training rows.
+    pub order: Order,
     /// What was prepared on the way, until the run has begun.
     pub fresh: Option<Fresh>,
 }
@@ -162,7 +165,8 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
         raw.datasets.iter_mut().for_each(|dataset| dataset.path.clone_from(&dir));
     }
     let open = |dataset: &RawDataset| Dataset::open_with(&dataset.path, excess);
-    let dataset = Arc::new(Dataset::join(raw.datasets.iter().map(open).collect::<Result<Vec<_>, _>>()?)?);
+    let dataset = Dataset::join(raw.datasets.iter().map(open).collect::<Result<Vec<_>, _>>()?)?;
+    let dataset = Arc::new(packed(dataset, &raw, &mut notes)?);
     notes.extend(packing_note(&dataset, raw.sequence_len, excess)?.map(|text| raw.places.note("sequence_len", text)));
     let facts = facts(&dataset, raw.sequence_len, excess);
     let base = raw.base_model.take().map(|path| Place::of(&path)).transpose()?;
@@ -171,7 +175,32 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
     let base = base.map(|place| base_facts(&place, &dataset, &raw, &mut notes)).transpose()?;
     let plan = config::resolve(raw, &facts, base)?;
     notes.extend(plan.notes.iter().cloned());
-    Ok(Resolved { plan, notes, dataset, fresh })
+    // Quotas that cannot be met are found here, before any device is touched.
+    let order = order(&plan, &dataset)?;
+    Ok(Resolved { plan, notes, dataset, order, fresh })
+}
+
+/// The data set with its texts packed as the config says.
+fn packed(dataset: Dataset, raw: &RawConfig, notes: &mut Vec<Note>) -> Result<Dataset, SessionError> {
+    if raw.sample_packing != Some(SamplePacking::BestFit) {
+        return Ok(dataset);
+    }
+    if dataset.manifest().chat.is_some() {
+        let message = "`sample_packing: best_fit` has no effect on chats: their samples are always packed whole";
+        return Err(raw.places.invalid("sample_packing", message, "delete the line").into());
+    }
+    let dataset = dataset.with_best_fit(raw.sequence_len)?;
+    if let Some((counts, _)) = dataset.best_fit() {
+        let text = format!(
+            "{} documents in {} rows, {:.2} % of their places empty; {} are longer than a row and cut",
+            counts.documents,
+            counts.rows,
+            100.0 * counts.idle_share(),
+            counts.cut
+        );
+        notes.push(raw.places.note("sample_packing", text));
+    }
+    Ok(dataset)
 }
 
 /// How samples fill rows, in words; `None` of texts.
@@ -246,6 +275,7 @@ fn facts(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) -> Datase
             end_of_turn: chat.end_of_turn_ids.clone(),
         }),
         parts: dataset.parts().into_iter().map(|part| (part.id, part.streams)).collect(),
+        best_fit: dataset.best_fit().map(|(_, digest)| digest),
     }
 }
 
@@ -298,7 +328,7 @@ impl Session {
     /// # Errors
     /// See [`SessionError`].
     pub fn open(resolved: Resolved, resume: &Resume, share: HostShare, team: Team) -> Result<Self, SessionError> {
-        let Resolved { plan, dataset, fresh, .. } = resolved;
+        let Resolved { plan, dataset, order, fresh, .. } = resolved;
         let opened = device::open_for(plan.device, share.local_rank, plan.threads.or(share.threads))?;
         if plan.precision == Precision::Bf16Mixed && !opened.supports_bf16() {
             return Err(SessionError::NoBf16 { device: opened.summary() });
@@ -307,7 +337,7 @@ impl Session {
         let mut events = Vec::new();
         events.extend(assembly::join_device(&mut team, &plan, &opened)?.map(|text| Event::Noted { text }));
         let model = model_of(&plan, &opened.device)?;
-        let loader = Arc::new(Loader::new(Arc::clone(&dataset), order(&plan, &dataset)?, plan.sequence_len));
+        let loader = Arc::new(Loader::new(Arc::clone(&dataset), order, plan.sequence_len));
         let output = if team.leads() { Some(Output::open(&plan, dataset.id(), resume)?) } else { None };
         let bucket_bytes = (plan.cluster.bucket_cap_mb * 1e6) as u64;
         let buckets = Buckets::new(&model.specs(), &model.gradient_order(), bucket_bytes);
@@ -454,11 +484,11 @@ fn model_of(plan: &Plan, device: &Device) -> Result<Model, SessionError> {
 
 /// The order of training rows that a plan describes.
 fn order(plan: &Plan, dataset: &Dataset) -> Result<Order, SessionError> {
-    let MixturePlan { temperature, weights, max_epochs } = plan.mixture.clone();
-    let share = |part: &PartPlan| Some(PartShare { streams: part.streams, weight: part.weight? });
-    let parts = plan.dataset.parts.iter().map(share).collect::<Option<Vec<_>>>().unwrap_or_default();
-    let mixture = MixtureSpec { temperature, weights, max_epochs, parts };
-    let streams = dataset.streams(plan.sequence_len);
+    let mixture = plan.mixture_spec();
+    let streams = match mixture.names_licences() {
+        true => dataset.licensed_streams(plan.sequence_len)?,
+        false => dataset.streams(plan.sequence_len),
+    };
     Ok(Order::new(&streams, &mixture, plan.total_rows(), plan.seed)?)
 }
 
@@ -533,6 +563,7 @@ fn beginning(plan: &Plan, params: Params, partition: Option<Partition>, device: 
         params,
         guard: Guard::default(),
         losses: LossSpan::default(),
+        seen: Seen::default(),
         outer: None,
     }
 }

@@ -104,7 +104,7 @@ fn a_cap_is_shared_by_the_stages_in_proportion() {
     let order = Order::new(&list, &MixtureSpec { stages, ..spec(1.0, &[], 8.0) }, 4_000, 5).unwrap();
     let (first, second) = (counts(&order, 0..1_000)[1], counts(&order, 1_000..4_000)[1]);
     assert!((79..=81).contains(&(first + second)), "{first} and {second}");
-    assert!(first >= 40 && second >= 25, "neither stage takes all: {first} and {second}");
+    assert!(first >= 35 && second >= 35, "neither stage takes all: {first} and {second}");
 }
 
 #[test]
@@ -150,7 +150,8 @@ fn the_staged_order_is_fixed_for_ever() {
     assert_eq!(rows, GOLDEN, "a change here reorders the data of every resumed run");
 }
 
-const GOLDEN: [(usize, u64); 12] = [(0, 0); 12];
+const GOLDEN: [(usize, u64); 12] =
+    [(0, 15), (0, 36), (1, 17), (0, 27), (0, 12), (1, 3), (0, 20), (1, 5), (0, 5), (1, 7), (0, 25), (1, 14)];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]

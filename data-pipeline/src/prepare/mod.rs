@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::card;
 use crate::chat::ChatEncoder;
-use crate::config::{PrepareConfig, TokenizerConfig};
+use crate::config::{PrepareConfig, TokenizerSource};
 use crate::dataset::DataError;
 use crate::manifest::Manifest;
 use crate::source::discover::{InputFile, discover};
@@ -73,10 +73,13 @@ pub fn prepare(config: &PrepareConfig, observe: Observer<'_>, stop: &AtomicBool)
             return Err(error);
         }
     };
-    let trained = match &config.tokenizer {
-        TokenizerConfig::Train(train) => Some(vocabulary::train(train, &spool, &work, observe, stop)?),
-        TokenizerConfig::Path(_) => None,
+    let trained = match config.tokenizer.source() {
+        TokenizerSource::Train(train) => Some(vocabulary::train(train, &spool, &work, observe, stop)?),
+        TokenizerSource::Path(_) | TokenizerSource::Missing => None,
     };
+    if let Some(tokenizer) = trained.as_ref().or(given.as_ref()) {
+        vocabulary::check_gates(&config.tokenizer.gates, tokenizer, &spool, stop)?;
+    }
     let dataset = work.fresh("dataset")?;
     let (manifest, stats) = match run.write(&spool, trained.as_ref(), &dataset) {
         Ok(written) => written,
@@ -92,10 +95,10 @@ pub fn prepare(config: &PrepareConfig, observe: Observer<'_>, stop: &AtomicBool)
 
 /// The tokenizer that the configuration names, checked before anything is read.
 fn open_given(config: &PrepareConfig) -> Result<Option<Tokenizer>, PrepareError> {
-    let TokenizerConfig::Path(path) = &config.tokenizer else { return Ok(None) };
+    let TokenizerSource::Path(path) = config.tokenizer.source() else { return Ok(None) };
     let tokenizer = Tokenizer::open(path)?;
     if tokenizer.eos().is_none() {
-        return Err(DataError::NoEndOfText { tokenizer: path.clone() }.into());
+        return Err(DataError::NoEndOfText { tokenizer: path.to_owned() }.into());
     }
     Ok(Some(tokenizer))
 }

@@ -11,11 +11,13 @@ mod failure;
 mod formats;
 mod generate;
 mod launch;
+mod mixing;
 mod outer;
 mod plan;
 mod progress;
 mod selftest;
 mod tokenizer;
+mod tokenizer_eval;
 mod train;
 
 use std::path::PathBuf;

@@ -83,7 +83,9 @@ fn gates_name_what_failed() {
         let gates: Gates = gates.iter().map(|(lang, gate)| ((*lang).to_owned(), *gate)).collect();
         check(&gates, &report)
     };
-    assert!(verdict(&[("*", gate("max_failed_round_trips", 0.0)), ("*_Latn", gate("max_tokens_per_word", 9.0))]).passed());
+    assert!(
+        verdict(&[("*", gate("max_failed_round_trips", 0.0)), ("*_Latn", gate("max_tokens_per_word", 9.0))]).passed()
+    );
     let failed = verdict(&[("zgh_Tfng", gate("max_byte_share", 0.1)), ("rif_Latn", gate("min_bytes_per_token", 1.0))]);
     assert_eq!(failed.failures(), 2);
     let table = failed.to_string();

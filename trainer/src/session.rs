@@ -1,18 +1,20 @@
 //! Owns the start of a run: from a config to an opened device, data set, run directory and state; never touches the
 //! loop. Everything that can be wrong with the input is found before the first byte is written.
 
+mod data;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use data_pipeline::chat::config::ExcessLength;
-use data_pipeline::dataset::{Component, DataError, Dataset};
+use data_pipeline::dataset::{DataError, Dataset};
 use data_pipeline::loader::Loader;
 use data_pipeline::order::{Order, OrderError};
 use data_pipeline::prepare::PrepareError;
 use model_zoo::{Model, Params};
 use serde_json::Value;
 
+use self::data::{facts, order, packed, packing_note};
 use crate::adapter::{self, AdapterFileError};
 use crate::assembly;
 use crate::buckets::Buckets;
@@ -22,9 +24,8 @@ use crate::checkpoint::read::Moments;
 use crate::checkpoint::store::Loaded;
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
 use crate::cluster::ClusterError;
-use crate::config::plan::ChatPlan;
-use crate::config::raw::{Precision, RawDataset, SamplePacking};
-use crate::config::{self, AdapterFacts, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
+use crate::config::raw::{Precision, RawDataset};
+use crate::config::{self, AdapterFacts, BaseFacts, ConfigError, Note, Plan, RawConfig};
 use crate::device::{self, DeviceError, Opened};
 use crate::durable;
 use crate::eval::EvalError;
@@ -180,39 +181,6 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
     Ok(Resolved { plan, notes, dataset, order, fresh })
 }
 
-/// The data set with its texts packed as the config says.
-fn packed(dataset: Dataset, raw: &RawConfig, notes: &mut Vec<Note>) -> Result<Dataset, SessionError> {
-    if raw.sample_packing != Some(SamplePacking::BestFit) {
-        return Ok(dataset);
-    }
-    if dataset.manifest().chat.is_some() {
-        let message = "`sample_packing: best_fit` has no effect on chats: their samples are always packed whole";
-        return Err(raw.places.invalid("sample_packing", message, "delete the line").into());
-    }
-    let dataset = dataset.with_best_fit(raw.sequence_len)?;
-    if let Some((counts, _)) = dataset.best_fit() {
-        let text = format!(
-            "{} documents in {} rows, {:.2} % of their places empty; {} are longer than a row and cut",
-            counts.documents,
-            counts.rows,
-            100.0 * counts.idle_share(),
-            counts.cut
-        );
-        notes.push(raw.places.note("sample_packing", text));
-    }
-    Ok(dataset)
-}
-
-/// How samples fill rows, in words; `None` of texts.
-fn packing_note(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) -> Result<Option<String>, DataError> {
-    let Some(counts) = dataset.packing(sequence_len, excess)? else { return Ok(None) };
-    let share = 100.0 * counts.tokens as f64 / (counts.rows.max(1) * sequence_len as u64) as f64;
-    Ok(Some(format!(
-        "{} samples of up to {} tokens in {} rows, {share:.0} % of their places filled; {} truncated, {} dropped",
-        counts.samples, counts.longest, counts.rows, counts.truncated, counts.dropped
-    )))
-}
-
 /// What a plan needs to know of the model that training starts from.
 fn base_facts(
     place: &Place,
@@ -246,37 +214,6 @@ fn base_facts(
     }
     notes.push(raw.places.note("base_model", extension.summary()));
     Ok(BaseFacts { model: extension.widen(&facts.model)?, ..facts })
-}
-
-/// What a plan needs to know of a data set.
-fn facts(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) -> DatasetFacts {
-    let components = |components: &[Component]| {
-        let facts = |c: &Component| ComponentFacts {
-            lang: c.lang().to_owned(),
-            source: c.source().to_owned(),
-            tokens: c.num_tokens(),
-            rows: c.num_rows(sequence_len),
-        };
-        components.iter().map(facts).collect()
-    };
-    let manifest = dataset.manifest();
-    DatasetFacts {
-        id: dataset.id().to_owned(),
-        vocab_size: manifest.tokenizer.vocab_size,
-        bos: manifest.tokenizer.bos_id,
-        eos: Some(manifest.tokenizer.eos_id),
-        pad: manifest.tokenizer.pad_id,
-        train: components(dataset.train()),
-        validation: components(dataset.validation()),
-        bytes: manifest.shards.iter().flat_map(|s| s.files.values()).map(|f| f.bytes).sum(),
-        chat: manifest.chat.as_ref().map(|chat| ChatPlan {
-            kind: chat.kind,
-            excess,
-            end_of_turn: chat.end_of_turn_ids.clone(),
-        }),
-        parts: dataset.parts().into_iter().map(|part| (part.id, part.streams)).collect(),
-        best_fit: dataset.best_fit().map(|(_, digest)| digest),
-    }
 }
 
 /// Where a run is written.
@@ -480,16 +417,6 @@ fn model_of(plan: &Plan, device: &Device) -> Result<Model, SessionError> {
     let (Some(adapter), Some(folder)) = (&plan.adapter, &plan.base_model) else { return Ok(model) };
     let base = adapter::load_base(folder, &model, adapter.base, device)?;
     Ok(adapter::adapted_model(model, &adapter.lora, base)?)
-}
-
-/// The order of training rows that a plan describes.
-fn order(plan: &Plan, dataset: &Dataset) -> Result<Order, SessionError> {
-    let mixture = plan.mixture_spec();
-    let streams = match mixture.names_licences() {
-        true => dataset.licensed_streams(plan.sequence_len)?,
-        false => dataset.streams(plan.sequence_len),
-    };
-    Ok(Order::new(&streams, &mixture, plan.total_rows(), plan.seed)?)
 }
 
 fn load(

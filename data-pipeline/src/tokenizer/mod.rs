@@ -3,6 +3,7 @@
 
 pub mod alphabet;
 pub mod chat;
+pub mod config;
 mod error;
 pub mod eval;
 mod extend;

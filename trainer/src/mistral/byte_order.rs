@@ -46,7 +46,7 @@ impl ByteOrder {
             let count = values.len();
             tensors.push(Tensor::<1>::from_data(TensorData::new(values, [count]), (device, DType::F32)));
         }
-        Ok(Params::from_tensors(params.specs().clone(), tensors)?)
+        Ok(Params::from_tensors(params.specs().to_vec().into(), tensors)?)
     }
 
     fn moved(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::config::{PrepareConfig, TokenizerConfig};
+use crate::config::{PrepareConfig, TokenizerSource};
 use crate::dedup::Dedup;
 use crate::normalize::Normalize;
 use crate::stats::{Stats, Tally};
@@ -122,9 +122,9 @@ fn method(page: &mut String, config: &PrepareConfig, vocab_size: usize) -> std::
     };
     let licences: Vec<String> = config.allow_licences.iter().map(|name| format!("`{name}`")).collect();
     let commercial = if config.non_commercial { "accepted when listed" } else { "refused" };
-    let tokenizer = match &config.tokenizer {
-        TokenizerConfig::Path(_) => "given",
-        TokenizerConfig::Train(_) => "trained on the training documents",
+    let tokenizer = match config.tokenizer.source() {
+        TokenizerSource::Path(_) | TokenizerSource::Missing => "given",
+        TokenizerSource::Train(_) => "trained on the training documents",
     };
     writeln!(page, "- Normalisation: {normalize}.")?;
     writeln!(page, "- Duplicates: {dedup}.")?;

@@ -133,7 +133,7 @@ fn configuration(raw: &RawConfig, kind: RecordKind, dir: &Path) -> PrepareConfig
         normalize: Default::default(),
         dedup: Default::default(),
         validation,
-        tokenizer: TokenizerConfig::Path(tokenizer),
+        tokenizer: TokenizerConfig::at(tokenizer),
         chat: Some(chat.encoding()),
         shards: Default::default(),
         on_damage: Default::default(),

@@ -19,6 +19,7 @@ use crate::durable::FileError;
 use crate::guard::Guard;
 use crate::optim::Adamw;
 use crate::outer::held::Held;
+use crate::seen::Seen;
 use crate::tensor_file::TensorFileError;
 
 pub use manifest::{Identity, Manifest};
@@ -38,6 +39,8 @@ pub struct TrainState {
     pub guard: Guard,
     /// First and last loss, for the expectations of the config.
     pub losses: LossSpan,
+    /// What was trained on, by language and source.
+    pub seen: Seen,
     /// What a site of an outer run holds; only in the process that leads.
     pub outer: Option<Held>,
 }

@@ -229,6 +229,7 @@ impl CheckpointStore {
             moments: specs.len() * MOMENTS.len(),
             state_digest: digest::combine(digests.take(), state.step, state.tokens, state.optimizer.updates),
             losses: state.losses.clone(),
+            seen: state.seen.clone(),
             guard: state.guard.clone(),
             files,
         };
@@ -322,6 +323,7 @@ impl CheckpointStore {
             optimizer: Adamw { hyper, updates: manifest.updates, exp_avg, exp_avg_sq, partition: partition.cloned() },
             guard: manifest.guard.clone(),
             losses: manifest.losses.clone(),
+            seen: manifest.seen.clone(),
             outer: Held::read(path, specs)?,
         };
         if digest != manifest.state_digest {

@@ -12,7 +12,7 @@ use data_pipeline::filter::Nothing;
 use data_pipeline::inspect::{self, InspectedDocument, Selection};
 use data_pipeline::prepare::{self, PrepareError, PrepareEvent, Stage};
 use data_pipeline::stats::{Stats, Tally};
-use data_pipeline::tokenizer::Tokenizer;
+use data_pipeline::tokenizer::{Tokenizer, TokenizerError};
 use data_pipeline::verify::{self, VerifyProgress};
 
 use super::ConfigArguments;
@@ -38,6 +38,8 @@ pub(super) enum Command {
     Verify(FolderArguments),
     /// Documents, words and tokens by language, source and licence
     Stats(StatsArguments),
+    /// Compare the ways to fill rows: documents end to end, or whole where they fit
+    Packing(super::mixing::PackingArguments),
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +97,7 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
         Command::Inspect(arguments) => inspect(&arguments),
         Command::Verify(arguments) => verify(&arguments.folder),
         Command::Stats(arguments) => stats(&arguments),
+        Command::Packing(arguments) => super::mixing::packing(&arguments),
     }
 }
 
@@ -301,6 +304,7 @@ impl From<PrepareError> for Failure {
             PrepareError::Io { .. } | PrepareError::Unreconciled { .. } | PrepareError::Interrupted { .. } => {
                 Self::failed(error)
             }
+            PrepareError::Tokenizer(TokenizerError::Gates { .. }) => Self::with(Exit::Missed, error),
             other => Self::usage(other),
         }
     }

@@ -13,11 +13,13 @@ mod filter;
 mod formats;
 mod generate;
 mod launch;
+mod mixing;
 mod outer;
 mod plan;
 mod progress;
 mod selftest;
 mod tokenizer;
+mod tokenizer_eval;
 mod train;
 
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ use crate::chat::{ChatConfig, RecordKind};
 use crate::dedup::Dedup;
 use crate::document::is_language_label;
 use crate::normalize::Normalize;
+use crate::opt_out::OptOutConfig;
 use crate::tokenizer::TrainConfig;
 
 /// Everything `data prepare` does, from raw files to token shards.
@@ -27,6 +28,9 @@ pub struct PrepareConfig {
     /// a source that holds such a text is refused as a whole run, so that none slips in.
     #[serde(default)]
     pub non_commercial: bool,
+    /// Who asked to stay out: marks in rows, and lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opt_outs: Option<OptOutConfig>,
     /// Text normalisation.
     #[serde(default)]
     pub normalize: Normalize,
@@ -163,6 +167,10 @@ pub struct FieldNames {
     /// keeps its identifier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Fields that say whether the text may be trained on, such as `metadata.noai`, `robots` or `tdm-reservation`; by
+    /// default the usual names, in the row and below `metadata`, `meta` and `headers`. `[]` looks at none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opt_out: Option<Vec<String>>,
     /// The list of messages of a chat; `messages`, `conversations` or `conversation` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<String>,
@@ -413,7 +421,7 @@ impl PrepareConfig {
         let unplaced =
             |source: &SourceConfig| SourceConfig { path: String::new(), exclude: Vec::new(), ..source.clone() };
         let sources: Vec<SourceConfig> = self.sources.iter().map(unplaced).collect();
-        json_digest(&(
+        let digest = json_digest(&(
             sources,
             &self.allow_licences,
             self.non_commercial,
@@ -422,7 +430,12 @@ impl PrepareConfig {
             &self.validation,
             self.on_damage,
             &self.limits,
-        ))
+        ));
+        // Absent where there is none, so that data sets without it keep their identities.
+        match &self.opt_outs {
+            None => digest,
+            Some(opt_outs) => json_digest(&(digest, opt_outs.markers, &opt_outs.digest)),
+        }
     }
 }
 
@@ -465,7 +478,8 @@ impl SourceConfig {
             problems
                 .push(format!("{key}.fields: text files have no fields; remove it and write `lang:` and `licence:`"));
         }
-        for (name, value) in self.fields.given() {
+        let opt_outs = self.fields.opt_out.iter().flatten().map(|value| ("opt_out", value));
+        for (name, value) in self.fields.given().chain(opt_outs) {
             if value.is_empty() || value.split('.').any(str::is_empty) {
                 problems.push(format!(
                     "{key}.fields.{name}: `{value}` is not a field name; write for example `metadata.{name}`"

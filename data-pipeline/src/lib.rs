@@ -1,7 +1,7 @@
 //! Raw corpora to clean documents, tokenizer, token shards and the rows of step s. Has no tensors and no network, and
 //! prints nothing.
 
-mod card;
+pub mod card;
 pub mod chat;
 pub mod config;
 pub mod dataset;
@@ -13,9 +13,11 @@ pub mod licence;
 pub mod loader;
 pub mod manifest;
 pub mod normalize;
+pub mod opt_out;
 pub mod order;
 pub mod prepare;
 pub mod records;
+pub mod removal;
 pub mod shard;
 mod share;
 pub mod source;

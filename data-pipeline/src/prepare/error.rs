@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::chat::RecordError;
 use crate::config::ConfigError;
 use crate::dataset::DataError;
+use crate::opt_out::OptOutError;
 use crate::source::SourceError;
 use crate::stats::StatsError;
 use crate::tokenizer::TokenizerError;
@@ -23,6 +24,9 @@ pub enum PrepareError {
     /// An input file cannot be used.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// An opt-out list cannot be used.
+    #[error(transparent)]
+    OptOut(#[from] OptOutError),
     /// The tokenizer cannot be loaded or trained.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

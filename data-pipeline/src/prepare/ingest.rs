@@ -14,6 +14,7 @@ use super::event::{Observer, PrepareEvent, Stage};
 use crate::config::{Limits, OnDamage, PrepareConfig};
 use crate::dedup::{Dedup, SeenKeys};
 use crate::licence::LicenceGate;
+use crate::opt_out::OptOuts;
 use crate::source::discover::InputFile;
 use crate::source::{Chunk, Feed, FileEnd, Item, Place, Reason, SourceError};
 use crate::split::SplitCount;
@@ -129,6 +130,7 @@ pub(crate) fn ingest(
         files,
         normalize: config.normalize,
         gate: LicenceGate::new(&config.allow_licences, config.non_commercial),
+        opt_outs: OptOuts::open(&config.opt_outs.clone().unwrap_or_default())?,
         max_record_bytes: config.limits.max_record_bytes,
         roles: config.chat.clone().unwrap_or_default().roles(),
     };
@@ -403,7 +405,8 @@ pub(crate) fn survey(
     let gate = LicenceGate::new(&["*".to_owned()], true);
     let max_record_bytes = config.limits.max_record_bytes;
     let roles = config.chat.clone().unwrap_or_default().roles();
-    let admission = Admission { files, normalize: config.normalize, gate, max_record_bytes, roles };
+    let opt_outs = OptOuts::open(&config.opt_outs.clone().unwrap_or_default())?;
+    let admission = Admission { files, normalize: config.normalize, gate, opt_outs, max_record_bytes, roles };
     let mut found = BTreeMap::new();
     read_all(&admission, &config.limits, stop, &mut |step| {
         if let Step::Chunk(admitted) = step {

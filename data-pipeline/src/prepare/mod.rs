@@ -22,6 +22,7 @@ use crate::chat::ChatEncoder;
 use crate::config::{PrepareConfig, TokenizerConfig};
 use crate::dataset::DataError;
 use crate::manifest::Manifest;
+use crate::opt_out::OptOuts;
 use crate::source::discover::{InputFile, discover};
 use crate::spool::Spool;
 use crate::stats::{STATS_FILE, Stats};
@@ -55,6 +56,7 @@ pub struct Prepared {
 /// See [`PrepareError`]. After a refusal nothing is left on disk.
 pub fn prepare(config: &PrepareConfig, observe: Observer<'_>, stop: &AtomicBool) -> Result<Prepared, PrepareError> {
     config.validate()?;
+    let config = &with_opt_out_digest(config)?;
     let files = discover(&config.sources)?;
     let given = open_given(config)?;
     let chats = given.as_ref().map(|tokenizer| open_chats(config, tokenizer)).transpose()?.flatten();
@@ -88,6 +90,15 @@ pub fn prepare(config: &PrepareConfig, observe: Observer<'_>, stop: &AtomicBool)
     };
     work.publish("dataset")?;
     Ok(Prepared { dir: config.output_dir.clone(), id: manifest.id(), already: false, stats })
+}
+
+/// The configuration with the digest of its opt-out lists, which are read before anything else.
+fn with_opt_out_digest(config: &PrepareConfig) -> Result<PrepareConfig, PrepareError> {
+    let mut config = config.clone();
+    if let Some(opt_outs) = &mut config.opt_outs {
+        opt_outs.digest = OptOuts::open(opt_outs)?.list.digest().map(str::to_owned);
+    }
+    Ok(config)
 }
 
 /// The tokenizer that the configuration names, checked before anything is read.
@@ -156,9 +167,10 @@ impl Run<'_> {
             encode::encode(self.config, spool, (tokenizer, self.chats), dir, self.observe, self.stop)?;
         let mut json = serde_json::to_vec_pretty(&stats).unwrap_or_default();
         json.push(b'\n');
-        let card = card::render(&stats, self.config, tokenizer.vocab_size());
         write_durably(&dir.join(STATS_FILE), &json)?;
-        write_durably(&dir.join(card::CARD_FILE), card.as_bytes())?;
+        for (name, page) in card::render(dir, &manifest, &stats, self.config)? {
+            write_durably(&dir.join(name), page.as_bytes())?;
+        }
         write_durably(
             &dir.join(INPUTS_FILE),
             &existing::record(self.config, (self.given, self.chats), self.files, &stats)?,

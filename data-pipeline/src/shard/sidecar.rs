@@ -76,6 +76,8 @@ struct Columns {
     url_levels: Vec<i16>,
     bytes: Vec<i64>,
     tokens: Vec<i64>,
+    qualities: Vec<f64>,
+    quality_levels: Vec<i16>,
 }
 
 impl SidecarWriter {
@@ -96,18 +98,38 @@ impl SidecarWriter {
 
     /// Appends a document of `tokens` tokens.
     pub fn add(&mut self, document: &Document, tokens: u64) -> Result<(), DataError> {
+        let Document { id, lang, source, licence, url, .. } = document;
+        let text_bytes = document.text.len() as u64;
+        self.push([id, lang, source, licence], url.as_deref(), [text_bytes, tokens], None)
+    }
+
+    /// Appends a document of which only the facts are at hand.
+    pub fn add_facts(&mut self, facts: &DocumentFacts) -> Result<(), DataError> {
+        let DocumentFacts { id, lang, source, licence, url, text_bytes, tokens, quality } = facts;
+        self.push([id, lang, source, licence], url.as_deref(), [*text_bytes, *tokens], *quality)
+    }
+
+    fn push(
+        &mut self,
+        [id, lang, source, licence]: [&str; 4],
+        url: Option<&str>,
+        [text_bytes, tokens]: [u64; 2],
+        quality: Option<f64>,
+    ) -> Result<(), DataError> {
         let text = |value: &str| ByteArray::from(value.as_bytes().to_vec());
-        let (language, script) = document.lang.split_once('_').unwrap_or((&document.lang, ""));
+        let (language, script) = lang.split_once('_').unwrap_or((lang, ""));
         let columns = &mut self.columns;
-        columns.ids.push(text(&document.id));
+        columns.ids.push(text(id));
         columns.languages.push(text(language));
         columns.scripts.push(text(script));
-        columns.sources.push(text(&document.source));
-        columns.licences.push(text(&document.licence));
-        columns.urls.extend(document.url.as_deref().map(text));
-        columns.url_levels.push(i16::from(document.url.is_some()));
-        columns.bytes.push(document.text.len() as i64);
+        columns.sources.push(text(source));
+        columns.licences.push(text(licence));
+        columns.urls.extend(url.map(text));
+        columns.url_levels.push(i16::from(url.is_some()));
+        columns.bytes.push(text_bytes as i64);
         columns.tokens.push(tokens as i64);
+        columns.qualities.extend(quality);
+        columns.quality_levels.push(i16::from(quality.is_some()));
         if columns.ids.len() >= GROUP_ROWS { self.flush() } else { Ok(()) }
     }
 
@@ -135,7 +157,7 @@ impl Columns {
         column::<ByteArrayType>(&mut group, &self.urls, Some(&self.url_levels))?;
         column::<Int64Type>(&mut group, &self.bytes, None)?;
         column::<Int64Type>(&mut group, &self.tokens, None)?;
-        column::<DoubleType>(&mut group, &[], Some(&vec![0; self.ids.len()]))?;
+        column::<DoubleType>(&mut group, &self.qualities, Some(&self.quality_levels))?;
         group.close().map(|_| ())
     }
 }
@@ -178,6 +200,33 @@ pub fn read_facts(path: &Path, first: u64, count: usize) -> Result<Vec<DocumentF
         }
         Ok(facts)
     })
+}
+
+/// Hands the facts of every document of a shard to `each`, in order, without holding more than one at a time.
+///
+/// # Errors
+/// A table that cannot be read, or what `each` returns.
+pub fn scan_facts(
+    path: &Path,
+    each: &mut dyn FnMut(u64, DocumentFacts) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let file = File::open(path).map_err(DataError::io(path, "read"))?;
+    let mut failure = None;
+    fenced(path, || {
+        let table = SerializedFileReader::new(file)?;
+        let mut number = 0;
+        for group in 0..table.num_row_groups() {
+            for row in table.get_row_group(group)?.get_row_iter(None)? {
+                if let Err(error) = each(number, facts_of(&row?)?) {
+                    failure = Some(error);
+                    return Ok(());
+                }
+                number += 1;
+            }
+        }
+        Ok(())
+    })?;
+    failure.map_or(Ok(()), Err)
 }
 
 /// Number of documents in a table.

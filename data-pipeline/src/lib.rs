@@ -4,6 +4,7 @@
 pub mod card;
 pub mod chat;
 pub mod config;
+pub mod convert;
 pub mod dataset;
 pub mod dedup;
 pub mod document;
@@ -26,6 +27,7 @@ mod spool;
 pub mod stats;
 pub mod template;
 pub mod tokenizer;
+pub mod trace;
 pub mod verify;
 
 pub use dataset::DataError;

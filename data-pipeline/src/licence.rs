@@ -416,7 +416,7 @@ mod tests {
         assert_eq!(judge(&["*"], false, "academic or non-commercial use"), Verdict::NonCommercial);
         assert_eq!(judge(&["*"], false, "CC-BY-NC-4.0 OR CC-BY-NC-SA-4.0"), Verdict::NonCommercial);
         assert_eq!(judge(&["Foo-1"], false, "Foo-1 OR CC-BY-NC-4.0"), Verdict::Allowed);
-        for free in ["LGPL-LR", "CC-BY-4.0", "Unicode-3.0", "NCSA", "Apache-2.0", "Bync", "commercial use allowed"] {
+        for free in ["LGPL-LR", "CC-BY-4.0", "Unicode-3.0", "NCSA", "Apache-2.0", "Sync", "commercial use allowed"] {
             assert!(!is_non_commercial(free), "{free}");
         }
     }

@@ -40,6 +40,7 @@ fn state(step: u64) -> TrainState {
         optimizer,
         guard: Guard::default(),
         losses: LossSpan::default(),
+        dataset_changes: Vec::new(),
         outer: None,
     }
 }

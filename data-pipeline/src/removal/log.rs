@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::DataError;
 use crate::manifest::{Manifest, Split};
+use crate::order::Stream;
 
 /// File name of the removals inside a data set.
 pub const LOG_FILE: &str = "removals.jsonl";
@@ -77,6 +78,17 @@ impl OldStream {
         }
         streams
     }
+}
+
+/// The training streams before a removal, in rows of `seq_len` tokens.
+pub fn old_streams(removal: &Removal, seq_len: usize) -> Vec<Stream> {
+    let stream = |old: &OldStream| Stream {
+        lang: old.lang.clone(),
+        source: old.source.clone(),
+        rows: old.tokens.saturating_sub(1).div_ceil(seq_len.max(1) as u64),
+        tokens: old.tokens,
+    };
+    removal.streams.iter().map(stream).collect()
 }
 
 /// A document that was removed.

@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-pub use self::log::{LOG_FILE, OldStream, REMOVED_FILE, Removal, RemovedDocument, read_log, removed_document};
+pub use self::log::{
+    LOG_FILE, OldStream, REMOVED_FILE, Removal, RemovedDocument, old_streams, read_log, removed_document,
+};
 pub use self::selection::Selection;
 pub(crate) use self::sums::replace;
 

@@ -202,6 +202,34 @@ pub fn read_facts(path: &Path, first: u64, count: usize) -> Result<Vec<DocumentF
     })
 }
 
+/// Reads the facts of documents by their ascending numbers; row groups without any are passed over.
+///
+/// # Errors
+/// A table that cannot be read.
+pub fn pick_facts(path: &Path, numbers: &[u64]) -> Result<Vec<DocumentFacts>, DataError> {
+    let file = File::open(path).map_err(DataError::io(path, "read"))?;
+    fenced(path, || {
+        let table = SerializedFileReader::new(file)?;
+        let mut wanted = numbers.iter().copied().peekable();
+        let (mut facts, mut first) = (Vec::new(), 0);
+        for group in 0..table.num_row_groups() {
+            let end = first + u64::try_from(table.metadata().row_group(group).num_rows()).unwrap_or(0);
+            if wanted.peek().is_some_and(|&number| number < end) {
+                for (number, row) in (first..end).zip(table.get_row_group(group)?.get_row_iter(None)?) {
+                    if wanted.next_if_eq(&number).is_some() {
+                        facts.push(facts_of(&row?)?);
+                    }
+                    if wanted.peek().is_none_or(|&number| number >= end) {
+                        break;
+                    }
+                }
+            }
+            first = end;
+        }
+        Ok(facts)
+    })
+}
+
 /// Hands the facts of every document of a shard to `each`, in order, without holding more than one at a time.
 ///
 /// # Errors

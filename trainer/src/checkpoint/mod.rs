@@ -21,7 +21,7 @@ use crate::optim::Adamw;
 use crate::outer::held::Held;
 use crate::tensor_file::TensorFileError;
 
-pub use manifest::{Identity, Manifest};
+pub use manifest::{DatasetChange, Identity, Manifest};
 pub use store::{CheckpointStore, Loaded};
 
 /// Everything that must survive a restart, and nothing else. The data order is a function of the step.
@@ -38,6 +38,8 @@ pub struct TrainState {
     pub guard: Guard,
     /// First and last loss, for the expectations of the config.
     pub losses: LossSpan,
+    /// Data sets that took another's place, the first first.
+    pub dataset_changes: Vec<DatasetChange>,
     /// What a site of an outer run holds; only in the process that leads.
     pub outer: Option<Held>,
 }

@@ -10,12 +10,14 @@ mod extend;
 mod failure;
 mod formats;
 mod generate;
+mod governance;
 mod launch;
 mod outer;
 mod plan;
 mod progress;
 mod selftest;
 mod tokenizer;
+mod trace;
 mod train;
 
 use std::path::PathBuf;

@@ -13,6 +13,7 @@ use crate::lid::IdentifyConfig;
 pub use crate::limits::*;
 use crate::near::{NearConfig, ParagraphConfig};
 use crate::normalize::Normalize;
+use crate::opt_out::OptOutConfig;
 use crate::repair::RepairConfig;
 pub use crate::tokenizer::config::{TokenizerConfig, TokenizerSource};
 
@@ -32,6 +33,9 @@ pub struct PrepareConfig {
     /// a source that holds such a text is refused as a whole run, so that none slips in.
     #[serde(default)]
     pub non_commercial: bool,
+    /// Who asked to stay out: marks in rows, and lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opt_outs: Option<OptOutConfig>,
     /// Text normalisation.
     #[serde(default)]
     pub normalize: Normalize,
@@ -243,6 +247,10 @@ pub struct FieldNames {
     /// keeps its identifier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Fields that say whether the text may be trained on, such as `metadata.noai`, `robots` or `tdm-reservation`; by
+    /// default the usual names, in the row and below `metadata`, `meta` and `headers`. `[]` looks at none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opt_out: Option<Vec<String>>,
     /// The list of messages of a chat; `messages`, `conversations` or `conversation` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<String>,
@@ -440,9 +448,14 @@ impl PrepareConfig {
             self.on_damage,
             self.limits.deciding(),
         ));
-        match self.stages_digest() {
+        // Absent where there is none, so that data sets without them keep their identities.
+        let rules = match self.stages_digest() {
             Some(stages) => json_digest(&(rules, stages)),
             None => rules,
+        };
+        match &self.opt_outs {
+            None => rules,
+            Some(opt_outs) => json_digest(&(rules, opt_outs.markers, &opt_outs.digest)),
         }
     }
 }
@@ -486,7 +499,8 @@ impl SourceConfig {
             problems
                 .push(format!("{key}.fields: text files have no fields; remove it and write `lang:` and `licence:`"));
         }
-        for (name, value) in self.fields.given() {
+        let opt_outs = self.fields.opt_out.iter().flatten().map(|value| ("opt_out", value));
+        for (name, value) in self.fields.given().chain(opt_outs) {
             if value.is_empty() || value.split('.').any(str::is_empty) {
                 problems.push(format!(
                     "{key}.fields.{name}: `{value}` is not a field name; write for example `metadata.{name}`"

@@ -8,6 +8,7 @@ use crate::config::{Limits, OnDamage, SourceConfig};
 use crate::document::{Document, id_to_hex};
 use crate::licence::LicenceGate;
 use crate::normalize::Normalize;
+use crate::opt_out::OptOuts;
 use crate::prepare::PrepareError;
 use crate::prepare::admit::{Admission, Admitted, UNKNOWN_LANGUAGE};
 use crate::rounds::{Reading, Step, read_all};
@@ -67,6 +68,7 @@ pub fn read_documents(
         files: &files,
         normalize: options.normalize,
         gate: LicenceGate::new(&["*".to_owned()], true),
+        opt_outs: OptOuts::default(),
         max_record_bytes: options.limits.max_record_bytes,
         roles: Vec::new(),
         curation: None,

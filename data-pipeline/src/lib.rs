@@ -1,9 +1,10 @@
 //! Raw corpora to clean documents, tokenizer, token shards and the rows of step s. Has no tensors and no network, and
 //! prints nothing.
 
-mod card;
+pub mod card;
 pub mod chat;
 pub mod config;
+pub mod convert;
 pub mod dataset;
 pub mod decontaminate;
 pub mod dedup;
@@ -18,9 +19,11 @@ pub mod loader;
 pub mod manifest;
 pub mod near;
 pub mod normalize;
+pub mod opt_out;
 pub mod order;
 pub mod prepare;
 pub mod records;
+pub mod removal;
 pub mod repair;
 mod rounds;
 pub mod shard;
@@ -32,6 +35,7 @@ mod stages;
 pub mod stats;
 pub mod template;
 pub mod tokenizer;
+pub mod trace;
 pub mod verify;
 
 pub use dataset::DataError;

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub const STATS_FILE: &str = "stats.json";
 /// Version of the statistics' layout.
 pub const STATS_VERSION: u32 = 1;
+/// Reason in [`Tally::dropped`] of documents that were in the data set and were removed from it.
+pub const TAKEN_DOWN: &str = "taken_down";
 
 /// What was read, kept and dropped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,7 +180,10 @@ impl Stats {
             return Err("the total is not the sum of the components".to_owned());
         }
         same("rows of all files", self.total.rows, self.files.iter().map(|f| f.rows).sum())?;
-        same("documents of all files", self.total.documents, self.files.iter().map(|f| f.documents).sum())?;
+        // Files tell what was read, so they still count what was taken down later.
+        let taken_down = self.total.dropped.get(TAKEN_DOWN).copied().unwrap_or(0);
+        let read = self.total.documents + taken_down;
+        same("documents of all files", read, self.files.iter().map(|f| f.documents).sum())?;
         same("documents of all licences", self.total.documents, self.licences.values().map(|l| l.documents).sum())?;
         same("words of all licences", self.total.words, self.licences.values().map(|l| l.words).sum())
     }

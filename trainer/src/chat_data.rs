@@ -130,6 +130,7 @@ fn configuration(raw: &RawConfig, kind: RecordKind, dir: &Path) -> PrepareConfig
         sources: raw.datasets.iter().map(|dataset| source(dataset, kind)).collect(),
         allow_licences: vec!["*".to_owned()],
         non_commercial: false,
+        opt_outs: None,
         normalize: Default::default(),
         dedup: Default::default(),
         validation,

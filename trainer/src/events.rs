@@ -113,6 +113,19 @@ pub enum Event {
         /// The checkpoint.
         checkpoint: PathBuf,
     },
+    /// From here on the run learns from another data set, because the user said so.
+    DatasetChanged {
+        /// Steps done on the old one.
+        step: u64,
+        /// The data set before.
+        from: String,
+        /// The data set after.
+        to: String,
+        /// Plan before.
+        from_plan: String,
+        /// Plan after.
+        to_plan: String,
+    },
     /// Something worth knowing about how the run goes on.
     Noted {
         /// What.

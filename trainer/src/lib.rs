@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod dataset_change;
 pub mod device;
 pub mod durable;
 pub mod eval;

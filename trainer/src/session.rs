@@ -12,8 +12,8 @@ use data_pipeline::loader::Loader;
 use data_pipeline::order::{Order, OrderError};
 use data_pipeline::prepare::PrepareError;
 use model_zoo::{Model, Params};
-use serde_json::Value;
 
+pub(crate) use self::data::order_of;
 use self::data::{facts, order, packed, packing_note};
 use crate::adapter::{self, AdapterFileError};
 use crate::assembly;
@@ -26,8 +26,8 @@ use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSp
 use crate::cluster::ClusterError;
 use crate::config::raw::{Precision, RawDataset};
 use crate::config::{self, AdapterFacts, BaseFacts, ConfigError, Note, Plan, RawConfig};
+use crate::dataset_change::{self, Acknowledged, OtherDataset};
 use crate::device::{self, DeviceError, Opened};
-use crate::durable;
 use crate::eval::EvalError;
 use crate::eval::subject::Place;
 use crate::events::Event;
@@ -39,9 +39,6 @@ use crate::run_dir::{RunDir, RunDirError};
 use crate::seen::Seen;
 use crate::team::Team;
 use crate::vocabulary::{self, VocabularyError};
-
-/// Largest `plan.json` that is compared, bytes.
-const PLAN_LIMIT_BYTES: u64 = 16 << 20;
 
 /// Where a run takes its first state from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +104,9 @@ pub enum SessionError {
         /// The keys that differ, with both values.
         changes: String,
     },
+    /// The checkpoints were made of another data set.
+    #[error(transparent)]
+    OtherDataset(Box<OtherDataset>),
     /// `--resume never` on a folder with checkpoints.
     #[error(
         "{}: there are checkpoints of an earlier run here; choose another output_dir, or drop `--resume never`",
@@ -144,6 +144,8 @@ pub struct Resolved {
     pub order: Order,
     /// What was prepared on the way, until the run has begun.
     pub fresh: Option<Fresh>,
+    /// Changes of the data set that the user knows of.
+    pub acknowledged: Vec<Acknowledged>,
 }
 
 /// Reads a config, the manifest of its data set and the config of its base model, and resolves the plan.
@@ -178,7 +180,7 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
     notes.extend(plan.notes.iter().cloned());
     // Quotas that cannot be met are found here, before any device is touched.
     let order = order(&plan, &dataset)?;
-    Ok(Resolved { plan, notes, dataset, order, fresh })
+    Ok(Resolved { plan, notes, dataset, order, fresh, acknowledged: Vec::new() })
 }
 
 /// What a plan needs to know of the model that training starts from.
@@ -265,7 +267,7 @@ impl Session {
     /// # Errors
     /// See [`SessionError`].
     pub fn open(resolved: Resolved, resume: &Resume, share: HostShare, team: Team) -> Result<Self, SessionError> {
-        let Resolved { plan, dataset, order, fresh, .. } = resolved;
+        let Resolved { plan, dataset, order, fresh, acknowledged, .. } = resolved;
         let opened = device::open_for(plan.device, share.local_rank, plan.threads.or(share.threads))?;
         if plan.precision == Precision::Bf16Mixed && !opened.supports_bf16() {
             return Err(SessionError::NoBf16 { device: opened.summary() });
@@ -275,7 +277,7 @@ impl Session {
         events.extend(assembly::join_device(&mut team, &plan, &opened)?.map(|text| Event::Noted { text }));
         let model = model_of(&plan, &opened.device)?;
         let loader = Arc::new(Loader::new(Arc::clone(&dataset), order, plan.sequence_len));
-        let output = if team.leads() { Some(Output::open(&plan, dataset.id(), resume)?) } else { None };
+        let output = if team.leads() { Some(Output::open(&plan, &dataset, resume, &acknowledged)?) } else { None };
         let bucket_bytes = (plan.cluster.bucket_cap_mb * 1e6) as u64;
         let buckets = Buckets::new(&model.specs(), &model.gradient_order(), bucket_bytes);
         let is_divided = plan.cluster.zero > 0 && team.world() > 1;
@@ -329,11 +331,17 @@ fn checkpoint_files(plan: &Plan, dataset: &Dataset) -> Vec<(&'static str, Vec<u8
 }
 
 impl Output {
-    fn open(plan: &Plan, dataset: &str, resume: &Resume) -> Result<Self, SessionError> {
-        refuse_other_plan(&plan.output_dir.join("checkpoints"), plan, dataset, resume)?;
+    fn open(
+        plan: &Plan,
+        dataset: &Dataset,
+        resume: &Resume,
+        acknowledged: &[Acknowledged],
+    ) -> Result<Self, SessionError> {
+        let predecessors = dataset_change::continued(plan, dataset, resume, acknowledged)?;
         let run = RunDir::open(&plan.output_dir)?;
-        let identity = Identity { plan: plan.digest(), dataset: dataset.to_owned() };
-        let checkpoints = CheckpointStore::open(&run.checkpoints(), plan.save_total_limit as usize, identity)?;
+        let identity = Identity { plan: plan.digest(), dataset: dataset.id().to_owned() };
+        let keep = plan.save_total_limit as usize;
+        let checkpoints = CheckpointStore::open(&run.checkpoints(), keep, identity)?.continuing(predecessors);
         checkpoints.clear_leftovers()?;
         Ok(Self { run, checkpoints })
     }
@@ -444,6 +452,7 @@ fn load(
         }
     };
     if let Some(loaded) = &loaded {
+        events.extend(loaded.change.clone().map(|change| dataset_change::event(change, plan)));
         events.push(Event::Resumed { step: loaded.state.step, checkpoint: loaded.path.clone() });
     }
     Ok(loaded)
@@ -491,65 +500,7 @@ fn beginning(plan: &Plan, params: Params, partition: Option<Partition>, device: 
         guard: Guard::default(),
         losses: LossSpan::default(),
         seen: Seen::default(),
+        dataset_changes: Vec::new(),
         outer: None,
-    }
-}
-
-/// Compares the plan inside the newest readable checkpoint with this one and names the keys that differ.
-fn refuse_other_plan(folder: &Path, plan: &Plan, dataset: &str, resume: &Resume) -> Result<(), SessionError> {
-    if !folder.is_dir() {
-        return Ok(());
-    }
-    let found = match resume {
-        Resume::From(path) => vec![(0, path.clone())],
-        Resume::Auto | Resume::Never => checkpoint::store::list(folder)?,
-    };
-    if let (Resume::Never, Some((_, path))) = (resume, found.first()) {
-        return Err(SessionError::NotFresh { path: path.clone() });
-    }
-    for (_, path) in found {
-        let Ok(manifest) = checkpoint::Manifest::read(&path) else { continue };
-        if manifest.identity.plan == plan.digest() && manifest.identity.dataset == dataset {
-            return Ok(());
-        }
-        let stored = durable::read_text(&path.join("plan.json"), PLAN_LIMIT_BYTES).unwrap_or_default();
-        let old: Value = serde_json::from_str(&stored).unwrap_or_default();
-        let mut changes = Vec::new();
-        differences("", old.get("decisive").unwrap_or(&Value::Null), &plan.decisive(), &mut changes);
-        if manifest.identity.dataset != dataset {
-            changes.push(format!("the dataset was {}, now {dataset}", manifest.identity.dataset));
-        }
-        return Err(SessionError::OtherPlan { path, changes: changes.join(", ") });
-    }
-    Ok(())
-}
-
-/// Leaves that differ, as `key was X, now Y`.
-fn differences(prefix: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
-    let (Value::Object(a), Value::Object(b)) = (old, new) else {
-        if old != new {
-            found.push(format!("{prefix} was {old}, now {new}"));
-        }
-        return;
-    };
-    let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
-    for key in keys {
-        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        differences(&path, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), found);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn differences_name_nested_keys_with_both_values() {
-        let mut found = Vec::new();
-        let old = json!({"seed": 1, "optimizer": {"lr": 0.1, "eps": 1e-8}, "gone": true});
-        let new = json!({"seed": 1, "optimizer": {"lr": 0.2, "eps": 1e-8}});
-        differences("", &old, &new, &mut found);
-        assert_eq!(found, ["gone was true, now null", "optimizer.lr was 0.1, now 0.2"]);
     }
 }

@@ -41,6 +41,7 @@ fn state(step: u64) -> TrainState {
         guard: Guard::default(),
         losses: LossSpan::default(),
         seen: trainer::seen::Seen::default(),
+        dataset_changes: Vec::new(),
         outer: None,
     }
 }

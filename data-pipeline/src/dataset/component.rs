@@ -12,7 +12,7 @@ use crate::chat::config::ExcessLength;
 use crate::chat::{REJECTED, TRAINED};
 use crate::manifest::{Counts, ShardRecord, Split};
 use crate::shard::reader::ShardReader;
-use crate::shard::sidecar::{DocumentFacts, read_facts};
+use crate::shard::sidecar::{DocumentFacts, pick_facts, read_facts, scan_facts};
 
 /// The documents of one split, language and source, end to end: `BOS text EOS BOS text EOS ...`.
 ///
@@ -280,6 +280,78 @@ impl Component {
         let mut ids = vec![0; (range.end - range.start) as usize];
         placed.reader.read(range.start, &mut ids);
         Ok(ids)
+    }
+
+    /// Where the tokens of a document lie in the component.
+    ///
+    /// # Errors
+    /// A document past the last.
+    pub fn tokens_of(&self, document: u64) -> Result<Range<u64>, DataError> {
+        let placed = self.shard_of_document(document)?;
+        let range = placed.reader.document(document - placed.first_document);
+        Ok(placed.first_token + range.start..placed.first_token + range.end)
+    }
+
+    /// Which tokens of its document a part of row `row` holds.
+    ///
+    /// # Errors
+    /// A document past the last.
+    pub fn part_of(&self, row: u64, seq_len: usize, span: &Span) -> Result<Range<u64>, DataError> {
+        let length = span.tokens.len() as u64;
+        if self.samples.is_some() {
+            return Ok(0..length);
+        }
+        let start =
+            (row * seq_len as u64 + span.tokens.start as u64).saturating_sub(self.tokens_of(span.document)?.start);
+        Ok(start..start + length)
+    }
+
+    /// The rows that hold inputs of a document, ascending.
+    ///
+    /// # Errors
+    /// A document past the last.
+    pub fn rows_of(&self, document: u64, seq_len: usize) -> Result<Vec<u64>, DataError> {
+        if let Some(packing) = self.packing(seq_len) {
+            let holds = |row: &u64| packing.row(*row).unwrap_or_default().iter().any(|(sample, _)| *sample == document);
+            return Ok((0..packing.counts().rows).filter(holds).collect());
+        }
+        let tokens = self.tokens_of(document)?;
+        let width = seq_len.max(1) as u64;
+        Ok((tokens.start / width..tokens.end.div_ceil(width)).filter(|&row| row < self.num_rows(seq_len)).collect())
+    }
+
+    /// What is known of documents, by their ascending numbers.
+    ///
+    /// # Errors
+    /// A document past the last, or a table that cannot be read.
+    pub fn facts_of(&self, documents: &[u64]) -> Result<Vec<DocumentFacts>, DataError> {
+        let mut facts = Vec::with_capacity(documents.len());
+        for of_shard in documents.chunk_by(|a, b| {
+            let shard = |document: u64| self.shards.partition_point(|placed| placed.first_document <= document);
+            shard(*a) == shard(*b)
+        }) {
+            let Some(&first) = of_shard.first() else { continue };
+            let placed = self.shard_of_document(first)?;
+            let numbers: Vec<u64> = of_shard.iter().map(|document| document - placed.first_document).collect();
+            facts.extend(pick_facts(&placed.reader.sidecar(), &numbers)?);
+        }
+        Ok(facts)
+    }
+
+    /// Hands every document to `each`: its number, its facts and its tokens.
+    ///
+    /// # Errors
+    /// A table that cannot be read, or what `each` returns.
+    pub fn scan(
+        &self,
+        each: &mut dyn FnMut(u64, DocumentFacts, &ShardReader, Range<u64>) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
+        for placed in &self.shards {
+            scan_facts(&placed.reader.sidecar(), &mut |number, facts| {
+                each(placed.first_document + number, facts, &placed.reader, placed.reader.document(number))
+            })?;
+        }
+        Ok(())
     }
 
     /// What is known of a document.

@@ -10,9 +10,10 @@ use super::curate::{Applied, Curation};
 use crate::chat::{RecordError, RecordKind, Role, record};
 use crate::config::is_source_name;
 use crate::dedup::KeyDigest;
-use crate::document::{DOCUMENT_ID_BYTES, document_id, language_label};
+use crate::document::{DOCUMENT_ID_BYTES, document_id, id_to_hex, language_label};
 use crate::licence::{LicenceGate, Verdict};
 use crate::normalize::Normalize;
+use crate::opt_out::{Candidate, MarkerKind, OptOuts};
 use crate::source::discover::InputFile;
 use crate::source::{Chunk, Fields, Place, Reason, Reject, RowChunk, Slot, Value, excerpt, lines, parse_line};
 use crate::stats::count_words;
@@ -27,6 +28,7 @@ pub(crate) struct Admission<'a> {
     pub files: &'a [InputFile],
     pub normalize: Normalize,
     pub gate: LicenceGate,
+    pub opt_outs: OptOuts,
     pub max_record_bytes: u64,
     /// Whose words of chats are learned.
     pub roles: Vec<Role>,
@@ -299,6 +301,11 @@ impl Judge<'_> {
             other => optional(other)?,
         };
         let Some(labels) = self.out.labels.get(*index) else { return Err(Reason::BadField) };
+        let id = document_id(&labels.source, given_id.unwrap_or(&text));
+        // Who is left out anyway is no reason to refuse the run.
+        if let Some(what) = opted_out(&self.rules.opt_outs, fields, (&id, given_id), (url, &labels.source)) {
+            return Err(Reason::OptOut(what));
+        }
         if labels.refused && self.out.refusal.is_none() {
             let (source, licence) = (labels.source.clone(), labels.licence.clone());
             self.out.refusal = Some(Refusal { place, source, licence });
@@ -306,7 +313,6 @@ impl Judge<'_> {
         if let Some(problem) = &labels.problem {
             return Err(problem.clone());
         }
-        let id = document_id(&labels.source, given_id.unwrap_or(&text));
         let (text, notes) = match self.rules.curation.filter(|curation| curation.is_on()) {
             Some(curation) => self.curated(curation, text, &id, applied, index)?,
             None => (text, Vec::new()),
@@ -429,7 +435,11 @@ impl Judge<'_> {
         if verdict == Verdict::NotListed {
             problem.get_or_insert(Reason::Licence(licence.clone()));
         }
-        let refused = verdict == Verdict::NonCommercial;
+        let says_no = self.rules.opt_outs.licence_says_no(&licence);
+        if says_no {
+            problem = Some(Reason::OptOut("licence"));
+        }
+        let refused = verdict == Verdict::NonCommercial && !says_no;
         Labels { problem, refused, ..Labels::new(lang, source, licence) }
     }
 
@@ -449,6 +459,26 @@ impl Judge<'_> {
             excerpt,
         });
     }
+}
+
+/// What keeps a row out because somebody asked for it.
+fn opted_out(
+    opt_outs: &OptOuts,
+    fields: &Fields<'_>,
+    (id, given_id): (&[u8; DOCUMENT_ID_BYTES], Option<&str>),
+    (url, source): (&str, &str),
+) -> Option<&'static str> {
+    let is_marked = |kind: &MarkerKind| *fields.get(Slot::of_marker(*kind)) != Value::Missing;
+    if opt_outs.markers
+        && let Some(kind) = MarkerKind::ALL.iter().find(|kind| is_marked(kind))
+    {
+        return Some(kind.name());
+    }
+    if opt_outs.list.is_empty() {
+        return None;
+    }
+    let url = Some(url).filter(|url| !url.is_empty());
+    opt_outs.list.find(Candidate { id: &id_to_hex(id), given_id, url, source })
 }
 
 /// A field that may be absent but, if there, must be a string.

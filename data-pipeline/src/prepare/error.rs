@@ -10,6 +10,7 @@ use crate::chat::RecordError;
 use crate::config::ConfigError;
 use crate::dataset::DataError;
 use crate::near::DedupError;
+use crate::opt_out::OptOutError;
 use crate::rounds::Stopped;
 use crate::source::SourceError;
 use crate::spool::Group;
@@ -28,6 +29,9 @@ pub enum PrepareError {
     /// An input file cannot be used.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// An opt-out list cannot be used.
+    #[error(transparent)]
+    OptOut(#[from] OptOutError),
     /// The tokenizer cannot be loaded or trained.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

@@ -12,6 +12,7 @@ use super::error::PrepareError;
 use super::event::{Observer, PrepareEvent, Stage};
 use crate::config::{OnDamage, PrepareConfig};
 use crate::licence::LicenceGate;
+use crate::opt_out::OptOuts;
 use crate::rounds::{Reading, Step, read_all};
 use crate::source::discover::InputFile;
 use crate::source::{Chunk, FileEnd, Place, Reason, SourceError};
@@ -41,16 +42,17 @@ impl<'a> Reader<'a> {
         key: &'a str,
         observe: Observer<'a>,
         stop: &'a AtomicBool,
-    ) -> Reader<'a> {
+    ) -> Result<Reader<'a>, PrepareError> {
         let admission = Admission {
             files,
             normalize: config.normalize,
             gate: LicenceGate::new(&config.allow_licences, config.non_commercial),
+            opt_outs: OptOuts::open(&config.opt_outs.clone().unwrap_or_default())?,
             max_record_bytes: config.limits.max_record_bytes,
             roles: config.chat.clone().unwrap_or_default().roles(),
             curation: Some(curation),
         };
-        Reader { config, files, admission, key, observe, stop }
+        Ok(Reader { config, files, admission, key, observe, stop })
     }
 
     /// Reads the files of `range` into the part in `dir`, going on where an earlier run was cut off.
@@ -280,7 +282,9 @@ pub(crate) fn survey(
     let gate = LicenceGate::new(&["*".to_owned()], true);
     let max_record_bytes = config.limits.max_record_bytes;
     let roles = config.chat.clone().unwrap_or_default().roles();
-    let admission = Admission { files, normalize: config.normalize, gate, max_record_bytes, roles, curation: None };
+    let opt_outs = OptOuts::open(&config.opt_outs.clone().unwrap_or_default())?;
+    let normalize = config.normalize;
+    let admission = Admission { files, normalize, gate, opt_outs, max_record_bytes, roles, curation: None };
     let mut found = BTreeMap::new();
     let judge = |file: usize, chunk: Chunk| admission.judge(file, &chunk.decoded());
     read_all(&Reading::all(files, &config.limits), stop, &judge, &mut |step| {

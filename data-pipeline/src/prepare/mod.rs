@@ -29,6 +29,7 @@ use crate::chat::ChatEncoder;
 use crate::config::{PrepareConfig, TokenizerSource};
 use crate::dataset::DataError;
 use crate::manifest::Manifest;
+use crate::opt_out::OptOuts;
 use crate::source::discover::{InputFile, discover};
 use crate::spool::{PartState, Spool};
 use crate::stats::{STATS_FILE, Stats};
@@ -103,6 +104,7 @@ fn prepare_as(
     stop: &AtomicBool,
 ) -> Result<Prepared, PrepareError> {
     config.validate()?;
+    let config = &with_opt_out_digest(config)?;
     let files = discover(&config.sources)?;
     let given = open_given(config)?;
     let chats = given.as_ref().map(|tokenizer| open_chats(config, tokenizer)).transpose()?.flatten();
@@ -130,6 +132,15 @@ fn prepare_as(
         }
         Some(worker) => together::run(&run, worker),
     }
+}
+
+/// The configuration with the digest of its opt-out lists, which are read before anything else.
+fn with_opt_out_digest(config: &PrepareConfig) -> Result<PrepareConfig, PrepareError> {
+    let mut config = config.clone();
+    if let Some(opt_outs) = &mut config.opt_outs {
+        opt_outs.digest = OptOuts::open(opt_outs)?.list.digest().map(str::to_owned);
+    }
+    Ok(config)
 }
 
 /// The tokenizer that the configuration names, checked before anything is read.
@@ -183,7 +194,7 @@ impl Run<'_> {
             (self.observe)(&PrepareEvent::StageFinished { stage, reused: true });
             return self.after_reading(&spool, work);
         }
-        let reader = Reader::new(self.config, self.files, self.curation, &key, self.observe, self.stop);
+        let reader = Reader::new(self.config, self.files, self.curation, &key, self.observe, self.stop)?;
         let (mut parts, mut reused) = (Vec::new(), true);
         for (number, range) in parts::plan(self.files, self.config.limits.checkpoint_bytes).into_iter().enumerate() {
             let below = parts::folder(&key).join(parts::name(number));
@@ -233,9 +244,10 @@ impl Run<'_> {
             encode::encode(self.config, spool, (tokenizer, self.chats), dir, self.observe, self.stop)?;
         let mut json = serde_json::to_vec_pretty(&stats).unwrap_or_default();
         json.push(b'\n');
-        let card = card::render(&stats, self.config, tokenizer.vocab_size());
         write_durably(&dir.join(STATS_FILE), &json)?;
-        write_durably(&dir.join(card::CARD_FILE), card.as_bytes())?;
+        for (name, page) in card::render(dir, &manifest, &stats, self.config)? {
+            write_durably(&dir.join(name), page.as_bytes())?;
+        }
         write_durably(
             &dir.join(INPUTS_FILE),
             &existing::record(self.config, (self.given, self.chats), self.files, &stats)?,

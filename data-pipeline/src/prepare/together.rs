@@ -60,7 +60,7 @@ impl Team<'_> {
         reading: &mut bool,
     ) -> Result<Option<(crate::manifest::Manifest, crate::stats::Stats)>, PrepareError> {
         let Run { config, files, curation, observe, stop, .. } = *self.run;
-        let reader = Reader::new(config, files, curation, self.key, observe, stop);
+        let reader = Reader::new(config, files, curation, self.key, observe, stop)?;
         let plan = parts::plan(files, config.limits.checkpoint_bytes);
         loop {
             if self.published()? {

@@ -113,6 +113,11 @@ pub fn is_shard_name(name: &str) -> bool {
     digits.len() >= 5 && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
+/// The number of a shard, from its name.
+pub fn shard_number(name: &str) -> Option<usize> {
+    if is_shard_name(name) { name.strip_prefix("shard-")?.parse().ok() } else { None }
+}
+
 /// Length of an `.idx` file of `documents` documents.
 pub fn megatron_index_bytes(documents: u64) -> u64 {
     MEGATRON_HEADER_BYTES as u64 + documents * 12 + (documents + 1) * 8

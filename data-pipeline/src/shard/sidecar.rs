@@ -95,6 +95,8 @@ struct Columns {
     url_levels: Vec<i16>,
     bytes: Vec<i64>,
     tokens: Vec<i64>,
+    qualities: Vec<f64>,
+    quality_levels: Vec<i16>,
     notes: Option<Vec<Notes>>,
 }
 
@@ -122,20 +124,41 @@ impl SidecarWriter {
 
     /// Appends a document of `tokens` tokens.
     pub fn add(&mut self, document: &Document, tokens: u64) -> Result<(), DataError> {
+        let Document { id, lang, source, licence, url, .. } = document;
+        let text_bytes = document.text.len() as u64;
+        self.push([id, lang, source, licence], url.as_deref(), ([text_bytes, tokens], None), document.notes.as_deref())
+    }
+
+    /// Appends a document of which only the facts are at hand.
+    pub fn add_facts(&mut self, facts: &DocumentFacts) -> Result<(), DataError> {
+        let DocumentFacts { id, lang, source, licence, url, text_bytes, tokens, quality, notes } = facts;
+        let figures = ([*text_bytes, *tokens], *quality);
+        self.push([id, lang, source, licence], url.as_deref(), figures, notes.as_ref())
+    }
+
+    fn push(
+        &mut self,
+        [id, lang, source, licence]: [&str; 4],
+        url: Option<&str>,
+        ([text_bytes, tokens], quality): ([u64; 2], Option<f64>),
+        notes: Option<&Notes>,
+    ) -> Result<(), DataError> {
         let text = |value: &str| ByteArray::from(value.as_bytes().to_vec());
-        let (language, script) = document.lang.split_once('_').unwrap_or((&document.lang, ""));
+        let (language, script) = lang.split_once('_').unwrap_or((lang, ""));
         let columns = &mut self.columns;
-        columns.ids.push(text(&document.id));
+        columns.ids.push(text(id));
         columns.languages.push(text(language));
         columns.scripts.push(text(script));
-        columns.sources.push(text(&document.source));
-        columns.licences.push(text(&document.licence));
-        columns.urls.extend(document.url.as_deref().map(text));
-        columns.url_levels.push(i16::from(document.url.is_some()));
-        columns.bytes.push(document.text.len() as i64);
+        columns.sources.push(text(source));
+        columns.licences.push(text(licence));
+        columns.urls.extend(url.map(text));
+        columns.url_levels.push(i16::from(url.is_some()));
+        columns.bytes.push(text_bytes as i64);
         columns.tokens.push(tokens as i64);
-        if let Some(notes) = &document.notes {
-            columns.notes.get_or_insert_default().push((**notes).clone());
+        columns.qualities.extend(quality);
+        columns.quality_levels.push(i16::from(quality.is_some()));
+        if let Some(notes) = notes {
+            columns.notes.get_or_insert_default().push(notes.clone());
         }
         if columns.ids.len() >= GROUP_ROWS { self.flush() } else { Ok(()) }
     }
@@ -169,7 +192,7 @@ impl Columns {
         column::<ByteArrayType>(&mut group, &self.urls, Some(&self.url_levels))?;
         column::<Int64Type>(&mut group, &self.bytes, None)?;
         column::<Int64Type>(&mut group, &self.tokens, None)?;
-        column::<DoubleType>(&mut group, &[], Some(&vec![0; self.ids.len()]))?;
+        column::<DoubleType>(&mut group, &self.qualities, Some(&self.quality_levels))?;
         if let Some(notes) = &self.notes {
             let text = |of: &dyn Fn(&Notes) -> Option<String>| -> Vec<Option<ByteArray>> {
                 notes.iter().map(|notes| of(notes).map(|text| ByteArray::from(text.into_bytes()))).collect()
@@ -283,6 +306,61 @@ fn values<T: DataType>(group: &dyn RowGroupReader, column: usize, rows: usize) -
         }
     }
     Ok(values)
+}
+
+/// Reads the facts of documents by their ascending numbers; row groups without any are passed over.
+///
+/// # Errors
+/// A table that cannot be read.
+pub fn pick_facts(path: &Path, numbers: &[u64]) -> Result<Vec<DocumentFacts>, DataError> {
+    let file = File::open(path).map_err(DataError::io(path, "read"))?;
+    fenced(path, || {
+        let table = SerializedFileReader::new(file)?;
+        let mut wanted = numbers.iter().copied().peekable();
+        let (mut facts, mut first) = (Vec::new(), 0);
+        for group in 0..table.num_row_groups() {
+            let end = first + u64::try_from(table.metadata().row_group(group).num_rows()).unwrap_or(0);
+            if wanted.peek().is_some_and(|&number| number < end) {
+                for (number, row) in (first..end).zip(table.get_row_group(group)?.get_row_iter(None)?) {
+                    if wanted.next_if_eq(&number).is_some() {
+                        facts.push(facts_of(&row?)?);
+                    }
+                    if wanted.peek().is_none_or(|&number| number >= end) {
+                        break;
+                    }
+                }
+            }
+            first = end;
+        }
+        Ok(facts)
+    })
+}
+
+/// Hands the facts of every document of a shard to `each`, in order, without holding more than one at a time.
+///
+/// # Errors
+/// A table that cannot be read, or what `each` returns.
+pub fn scan_facts(
+    path: &Path,
+    each: &mut dyn FnMut(u64, DocumentFacts) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let file = File::open(path).map_err(DataError::io(path, "read"))?;
+    let mut failure = None;
+    fenced(path, || {
+        let table = SerializedFileReader::new(file)?;
+        let mut number = 0;
+        for group in 0..table.num_row_groups() {
+            for row in table.get_row_group(group)?.get_row_iter(None)? {
+                if let Err(error) = each(number, facts_of(&row?)?) {
+                    failure = Some(error);
+                    return Ok(());
+                }
+                number += 1;
+            }
+        }
+        Ok(())
+    })?;
+    failure.map_or(Ok(()), Err)
 }
 
 /// Number of documents in a table.

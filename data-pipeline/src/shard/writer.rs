@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::DigestedFile;
 use super::format::{self, Dtype, ENDS, MARKS, MEGATRON_INDEX, SIDECAR, TOKENS, shard_name};
-use super::sidecar::SidecarWriter;
+use super::sidecar::{DocumentFacts, SidecarWriter};
 use crate::dataset::DataError;
 use crate::document::Document;
 use crate::manifest::{Counts, FileRecord, ShardRecord, Split};
@@ -61,7 +61,18 @@ impl ShardWriter {
 
     /// Appends a document with its tokens, BOS and EOS included; of a chat with the marks of its tokens.
     pub fn add(&mut self, document: &Document, ids: &[u32], marks: &[u8]) -> Result<(), DataError> {
-        let too_long = |_| DataError::DocumentTooLong { id: document.id.clone(), tokens: ids.len() };
+        self.put(&document.id, document.text.len() as u64, ids, marks)?;
+        self.sidecar.add(document, ids.len() as u64)
+    }
+
+    /// Appends a document of another shard, of which only the facts are at hand.
+    pub fn add_facts(&mut self, facts: &DocumentFacts, ids: &[u32], marks: &[u8]) -> Result<(), DataError> {
+        self.put(&facts.id, facts.text_bytes, ids, marks)?;
+        self.sidecar.add_facts(facts)
+    }
+
+    fn put(&mut self, id: &str, text_bytes: u64, ids: &[u32], marks: &[u8]) -> Result<(), DataError> {
+        let too_long = |_| DataError::DocumentTooLong { id: id.to_owned(), tokens: ids.len() };
         self.lengths.push(i32::try_from(ids.len()).map_err(too_long)?);
         self.buffer.clear();
         self.dtype.write(ids, &mut self.buffer);
@@ -69,9 +80,8 @@ impl ShardWriter {
         if let Some(file) = &mut self.marks {
             file.put(marks)?;
         }
-        self.counts.add(Counts { documents: 1, tokens: ids.len() as u64, text_bytes: document.text.len() as u64 });
-        self.ends.put(&self.counts.tokens.to_le_bytes())?;
-        self.sidecar.add(document, ids.len() as u64)
+        self.counts.add(Counts { documents: 1, tokens: ids.len() as u64, text_bytes });
+        self.ends.put(&self.counts.tokens.to_le_bytes())
     }
 
     /// Writes the index and makes all files durable.

@@ -250,10 +250,23 @@ impl<'a> DeserializeSeed<'a> for BranchSeed<'_, '_, 'a> {
 
 impl<'a> BranchSeed<'_, '_, 'a> {
     fn scalar<E>(self, value: Value<'a>) -> Result<(), E> {
-        if let Some(slot) = self.branch.slot {
-            self.found.set(slot, self.branch.rank, value);
+        let Some(slot) = self.branch.slot else { return Ok(()) };
+        match slot.marker() {
+            None => self.found.set(slot, self.branch.rank, value),
+            Some(kind) => match &value {
+                Value::Str(text) => self.marked(kind.says_no(text)),
+                Value::Number(number) => self.marked(kind.says_no(number)),
+                _ => {}
+            },
         }
         Ok(())
+    }
+
+    /// Notes that the row opts out; no other field of the kind takes that back.
+    fn marked(self, says_no: bool) {
+        if let (true, Some(slot)) = (says_no, self.branch.slot) {
+            self.found.fields.set(slot, Value::Other);
+        }
     }
 }
 
@@ -284,7 +297,11 @@ impl<'a> Visitor<'a> for BranchSeed<'_, '_, 'a> {
         self.scalar(Value::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+    fn visit_bool<E>(self, set: bool) -> Result<(), E> {
+        if let Some(kind) = self.branch.slot.and_then(Slot::marker) {
+            self.marked(kind.says_no_by(set));
+            return Ok(());
+        }
         self.scalar(Value::Other)
     }
 
@@ -301,6 +318,14 @@ impl<'a> Visitor<'a> for BranchSeed<'_, '_, 'a> {
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
+        if let Some(kind) = self.branch.slot.and_then(Slot::marker) {
+            let mut says_no = false;
+            while let Some(item) = seq.next_element::<serde_json::Value>()? {
+                says_no |= item.as_str().is_some_and(|text| kind.says_no(text));
+            }
+            self.marked(says_no);
+            return Ok(());
+        }
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         self.scalar(Value::Other)
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use parquet::basic::Type as PhysicalType;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -29,7 +29,7 @@ pub(crate) struct TableReader {
     /// The wanted columns, in the order of preference.
     columns: Vec<Column>,
     group: usize,
-    open: Vec<ColumnReaderImpl<ByteArrayType>>,
+    open: Vec<OpenColumn>,
     batch: Batch,
     rows: u64,
     produced: u64,
@@ -42,6 +42,34 @@ struct Column {
     index: usize,
     /// Definition level of a value that is there; 0 when the column cannot be null.
     max_level: i16,
+}
+
+/// A column being read; all but strings are read for opt-outs only, and become their text.
+enum OpenColumn {
+    Strings(ColumnReaderImpl<ByteArrayType>),
+    Bools(ColumnReaderImpl<parquet::data_type::BoolType>),
+    Ints(ColumnReaderImpl<parquet::data_type::Int32Type>),
+    Longs(ColumnReaderImpl<parquet::data_type::Int64Type>),
+}
+
+impl OpenColumn {
+    /// The next rows: values that are there, and the definition level of each row.
+    fn next(&mut self) -> Result<(usize, Vec<ByteArray>, Vec<i16>), ParquetError> {
+        fn read<T: DataType>(
+            reader: &mut ColumnReaderImpl<T>,
+            text: impl Fn(T::T) -> ByteArray,
+        ) -> Result<(usize, Vec<ByteArray>, Vec<i16>), ParquetError> {
+            let (mut values, mut levels) = (Vec::new(), Vec::new());
+            let (rows, _, _) = reader.read_records(BATCH_ROWS, Some(&mut levels), None, &mut values)?;
+            Ok((rows, values.into_iter().map(text).collect(), levels))
+        }
+        match self {
+            Self::Strings(reader) => read(reader, |text| text),
+            Self::Bools(reader) => read(reader, |set| ByteArray::from(if set { "true" } else { "false" })),
+            Self::Ints(reader) => read(reader, |number| ByteArray::from(number.to_string().into_bytes())),
+            Self::Longs(reader) => read(reader, |number| ByteArray::from(number.to_string().into_bytes())),
+        }
+    }
 }
 
 /// A batch of rows, column by column.
@@ -241,7 +269,13 @@ fn columns(path: &Path, file: &SerializedFileReader<File>, wanted: &[Wanted]) ->
             continue;
         };
         let Some(column) = schema.columns().get(at) else { continue };
-        if column.physical_type() != PhysicalType::BYTE_ARRAY || column.max_rep_level() > 0 {
+        let is_marker = wanted.slot.marker().is_some();
+        let fits = match column.physical_type() {
+            PhysicalType::BYTE_ARRAY => true,
+            PhysicalType::BOOLEAN | PhysicalType::INT32 | PhysicalType::INT64 => is_marker,
+            _ => false,
+        };
+        if !fits || column.max_rep_level() > 0 {
             if !wanted.required {
                 continue;
             }
@@ -261,22 +295,24 @@ fn open_group(
     file: &SerializedFileReader<File>,
     columns: &[Column],
     group: usize,
-) -> Result<Vec<ColumnReaderImpl<ByteArrayType>>, ParquetError> {
+) -> Result<Vec<OpenColumn>, ParquetError> {
     let group = file.get_row_group(group)?;
     columns
         .iter()
         .map(|column| match group.get_column_reader(column.index)? {
-            ColumnReader::ByteArrayColumnReader(reader) => Ok(reader),
+            ColumnReader::ByteArrayColumnReader(reader) => Ok(OpenColumn::Strings(reader)),
+            ColumnReader::BoolColumnReader(reader) => Ok(OpenColumn::Bools(reader)),
+            ColumnReader::Int32ColumnReader(reader) => Ok(OpenColumn::Ints(reader)),
+            ColumnReader::Int64ColumnReader(reader) => Ok(OpenColumn::Longs(reader)),
             _ => Err(ParquetError::General("a column changed its type between row groups".to_owned())),
         })
         .collect()
 }
 
-fn read_batch(open: &mut [ColumnReaderImpl<ByteArrayType>], columns: &[Column]) -> Result<Batch, ParquetError> {
+fn read_batch(open: &mut [OpenColumn], columns: &[Column]) -> Result<Batch, ParquetError> {
     let mut batch = Batch::default();
     for (i, (reader, column)) in open.iter_mut().zip(columns).enumerate() {
-        let (mut values, mut levels) = (Vec::new(), Vec::new());
-        let (rows, _, _) = reader.read_records(BATCH_ROWS, Some(&mut levels), None, &mut values)?;
+        let (rows, values, levels) = reader.next()?;
         if i > 0 && rows != batch.rows {
             return Err(ParquetError::General("columns of one row group differ in length".to_owned()));
         }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::page::PageChunk;
 use crate::config::{FieldNames, Format};
+use crate::opt_out::{self, MarkerKind};
 
 /// Why a record did not become a document. The text form stands in statistics and in the quarantine file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +51,8 @@ pub enum Reason {
     BadLanguage,
     /// The licence (`missing` when there is none) is not in `allow_licences`. Counted, not quarantined.
     Licence(String),
+    /// The row, its licence or an opt-out list asks for it to stay out; what said so. Counted, not quarantined.
+    OptOut(&'static str),
     /// Same key form as an earlier document of the language. Counted, not quarantined.
     Duplicate,
     /// A stage does not want the text; its reason (`language:und`, `garbage:ocr_soup`). Counted, not quarantined.
@@ -63,6 +66,7 @@ impl Reason {
             self,
             Reason::BlankLine
                 | Reason::Licence(_)
+                | Reason::OptOut(_)
                 | Reason::Duplicate
                 | Reason::Judged(_)
                 | Reason::HttpStatus
@@ -95,6 +99,7 @@ impl fmt::Display for Reason {
             Reason::MissingLanguage => "missing_language",
             Reason::BadLanguage => "bad_language",
             Reason::Licence(id) => return write!(f, "licence:{id}"),
+            Reason::OptOut(what) => return write!(f, "opt_out:{what}"),
             Reason::Duplicate => "duplicate",
             Reason::Judged(reason) => reason,
         })
@@ -128,7 +133,7 @@ pub(crate) fn excerpt(bytes: &[u8]) -> String {
 }
 
 /// Number of fields of a row.
-pub(crate) const NUM_FIELDS: usize = 7;
+pub(crate) const NUM_FIELDS: usize = 11;
 
 /// Which field of a row a value belongs to; the discriminants index [`Fields`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +146,28 @@ pub(crate) enum Slot {
     Licence = 4,
     Url = 5,
     Id = 6,
+    /// The last four hold no text: a value is there when a field of that kind opts out.
+    Flag = 7,
+    Reservation = 8,
+    Permission = 9,
+    Directives = 10,
+}
+
+impl Slot {
+    /// The slot of fields that opt out in this way.
+    pub fn of_marker(kind: MarkerKind) -> Slot {
+        match kind {
+            MarkerKind::Flag => Slot::Flag,
+            MarkerKind::Reservation => Slot::Reservation,
+            MarkerKind::Permission => Slot::Permission,
+            MarkerKind::Directives => Slot::Directives,
+        }
+    }
+
+    /// How fields of this slot opt out; `None` of those that hold data.
+    pub fn marker(self) -> Option<MarkerKind> {
+        MarkerKind::ALL.into_iter().find(|&kind| Slot::of_marker(kind) == self)
+    }
 }
 
 /// One name that a file may use for a field.
@@ -178,6 +205,17 @@ impl FieldNames {
         add(Slot::Licence, "licence", &self.licence, pick(&["licence", "license"], nested));
         add(Slot::Url, "url", &self.url, pick(&["url"], &["url", "metadata.url"]));
         add(Slot::Id, "id", &self.id, pick(&[], &["id"]));
+        // A name that says nothing of its kind is read as a flag, which also hears words such as `noai`.
+        let marker = |name: String, required| Wanted {
+            slot: Slot::of_marker(MarkerKind::of(&name).unwrap_or(MarkerKind::Flag)),
+            field: "opt_out",
+            name,
+            required,
+        };
+        match &self.opt_out {
+            Some(names) => wanted.extend(names.iter().map(|name| marker(name.clone(), true))),
+            None => wanted.extend(opt_out::default_fields().into_iter().map(|name| marker(name, false))),
+        }
         wanted
     }
 }
@@ -347,6 +385,11 @@ impl RowChunk {
 
     /// Sets a field of the row opened last, unless it has a value already.
     pub fn value(&mut self, slot: Slot, bytes: &[u8]) {
+        if let Some(kind) = slot.marker()
+            && !std::str::from_utf8(bytes).is_ok_and(|text| kind.says_no(text))
+        {
+            return;
+        }
         let start = self.values.len();
         let Some(row) = self.rows.last_mut() else { return };
         let span = &mut row.spans[slot as usize];

@@ -26,6 +26,20 @@ pub struct Identity {
     pub dataset: String,
 }
 
+/// A data set that took another's place between two steps, because the user said so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetChange {
+    /// Steps done on the old one.
+    pub step: u64,
+    /// The data set before.
+    pub from: String,
+    /// The data set after.
+    pub to: String,
+    /// The plan before; it differs from the new one in nothing but the data set.
+    pub from_plan: String,
+}
+
 /// The description of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +66,9 @@ pub struct Manifest {
     pub moments: usize,
     /// Digest over parameters, moments and counters, see [`super::digest`].
     pub state_digest: String,
+    /// Data sets that took another's place, the first first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dataset_changes: Vec<DatasetChange>,
     /// First and last loss.
     pub losses: LossSpan,
     /// What was trained on, by language and source; absent in checkpoints of earlier versions.

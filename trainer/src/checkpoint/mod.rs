@@ -22,7 +22,7 @@ use crate::outer::held::Held;
 use crate::seen::Seen;
 use crate::tensor_file::TensorFileError;
 
-pub use manifest::{Identity, Manifest};
+pub use manifest::{DatasetChange, Identity, Manifest};
 pub use store::{CheckpointStore, Loaded};
 
 /// Everything that must survive a restart, and nothing else. The data order is a function of the step.
@@ -41,6 +41,8 @@ pub struct TrainState {
     pub losses: LossSpan,
     /// What was trained on, by language and source.
     pub seen: Seen,
+    /// Data sets that took another's place, the first first.
+    pub dataset_changes: Vec<DatasetChange>,
     /// What a site of an outer run holds; only in the process that leads.
     pub outer: Option<Held>,
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use model_zoo::ParamSpec;
 
-use super::manifest::{self, Identity, Manifest};
+use super::manifest::{self, DatasetChange, Identity, Manifest};
 use super::read::{StateTensors, read_state_tensors, slice_name};
 use super::{CheckpointError, TrainState, digest};
 use crate::durable::{self, FileError};
@@ -36,6 +36,8 @@ pub struct CheckpointStore {
     folder: PathBuf,
     keep: usize,
     identity: Identity,
+    /// Runs that this one may continue though their data set was another.
+    predecessors: Vec<Identity>,
 }
 
 /// A state read from disk.
@@ -44,6 +46,8 @@ pub struct Loaded {
     pub state: TrainState,
     /// The folder it came from.
     pub path: PathBuf,
+    /// The change of data set that loading it was.
+    pub change: Option<DatasetChange>,
 }
 
 /// A checkpoint that was renamed because it is damaged.
@@ -98,7 +102,15 @@ impl CheckpointStore {
     /// When the folder cannot be created.
     pub fn open(folder: &Path, keep: usize, identity: Identity) -> Result<Self, CheckpointError> {
         durable::create_folder(folder)?;
-        Ok(Self { folder: folder.to_owned(), keep: keep.max(MIN_KEPT), identity })
+        Ok(Self { folder: folder.to_owned(), keep: keep.max(MIN_KEPT), identity, predecessors: Vec::new() })
+    }
+
+    /// The same store, which also loads checkpoints of `predecessors`: the same run on a data set that the user has
+    /// acknowledged to be another.
+    #[must_use]
+    pub fn continuing(mut self, predecessors: Vec<Identity>) -> Self {
+        self.predecessors = predecessors;
+        self
     }
 
     /// Removes half-written saves of killed processes. The caller must hold the run's lock.
@@ -228,6 +240,7 @@ impl CheckpointStore {
             parameters: specs.len(),
             moments: specs.len() * MOMENTS.len(),
             state_digest: digest::combine(digests.take(), state.step, state.tokens, state.optimizer.updates),
+            dataset_changes: state.dataset_changes.clone(),
             losses: state.losses.clone(),
             seen: state.seen.clone(),
             guard: state.guard.clone(),
@@ -316,6 +329,7 @@ impl CheckpointStore {
         verify_files(path, &manifest)?;
         let StateTensors { params, exp_avg, exp_avg_sq, digest } =
             read_state_tensors(path, &manifest, specs, partition, device)?;
+        let change = self.change(&manifest);
         let state = TrainState {
             step: manifest.step,
             tokens: manifest.tokens,
@@ -324,6 +338,7 @@ impl CheckpointStore {
             guard: manifest.guard.clone(),
             losses: manifest.losses.clone(),
             seen: manifest.seen.clone(),
+            dataset_changes: manifest.dataset_changes.iter().cloned().chain(change.clone()).collect(),
             outer: Held::read(path, specs)?,
         };
         if digest != manifest.state_digest {
@@ -332,16 +347,33 @@ impl CheckpointStore {
                 what: format!("the state's digest is {digest}, the manifest says {}", manifest.state_digest),
             });
         }
-        Ok(Loaded { state, path: path.to_owned() })
+        Ok(Loaded { state, path: path.to_owned(), change })
+    }
+
+    /// The change of data set that loading a checkpoint into this run is.
+    fn change(&self, manifest: &Manifest) -> Option<DatasetChange> {
+        (manifest.identity != self.identity).then(|| DatasetChange {
+            step: manifest.step,
+            from: manifest.identity.dataset.clone(),
+            to: self.identity.dataset.clone(),
+            from_plan: manifest.identity.plan.clone(),
+        })
     }
 
     fn check_identity(&self, path: &Path, manifest: &Manifest) -> Result<(), CheckpointError> {
+        if self.predecessors.contains(&manifest.identity) {
+            return Ok(());
+        }
         let mismatch = |what: String| CheckpointError::Mismatch { path: path.to_owned(), what };
         if manifest.identity.dataset != self.identity.dataset {
             return Err(mismatch(format!(
                 "the checkpoint was trained on dataset {}, the config names dataset {}; \
-                 use the same dataset, or another output_dir for a new run",
-                manifest.identity.dataset, self.identity.dataset
+                 use the same dataset, another output_dir for a new run, or acknowledge the change with \
+                 `--accept-dataset-change {}..{}`",
+                manifest.identity.dataset,
+                self.identity.dataset,
+                short(&manifest.identity.dataset),
+                short(&self.identity.dataset)
             )));
         }
         if manifest.identity.plan != self.identity.plan {
@@ -354,6 +386,14 @@ impl CheckpointStore {
         Ok(())
     }
 }
+
+/// The first digits of a digest, enough to tell data sets apart.
+pub fn short(digest: &str) -> &str {
+    digest.get(..SHORT_DIGITS).unwrap_or(digest)
+}
+
+/// Digits of a digest in messages.
+const SHORT_DIGITS: usize = 12;
 
 /// Version of burn this program is built with; part of a checkpoint's description.
 pub const BURN_VERSION: &str = "0.22.1";

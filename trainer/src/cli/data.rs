@@ -10,15 +10,17 @@ use data_pipeline::config::PrepareConfig;
 use data_pipeline::dataset::{DataError, Dataset};
 use data_pipeline::filter::Nothing;
 use data_pipeline::inspect::{self, InspectedDocument, Selection};
+use data_pipeline::manifest::Split;
 use data_pipeline::prepare::{self, PrepareError, PrepareEvent, Stage};
 use data_pipeline::stats::{Stats, Tally};
 use data_pipeline::tokenizer::{Tokenizer, TokenizerError};
+use data_pipeline::trace::find;
 use data_pipeline::verify::{self, VerifyProgress};
 
-use super::ConfigArguments;
 use super::failure::{Exit, Failure, note, say};
 use super::filter::{FilterArguments, filter};
 use super::progress::{StageProgress, short, thousands};
+use super::{ConfigArguments, governance, trace};
 use crate::config;
 use crate::signals::StopFlag;
 
@@ -40,6 +42,14 @@ pub(super) enum Command {
     Stats(StatsArguments),
     /// Compare the ways to fill rows: documents end to end, or whole where they fit
     Packing(super::mixing::PackingArguments),
+    /// Take documents out of a prepared data set, by identifier, source, licence or address
+    Remove(governance::RemoveArguments),
+    /// Which documents a step or a row of a run saw; which rows and steps saw a document
+    Trace(trace::TraceArguments),
+    /// Write a prepared data set in another form: jsonl, parquet, text, dolma, megatron, datatrove
+    Convert(governance::ConvertArguments),
+    /// Write the data cards (DATACARD.md, datacard.html) of a prepared data set anew
+    Card(governance::CardArguments),
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +92,9 @@ pub(super) struct InspectArguments {
     /// Tokens of a row
     #[arg(long, value_name = "N")]
     sequence_len: Option<usize>,
+    /// Show the document with this identifier
+    #[arg(long, value_name = "ID", conflicts_with_all = ["row", "first", "lang", "source"])]
+    id: Option<String>,
     /// Print one JSON object a document
     #[arg(long)]
     json: bool,
@@ -98,6 +111,10 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
         Command::Verify(arguments) => verify(&arguments.folder),
         Command::Stats(arguments) => stats(&arguments),
         Command::Packing(arguments) => super::mixing::packing(&arguments),
+        Command::Remove(arguments) => governance::remove(&arguments),
+        Command::Trace(arguments) => trace::trace(&arguments),
+        Command::Convert(arguments) => governance::convert(&arguments),
+        Command::Card(arguments) => governance::card(&arguments),
     }
 }
 
@@ -153,6 +170,7 @@ fn inspect(arguments: &InspectArguments) -> Result<Exit, Failure> {
         documents: arguments.limit,
     };
     let shown = match (arguments.row, arguments.sequence_len) {
+        _ if arguments.id.is_some() => with_id(&dataset, &tokenizer, arguments.id.as_deref().unwrap_or_default()),
         (Some(row), Some(len)) => inspect::component_rows(&dataset, &tokenizer, &selection, row, len.max(1)),
         _ => inspect::documents(&dataset, &tokenizer, &selection),
     };
@@ -175,19 +193,42 @@ fn inspect(arguments: &InspectArguments) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// The document with this identifier, wherever it stands.
+fn with_id(dataset: &Dataset, tokenizer: &Tokenizer, id: &str) -> Result<Vec<InspectedDocument>, DataError> {
+    let mut shown = Vec::new();
+    for place in find(dataset, id)? {
+        let selection = Selection {
+            validation: place.document.split == Split::Validation,
+            lang: Some(place.document.lang),
+            source: Some(place.document.source),
+            first: place.document.number,
+            documents: 1,
+        };
+        shown.extend(inspect::documents(dataset, tokenizer, &selection)?);
+    }
+    Ok(shown)
+}
+
+/// Text that cannot steer the terminal, its lines set in.
+fn harmless(text: &str) -> String {
+    let text: String =
+        text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    text.replace('\n', "\n  ")
+}
+
 fn show_document(document: &InspectedDocument) {
     let InspectedDocument { lang, source, number, id, licence, url, text_bytes, num_tokens, text, pieces, .. } =
         document;
     say(&format!("{lang}/{source} #{number}  {id}  {licence}  {text_bytes} bytes, {num_tokens} tokens"));
     if let Some(url) = url {
-        say(&format!("  {url}"));
+        say(&format!("  {}", harmless(url)));
     }
     if !document.marks.is_empty() {
         show_marked(document);
         return;
     }
-    say(&format!("  {text}"));
-    say(&format!("  {}\n", pieces.join("|")));
+    say(&format!("  {}", harmless(text)));
+    say(&format!("  {}\n", harmless(&pieces.join("|"))));
 }
 
 /// A chat: what is trained stands out, in colour where a person looks, else between `[[` and `]]`; tokens that are
@@ -196,10 +237,7 @@ fn show_marked(document: &InspectedDocument) {
     let colour = std::io::stdout().is_terminal();
     let mut text = String::new();
     for (mark, run) in &document.runs {
-        // Data may hold codes that steer terminals.
-        let run: String =
-            run.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect();
-        let run = run.replace('\n', "\n  ");
+        let run = harmless(run);
         text.push_str(&match (colour, mark & TRAINED != 0, mark & REJECTED != 0) {
             (true, true, false) => format!("\u{1b}[1;32m{run}\u{1b}[0m"),
             (true, true, true) => format!("\u{1b}[1;31m{run}\u{1b}[0m"),

@@ -76,6 +76,11 @@ impl Failure {
         Self { exit, error: error.into() }
     }
 
+    /// The error itself, for looking at its causes.
+    pub fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.error.as_ref())
+    }
+
     /// How the program ends.
     pub fn exit(&self) -> Exit {
         self.exit

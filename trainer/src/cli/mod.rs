@@ -12,6 +12,7 @@ mod failure;
 mod filter;
 mod formats;
 mod generate;
+mod governance;
 mod launch;
 mod mixing;
 mod outer;
@@ -20,6 +21,7 @@ mod progress;
 mod selftest;
 mod tokenizer;
 mod tokenizer_eval;
+mod trace;
 mod train;
 
 use std::path::PathBuf;

@@ -47,6 +47,11 @@ impl TrainProgress {
             Event::Resumed { step, checkpoint } => {
                 self.line(&format!("resumed at step {step} from {}", checkpoint.display()));
             }
+            Event::DatasetChanged { step, from, to, .. } => self.line(&format!(
+                "from step {step} on data set {} in place of {}, as acknowledged",
+                short(to),
+                short(from)
+            )),
             Event::Noted { text } => self.line(text),
             Event::SetAside { checkpoint, moved_to, why } => self.line(&format!(
                 "warning: {} is damaged ({why}); kept as {}",

@@ -16,6 +16,7 @@ use crate::checkpoint::{Manifest, TrainState};
 use crate::cluster::ClusterError;
 use crate::cluster::place::{Place, PlaceFlags};
 use crate::config::Plan;
+use crate::dataset_change::Acknowledged;
 use crate::device::Opened;
 use crate::durable;
 use crate::events::Event;
@@ -40,6 +41,9 @@ pub(super) struct TrainArguments {
     /// Where to start: `auto` (newest valid checkpoint in output_dir, else fresh), `never`, or a checkpoint's folder
     #[arg(long, default_value = "auto", value_name = "auto|never|PATH")]
     resume: String,
+    /// Go on though documents were taken down from the data set; may be given several times
+    #[arg(long, value_name = "OLD..NEW")]
+    accept_dataset_change: Vec<Acknowledged>,
 }
 
 #[derive(Debug, Args)]
@@ -60,7 +64,8 @@ pub(super) fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
     launch::tie_to_supervisor(&env).map_err(Failure::failed)?;
     let place = Place::find(&PlaceFlags::default(), &env).map_err(Failure::usage)?;
     let leads = place.rank == 0;
-    let resolved = session::resolve(&arguments.config.config, &arguments.config.set).map_err(Failure::from)?;
+    let mut resolved = session::resolve(&arguments.config.config, &arguments.config.set).map_err(Failure::from)?;
+    resolved.acknowledged.clone_from(&arguments.accept_dataset_change);
     resolved.plan.check_world(place.world).map_err(Failure::usage)?;
     for line in resolved.notes.iter().filter(|_| leads) {
         note(&format!("note: {line}"));

@@ -2,7 +2,7 @@
 
 use data_pipeline::chat::config::ExcessLength;
 use data_pipeline::dataset::{Component, DataError, Dataset};
-use data_pipeline::order::Order;
+use data_pipeline::order::{Order, Stream};
 
 use super::SessionError;
 use crate::config::plan::ChatPlan;
@@ -79,10 +79,13 @@ pub(super) fn facts(dataset: &Dataset, sequence_len: usize, excess: ExcessLength
 
 /// The order of training rows that a plan describes.
 pub(super) fn order(plan: &Plan, dataset: &Dataset) -> Result<Order, SessionError> {
-    let mixture = plan.mixture_spec();
-    let streams = match mixture.names_licences() {
-        true => dataset.licensed_streams(plan.sequence_len)?,
-        false => dataset.streams(plan.sequence_len),
-    };
-    Ok(Order::new(&streams, &mixture, plan.total_rows(), plan.seed)?)
+    match plan.mixture_spec().names_licences() {
+        true => order_of(plan, &dataset.licensed_streams(plan.sequence_len)?),
+        false => order_of(plan, &dataset.streams(plan.sequence_len)),
+    }
+}
+
+/// [`order`] from what it needs to know of the streams.
+pub(crate) fn order_of(plan: &Plan, streams: &[Stream]) -> Result<Order, SessionError> {
+    Ok(Order::new(streams, &plan.mixture_spec(), plan.total_rows(), plan.seed)?)
 }

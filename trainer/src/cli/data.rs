@@ -29,6 +29,10 @@ pub(super) enum Command {
     Prepare(PrepareArguments),
     /// Rows of any readable format as JSONL, every field as it was
     Read(FilterArguments),
+    /// Find rows that repeat others, whole, nearly or by paragraph: marks or drops them
+    Dedup(super::dedup::DedupArguments),
+    /// Drop rows that hold items of benchmarks, and list what was found
+    Decontaminate(super::dedup::DecontaminateArguments),
     /// Show documents of a prepared data set: text, tokens, origin
     Inspect(InspectArguments),
     /// Check every digest of a prepared data set
@@ -100,6 +104,8 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Prepare(arguments) => prepare(&arguments),
         Command::Read(arguments) => Ok(filter(&arguments, "reading", &Nothing)?.0),
+        Command::Dedup(arguments) => super::dedup::dedup(&arguments),
+        Command::Decontaminate(arguments) => super::dedup::decontaminate(&arguments),
         Command::Inspect(arguments) => inspect(&arguments),
         Command::Verify(arguments) => verify(&arguments.folder),
         Command::Stats(arguments) => stats(&arguments),

@@ -4,6 +4,7 @@
 
 mod adapter;
 mod data;
+mod dedup;
 mod eval;
 mod export;
 mod extend;

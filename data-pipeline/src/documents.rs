@@ -10,7 +10,7 @@ use crate::licence::LicenceGate;
 use crate::normalize::Normalize;
 use crate::prepare::PrepareError;
 use crate::prepare::admit::{Admission, Admitted, UNKNOWN_LANGUAGE};
-use crate::prepare::ingest::{Step, read_all};
+use crate::rounds::{Step, read_all};
 use crate::source::SourceError;
 use crate::source::discover::discover;
 
@@ -70,7 +70,8 @@ pub fn read_documents(
     };
     let mut summary = ReadSummary::default();
     let mut rows_of_file = 0;
-    read_all(&admission, &options.limits, stop, &mut |step| match step {
+    let judge = |file: usize, chunk: &_| admission.judge(file, chunk);
+    read_all(&files, &options.limits, stop, &judge, &mut |step| match step {
         Step::Chunk(admitted) => {
             let rows: u64 = admitted.labels.iter().map(|labels| labels.rows).sum();
             rows_of_file += rows;
@@ -96,7 +97,7 @@ pub fn read_documents(
                 None => Ok(()),
             }
         }
-        Step::Position(_) => Ok(()),
+        Step::Position(_) => Ok::<(), PrepareError>(()),
     })?;
     Ok(summary)
 }

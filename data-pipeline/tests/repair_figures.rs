@@ -177,7 +177,8 @@ fn out_of_lexicon() {
 fn injected() {
     let Some(corpora) = corpora() else { return };
     for source in ["arcd-wikipedia", "ud-treebanks", "mediawiki-i18n", "mozilla-www-l10n"] {
-        let rows: Vec<String> = rows(&corpora, source).iter().filter(|row| is_arabic(row)).map(|row| plain(&row.text)).collect();
+        let rows: Vec<String> =
+            rows(&corpora, source).iter().filter(|row| is_arabic(row)).map(|row| plain(&row.text)).collect();
         let (mut hurt, mut healed, mut harmed, mut all) = (0, 0, 0, 0);
         for page in rows.chunks(20) {
             let clean = page.join("\n");
@@ -193,7 +194,9 @@ fn injected() {
         let percent = |part: u64, all: u64| 100.0 * part as f64 / all.max(1) as f64;
         println!(
             "{source:18} {all} words, {:.1} % turned round, {:.1} % of them put right, {:.2} % of the others harmed",
-            percent(hurt, all), percent(healed, hurt), percent(harmed, all - hurt)
+            percent(hurt, all),
+            percent(healed, hurt),
+            percent(harmed, all - hurt)
         );
     }
 }

@@ -97,8 +97,8 @@ fn are_glyph_numbers(text: &str) -> bool {
 /// The character of windows-1252 in the place of a control character, where it has one.
 fn windows_1252(c: char) -> Option<char> {
     const SIGNS: [char; 32] = [
-        '€', '\0', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\0', 'Ž', '\0', '\0', '‘', '’', '“', '”', '•', '–', '—', '˜', '™',
-        'š', '›', 'œ', '\0', 'ž', 'Ÿ',
+        '€', '\0', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\0', 'Ž', '\0', '\0', '‘', '’', '“', '”',
+        '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\0', 'ž', 'Ÿ',
     ];
     SIGNS.get((c as usize).wrapping_sub(0x80)).copied().filter(|&sign| sign != '\0')
 }

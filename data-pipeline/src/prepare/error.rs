@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::event::Stage;
 use crate::chat::RecordError;
 use crate::config::ConfigError;
 use crate::dataset::DataError;
+use crate::rounds::Stopped;
 use crate::source::SourceError;
 use crate::stats::StatsError;
 use crate::tokenizer::TokenizerError;
@@ -146,6 +148,12 @@ pub enum PrepareError {
         /// Name of the stage.
         stage: &'static str,
     },
+}
+
+impl From<Stopped> for PrepareError {
+    fn from(_: Stopped) -> Self {
+        PrepareError::Interrupted { stage: Stage::Read.name() }
+    }
 }
 
 impl PrepareError {

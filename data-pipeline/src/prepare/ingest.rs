@@ -4,117 +4,25 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use rayon::prelude::*;
+use std::sync::atomic::AtomicBool;
 
 use super::admit::{Admission, Admitted, BadRecord, Labels, QuarantineEntry};
 use super::error::PrepareError;
 use super::event::{Observer, PrepareEvent, Stage};
-use crate::config::{Limits, OnDamage, PrepareConfig};
+use crate::config::{OnDamage, PrepareConfig};
 use crate::dedup::{Dedup, SeenKeys};
 use crate::licence::LicenceGate;
+use crate::rounds::{Step, read_all};
 use crate::source::discover::InputFile;
-use crate::source::{Chunk, Feed, FileEnd, Item, Place, Reason, SourceError};
+use crate::source::{FileEnd, Place, Reason, SourceError};
 use crate::split::SplitCount;
 use crate::spool::{Entry, Group, SpoolWriter};
 use crate::stats::{ComponentStats, FileStats, STATS_VERSION, Stats};
 
-/// Bytes of rows that each thread gets in a round.
-const ROUND_BYTES_PER_THREAD: usize = 4 * 1024 * 1024;
-/// Chunks of a round at most; with very small files a round ends here.
-const ROUND_CHUNKS: usize = 4096;
 /// Pairs of language and source at most.
 pub(crate) const MAX_COMPONENTS: usize = 10_000;
 /// File name of the quarantine inside a dataset.
 pub const QUARANTINE_FILE: &str = "quarantine.jsonl";
-
-/// What a round brings, in file order.
-pub(crate) enum Step {
-    /// A judged chunk.
-    Chunk(Admitted),
-    /// A file's end.
-    End(FileEnd),
-    /// Stored bytes read so far.
-    Position(u64),
-}
-
-struct Round {
-    items: Vec<Item>,
-    /// Why reading stopped after `items`.
-    failure: Option<SourceError>,
-    position: u64,
-}
-
-fn next_round(feed: &mut Feed<'_>, bytes: usize) -> Round {
-    let (mut items, mut held) = (Vec::new(), 0);
-    let mut failure = None;
-    while held < bytes && items.len() < ROUND_CHUNKS {
-        match feed.next() {
-            Ok(Some(item)) => {
-                if let Item::Chunk { chunk, .. } = &item {
-                    held += match chunk {
-                        Chunk::Lines { bytes, .. } => bytes.len(),
-                        Chunk::Rows(rows) => rows.len_bytes(),
-                    };
-                }
-                items.push(item);
-            }
-            Ok(None) => break,
-            Err(error) => {
-                failure = Some(error);
-                break;
-            }
-        }
-    }
-    Round { items, failure, position: feed.stored_bytes() }
-}
-
-/// Reads all files: while one round is judged on all threads, the next one is read. `take` sees everything in file order,
-/// whatever the number of threads.
-pub(crate) fn read_all(
-    admission: &Admission<'_>,
-    limits: &Limits,
-    stop: &AtomicBool,
-    take: &mut dyn FnMut(Step) -> Result<(), PrepareError>,
-) -> Result<(), PrepareError> {
-    let mut feed = Feed::new(admission.files, limits);
-    let bytes = ROUND_BYTES_PER_THREAD * rayon::current_num_threads();
-    let mut round = next_round(&mut feed, bytes);
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            return Err(PrepareError::Interrupted { stage: Stage::Read.name() });
-        }
-        let Round { items, failure, position } = round;
-        let last = failure.is_some() || items.is_empty();
-        let judge = || -> Vec<Step> {
-            items
-                .into_par_iter()
-                .map(|item| match item {
-                    Item::Chunk { file, chunk } => Step::Chunk(admission.judge(file, &chunk)),
-                    Item::End(end) => Step::End(end),
-                })
-                .collect()
-        };
-        let (steps, next) = if last {
-            (judge(), None)
-        } else {
-            let (steps, next) = rayon::join(judge, || next_round(&mut feed, bytes));
-            (steps, Some(next))
-        };
-        for step in steps {
-            take(step)?;
-        }
-        take(Step::Position(position))?;
-        if let Some(error) = failure {
-            return Err(error.into());
-        }
-        match next {
-            Some(next) => round = next,
-            None => return Ok(()),
-        }
-    }
-}
 
 /// Reads the inputs of `config` into a spool at `dir`.
 pub(crate) fn ingest(
@@ -133,13 +41,14 @@ pub(crate) fn ingest(
         roles: config.chat.clone().unwrap_or_default().roles(),
     };
     let mut collector = Collector::create(config, files, dir)?;
-    read_all(&admission, &config.limits, stop, &mut |step| match step {
+    let judge = |file: usize, chunk: &_| admission.judge(file, chunk);
+    read_all(files, &config.limits, stop, &judge, &mut |step| match step {
         Step::Chunk(admitted) => collector.chunk(admitted),
         Step::End(end) => collector.end(end, observe),
         Step::Position(bytes) => {
             let rows = collector.files.iter().map(|file| file.rows).sum();
             observe(&PrepareEvent::Progress { stage: Stage::Read, bytes, rows });
-            Ok(())
+            Ok::<(), PrepareError>(())
         }
     })?;
     collector.finish(key, dir)
@@ -405,7 +314,8 @@ pub(crate) fn survey(
     let roles = config.chat.clone().unwrap_or_default().roles();
     let admission = Admission { files, normalize: config.normalize, gate, max_record_bytes, roles };
     let mut found = BTreeMap::new();
-    read_all(&admission, &config.limits, stop, &mut |step| {
+    let judge = |file: usize, chunk: &_| admission.judge(file, chunk);
+    read_all(files, &config.limits, stop, &judge, &mut |step| {
         if let Step::Chunk(admitted) = step {
             refuse_bad_record(files, &admitted)?;
             for document in &admitted.documents {
@@ -414,7 +324,7 @@ pub(crate) fn survey(
                 }
             }
         }
-        Ok(())
+        Ok::<(), PrepareError>(())
     })?;
     Ok(found)
 }

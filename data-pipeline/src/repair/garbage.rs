@@ -120,7 +120,8 @@ pub(super) fn without_lost<'a>(text: &'a str, changes: &mut Changes) -> Cow<'a, 
     }
     changes.add(Rule::Control, u64::from(lost.controls));
     changes.add(Rule::Replacement, u64::from(lost.replaced));
-    let kept = |c: &char| matches!(c, '\t' | '\n' | '\r') || !matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{fffd}');
+    let kept =
+        |c: &char| matches!(c, '\t' | '\n' | '\r') || !matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{fffd}');
     Cow::Owned(text.chars().filter(kept).collect())
 }
 
@@ -157,9 +158,9 @@ impl Signs {
                     signs.rare += 1;
                 }
                 '\u{e000}'..='\u{f8ff}' => signs.private += 1,
-                'é' | 'è' | 'ê' | 'ë' | 'à' | 'â' | 'ä' | 'î' | 'ï' | 'ô' | 'ö' | 'ù' | 'û' | 'ü' | 'ç' | 'ñ' | 'á' | 'í' | 'ó'
-                | 'ú' | 'É' | 'È' | 'Ê' | 'À' | 'Â' | 'Î' | 'Ô' | 'Ç' | '«' | '»' | '\u{a0}' | '°' | '·' | '²' | '³' | '©' | '®' | '¿'
-                | '¡' | 'º' | 'ª' => {}
+                'é' | 'è' | 'ê' | 'ë' | 'à' | 'â' | 'ä' | 'î' | 'ï' | 'ô' | 'ö' | 'ù' | 'û' | 'ü' | 'ç' | 'ñ' | 'á'
+                | 'í' | 'ó' | 'ú' | 'É' | 'È' | 'Ê' | 'À' | 'Â' | 'Î' | 'Ô' | 'Ç' | '«' | '»' | '\u{a0}' | '°'
+                | '·' | '²' | '³' | '©' | '®' | '¿' | '¡' | 'º' | 'ª' => {}
                 '\u{a1}'..='\u{ff}' => signs.odd += 1,
                 _ => {}
             }
@@ -215,7 +216,9 @@ struct Word {
 
 impl Word {
     fn goes_on(&self, c: char) -> bool {
-        is_arabic(c) || c.is_alphanumeric() || (self.latin > 0 && matches!(c, '~' | '^' | '|' | '{' | '}' | '<' | '>' | '¬' | '¦'))
+        is_arabic(c)
+            || c.is_alphanumeric()
+            || (self.latin > 0 && matches!(c, '~' | '^' | '|' | '{' | '}' | '<' | '>' | '¬' | '¦'))
     }
 
     fn push(&mut self, c: char) {
@@ -241,7 +244,10 @@ impl Word {
     /// Function words that Amazigh texts are full of.
     fn is_amazigh(&self) -> bool {
         let start = self.start.get(..(self.latin as usize).min(4)).unwrap_or_default();
-        matches!(start, b"n" | b"ad" | b"ar" | b"ur" | b"lli" | b"vr" | b"vf" | b"zv" | b"dar" | b"tam" | b"ima" | b"is")
+        matches!(
+            start,
+            b"n" | b"ad" | b"ar" | b"ur" | b"lli" | b"vr" | b"vf" | b"zv" | b"dar" | b"tam" | b"ima" | b"is"
+        )
     }
 }
 
@@ -303,17 +309,17 @@ mod tests {
         let scrambled = "ةيمسرلا ةديرجلا يف رشني ىلع ةقفاوملاب يضاقلا نوناقلا ةيبرغملا ةكلمملا ".repeat(3);
         for (text, reason) in [
             ("ǀƁǋƲƶŽȚ ƹǀƁǋ Ʋƶ ǀƁǋƲƶŽȚ ƹǀƁǋ Ʋƶ ǀƁǋƲƶŽȚ ƹǀƁǋ Ʋƶ", GarbageReason::GlyphSoup),
-            ("\u{f021}\u{f022}\u{f023} text \u{f024}\u{f025}\u{f026} and more text after it, and more", GarbageReason::GlyphSoup),
+            (
+                "\u{f021}\u{f022}\u{f023} text \u{f024}\u{f025}\u{f026} and more text after it, and more",
+                GarbageReason::GlyphSoup,
+            ),
             ("a\u{1}b\u{2}c\u{6}d\u{fffd} e\u{fffd}", GarbageReason::Undecodable),
             (scrambled.as_str(), GarbageReason::ScrambledArabic),
             (
                 "tamazivt tga tutlayt n imazivn, ar sawaln s tmazivt v lmvrib d dzayr, ur aksul ifav mddn ad t skrn n wass",
                 GarbageReason::LegacyTifinagh,
             ),
-            (
-                "l a f o n d a t i o n d u r o y a u m e e t d e s p r o v i n c e s d u s u d",
-                GarbageReason::OcrSoup,
-            ),
+            ("l a f o n d a t i o n d u r o y a u m e e t d e s p r o v i n c e s d u s u d", GarbageReason::OcrSoup),
         ] {
             assert_eq!(judged(text), Some(reason), "{text}");
         }

@@ -126,7 +126,8 @@ fn hash(word: &str) -> u64 {
 
 const PREFIXES: &str = "وبال وكال فبال وال بال كال فال ولل فلل لل ال وب ول وس فل فس";
 const LETTER_PREFIXES: [char; 6] = ['و', 'ف', 'ب', 'ك', 'ل', 'س'];
-const SUFFIXES: &str = "اتهما اتها اتهم اتنا اته تهما تها تهم تين تان تنا يات هما ية ته ها هم هن كم نا ات ان ين ون ه ة ي ا";
+const SUFFIXES: &str =
+    "اتهما اتها اتهم اتنا اته تهما تها تهم تين تان تنا يات هما ية ته ها هم هن كم نا ات ان ين ون ه ة ي ا";
 
 /// The word without article, conjunctions and endings: the first of each list that leaves enough, as light stemmers do.
 fn stem(word: &str) -> &str {
@@ -136,7 +137,8 @@ fn stem(word: &str) -> &str {
     if let Some(rest) = start.find(|rest| letters(rest) >= MIN_STEM) {
         stem = rest;
     }
-    let ending = SUFFIXES.split(' ').filter_map(|suffix| stem.strip_suffix(suffix)).find(|rest| letters(rest) >= MIN_STEM);
+    let ending =
+        SUFFIXES.split(' ').filter_map(|suffix| stem.strip_suffix(suffix)).find(|rest| letters(rest) >= MIN_STEM);
     ending.unwrap_or(stem)
 }
 

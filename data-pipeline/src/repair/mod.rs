@@ -156,7 +156,10 @@ mod tests {
             ("Ã©cole et l\u{e2}\u{80}\u{99}Ã©tÃ©", "école et l’été"),
             ("d\u{92}accord", "d’accord"),
             ("Ø³Ù\u{84}Ø§Ù\u{85} Ù\u{81}Ù\u{8a}", "سلام في"),
-            ("\u{27}D\u{3}VRFLpWp\u{3}DQRQ\\PH\u{3}HVW\u{3}UpJLH\u{3}SDU\u{3}OD\u{3}ORL\u{3}HW\u{3}OHV", "Da société anonyme est régie par la loi et les"),
+            (
+                "\u{27}D\u{3}VRFLpWp\u{3}DQRQ\\PH\u{3}HVW\u{3}UpJLH\u{3}SDU\u{3}OD\u{3}ORL\u{3}HW\u{3}OHV",
+                "Da société anonyme est régie par la loi et les",
+            ),
             ("األشخـــاص و اإلدارات", "الأشخاص و الإدارات"),
             ("intro\u{fffd}duction", "introduction"),
         ] {

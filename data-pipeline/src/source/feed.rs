@@ -95,7 +95,7 @@ impl Reader {
     fn open(file: &InputFile, limits: &Limits) -> Result<Reader, SourceError> {
         // Bounded by `MAX_RECORD_BYTES`, so it fits any address space this runs in.
         let max_record = usize::try_from(limits.max_record_bytes).unwrap_or(usize::MAX);
-        if file.layout == Layout::Parquet && !file.spec.config.kind.is_text() {
+        if file.layout == Layout::Parquet && (file.whole || !file.spec.config.kind.is_text()) {
             return Ok(Reader::Objects(Box::new(JsonRows::open(&file.path, limits)?)));
         }
         if file.layout == Layout::Parquet {
@@ -109,7 +109,8 @@ impl Reader {
         Ok(match file.layout {
             Layout::Jsonl | Layout::Parquet => Reader::Lines(LineCutter::new(window, max_record)),
             Layout::Delimited(delimiter) => {
-                Reader::Records(Box::new(RecordCutter::new(window, delimiter, max_record, &file.spec.wanted)?))
+                let cutter = RecordCutter::new(window, delimiter, max_record, &file.spec.wanted)?;
+                Reader::Records(Box::new(if file.whole { cutter.whole() } else { cutter }))
             }
             Layout::Text(unit) => Reader::Units(UnitCutter::new(window, unit, max_record)),
         })

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use data_pipeline::chat::{REJECTED, TRAINED};
 use data_pipeline::config::PrepareConfig;
 use data_pipeline::dataset::{DataError, Dataset};
+use data_pipeline::filter::Nothing;
 use data_pipeline::inspect::{self, InspectedDocument, Selection};
 use data_pipeline::prepare::{self, PrepareError, PrepareEvent, Stage};
 use data_pipeline::stats::{Stats, Tally};
@@ -16,6 +17,8 @@ use data_pipeline::verify::{self, VerifyProgress};
 
 use super::ConfigArguments;
 use super::failure::{Exit, Failure, note, say};
+use super::filter::{FilterArguments, filter};
+use super::normalize::{self, LexiconArguments, NormalizeArguments};
 use super::progress::{StageProgress, short, thousands};
 use crate::config;
 use crate::signals::StopFlag;
@@ -24,6 +27,12 @@ use crate::signals::StopFlag;
 pub(super) enum Command {
     /// Corpora to tokenizer, token shards, manifest, statistics, data card
     Prepare(ConfigArguments),
+    /// Rows of any readable format as JSONL, every field as it was
+    Read(FilterArguments),
+    /// Texts in training form, and repaired, as JSONL (docs/guide/normalisation.md)
+    Normalize(NormalizeArguments),
+    /// The Arabic words of texts and how often they occur, for `data normalize --lexicon` and `repair.lexicons`
+    Lexicon(LexiconArguments),
     /// Show documents of a prepared data set: text, tokens, origin
     Inspect(InspectArguments),
     /// Check every digest of a prepared data set
@@ -81,6 +90,9 @@ pub(super) struct InspectArguments {
 pub(super) fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Prepare(arguments) => prepare(&arguments),
+        Command::Read(arguments) => Ok(filter(&arguments, "reading", &Nothing)?.0),
+        Command::Normalize(arguments) => normalize::normalize(&arguments),
+        Command::Lexicon(arguments) => normalize::lexicon(&arguments),
         Command::Inspect(arguments) => inspect(&arguments),
         Command::Verify(arguments) => verify(&arguments.folder),
         Command::Stats(arguments) => stats(&arguments),

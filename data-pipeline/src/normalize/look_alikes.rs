@@ -119,7 +119,8 @@ impl Context {
         let mut chars = word.chars().peekable();
         while let Some(c) = chars.next() {
             let is_letter = self.mixed && has_latin && !foreign || self.pure && !foreign;
-            let latin_next = chars.peek().is_some_and(|&c| is_latin(c) || is_letter && is_look_alike(c));
+            let becomes_latin = |c| is_letter && (is_pure_look_alike(c) || has_latin && is_look_alike(c));
+            let latin_next = chars.peek().is_some_and(|&c| is_latin(c) || becomes_latin(c));
             let around = Around { last: before, next: chars.peek().copied(), latin_next, is_letter, euro };
             let replaced = self.letter(c, around, has_latin && !foreign);
             let written = replaced.map_or(c, |(letter, _)| letter);

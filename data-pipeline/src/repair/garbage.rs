@@ -70,7 +70,7 @@ const SUSPICIOUS: f32 = 0.02;
 /// Share of Arabic words that begin with a letter that only ends words, at the limit.
 const WRONG_START: f32 = 0.03;
 /// Share of single letters among the words, at the limit.
-const SINGLE: f32 = 0.5;
+const SINGLE: f32 = 0.65;
 /// Share of Latin words with a capital after a small letter or a sign inside, at the limit.
 const BROKEN_WORDS: f32 = 0.35;
 /// Arabic words that a text must have before they are judged.
@@ -82,7 +82,7 @@ const MIN_CHARS: u32 = 40;
 /// Damaged characters that count as a sign at all.
 const MIN_COUNT: u32 = 4;
 /// Share of unknown Arabic words that leaves no doubt, in a text that is called Standard Arabic.
-const UNKNOWN_WORDS: f32 = 0.6;
+const UNKNOWN_WORDS: f32 = 0.7;
 
 /// Characters that say that others were lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -269,8 +269,11 @@ pub(super) fn judge(text: &str, lost: Lost, label: Option<&str>, lexicon: &Lexic
     sign(GarbageReason::GlyphSoup, share(signs.private, signs.chars, MIN_CHARS), PRIVATE);
     sign(GarbageReason::GlyphSoup, share(signs.odd, signs.chars, MIN_CHARS), ODD_LATIN);
     sign(GarbageReason::Mojibake, mojibake::suspicious_share(text), SUSPICIOUS);
-    sign(GarbageReason::OcrSoup, share(signs.broken_words, signs.latin_words, MIN_LATIN_WORDS), BROKEN_WORDS);
-    sign(GarbageReason::OcrSoup, share(signs.single_letters, signs.latin_words, MIN_LATIN_WORDS), SINGLE);
+    // Formulas and abbreviations in an Arabic text are no soup.
+    if signs.latin_words > signs.arabic_words {
+        sign(GarbageReason::OcrSoup, share(signs.broken_words, signs.latin_words, MIN_LATIN_WORDS), BROKEN_WORDS);
+        sign(GarbageReason::OcrSoup, share(signs.single_letters, signs.latin_words, MIN_LATIN_WORDS), SINGLE);
+    }
     sign(GarbageReason::ScrambledArabic, share(signs.arabic_singles, signs.arabic_words, MIN_ARABIC_WORDS), SINGLE);
     sign(GarbageReason::ScrambledArabic, share(signs.wrong_starts, signs.arabic_words, MIN_ARABIC_WORDS), WRONG_START);
     if signs.letters >= 60 && signs.e * 50 < signs.letters && signs.v * 80 > signs.letters && signs.amazigh >= 3 {

@@ -15,6 +15,8 @@ const MAX_LIST_BYTES: usize = 256 << 20;
 const STEM_WEIGHT: f32 = 0.05;
 /// Letters that a stem must have.
 const MIN_STEM: usize = 3;
+/// Letters of a stem that says something about a word: shorter ones belong to too many (ولا, علا, بلا).
+const MIN_TELLING_STEM: usize = 4;
 /// Distinct words that are counted at most while learning; beyond it the rarest are forgotten.
 const MAX_LEARNED: usize = 4_000_000;
 /// Longest word of a list, in bytes.
@@ -91,9 +93,13 @@ impl Lexicon {
     /// How usual a word is: its count, or a fraction of the count of its stem; 0 when neither is known.
     pub fn weight(&self, word: &str) -> f32 {
         let count = |table: &Table, word: &str| table.get(&hash(word)).copied().unwrap_or(0);
+        let of_stem = |word: &str| {
+            let stem = stem(word);
+            if stem.len() / 2 < MIN_TELLING_STEM { 0 } else { count(&self.stems, stem) }
+        };
         // One letter before a word may be a particle or its own first letter: both are looked up.
-        let inner = word.strip_prefix(LETTER_PREFIXES).map_or(0, |inner| count(&self.stems, stem(inner)));
-        count(&self.words, word) as f32 + STEM_WEIGHT * count(&self.stems, stem(word)).max(inner) as f32
+        let inner = word.strip_prefix(LETTER_PREFIXES).map_or(0, of_stem);
+        count(&self.words, word) as f32 + STEM_WEIGHT * of_stem(word).max(inner) as f32
     }
 
     /// Number of words.

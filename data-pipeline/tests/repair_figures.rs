@@ -280,3 +280,54 @@ fn false_repairs() {
         println!("{source:20} {label} {touched} of {all} texts changed {changes:?}");
     }
 }
+
+/// CPU seconds of this process so far (user and system), from /proc/self/stat in ticks of 10 ms.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+#[test]
+#[ignore = "prints a table; needs ../shared and a release build"]
+fn speed() {
+    let Some(corpora) = corpora() else { return };
+    for (source, label) in [
+        ("mediawiki-i18n", "fra_Latn"),
+        ("arcd-wikipedia", "arb_Arab"),
+        ("tashkeela", "arb_Arab"),
+        ("doda-nc", "ary_Latn"),
+        ("doda-nc", "ary_Arab"),
+        ("kabyle-sentences", "kab_Latn"),
+        ("mediawiki-i18n", "zgh_Tfng"),
+        ("moroccan-law", "arb_Arab"),
+    ] {
+        let texts: Vec<String> =
+            rows(&corpora, source).into_iter().filter(|row| row.label == label).map(|row| row.text).collect();
+        let megabytes = texts.iter().map(String::len).sum::<usize>() as f64 / 1e6;
+        let normal: Vec<String> = texts.iter().map(|text| plain(text)).collect();
+        let time = |texts: &[String], work: &dyn Fn(&str) -> bool| {
+            let (start, mut rounds, mut changed) = (cpu_seconds(), 0, 0);
+            while cpu_seconds() - start < 1.0 {
+                changed = texts.iter().filter(|text| work(text)).count();
+                rounds += 1;
+            }
+            (megabytes * f64::from(rounds) / (cpu_seconds() - start), changed)
+        };
+        let profile = |text: &str| {
+            matches!(Profile::default().apply(text, Some(label), &mut Changes::default()), std::borrow::Cow::Owned(_))
+        };
+        let repair = |text: &str| {
+            let (text, _) = data_pipeline::repair::repair(text, Some(label), &mut Changes::default());
+            matches!(text, std::borrow::Cow::Owned(_))
+        };
+        let (first, changed) = time(&texts, &profile);
+        let (again, _) = time(&normal, &profile);
+        let (repaired, _) = time(&normal, &repair);
+        println!(
+            "{source:18} {label} {megabytes:5.2} MB: profile {first:6.0} MB/CPU s ({changed} of {} texts changed), \
+             on its own output {again:6.0}, repair and judgement {repaired:6.0}",
+            texts.len()
+        );
+    }
+}

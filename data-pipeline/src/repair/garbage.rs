@@ -82,7 +82,7 @@ const MIN_CHARS: u32 = 40;
 /// Damaged characters that count as a sign at all.
 const MIN_COUNT: u32 = 4;
 /// Share of unknown Arabic words that leaves no doubt, in a text that is called Standard Arabic.
-const UNKNOWN_WORDS: f32 = 0.7;
+const UNKNOWN_WORDS: f32 = 0.8;
 
 /// Characters that say that others were lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

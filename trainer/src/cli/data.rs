@@ -19,6 +19,7 @@ use data_pipeline::verify::{self, VerifyProgress};
 use super::ConfigArguments;
 use super::failure::{Exit, Failure, note, say};
 use super::filter::{FilterArguments, filter};
+use super::normalize::{self, LexiconArguments, NormalizeArguments};
 use super::progress::{StageProgress, short, thousands};
 use crate::config;
 use crate::signals::StopFlag;
@@ -33,6 +34,10 @@ pub(super) enum Command {
     Dedup(super::dedup::DedupArguments),
     /// Drop rows that hold items of benchmarks, and list what was found
     Decontaminate(super::dedup::DecontaminateArguments),
+    /// Texts in training form, and repaired, as JSONL (docs/guide/normalisation.md)
+    Normalize(NormalizeArguments),
+    /// The Arabic words of texts and how often they occur, for `data normalize --lexicon` and `repair.lexicons`
+    Lexicon(LexiconArguments),
     /// Show documents of a prepared data set: text, tokens, origin
     Inspect(InspectArguments),
     /// Check every digest of a prepared data set
@@ -106,6 +111,8 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
         Command::Read(arguments) => Ok(filter(&arguments, "reading", &Nothing)?.0),
         Command::Dedup(arguments) => super::dedup::dedup(&arguments),
         Command::Decontaminate(arguments) => super::dedup::decontaminate(&arguments),
+        Command::Normalize(arguments) => normalize::normalize(&arguments),
+        Command::Lexicon(arguments) => normalize::lexicon(&arguments),
         Command::Inspect(arguments) => inspect(&arguments),
         Command::Verify(arguments) => verify(&arguments.folder),
         Command::Stats(arguments) => stats(&arguments),

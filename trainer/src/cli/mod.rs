@@ -13,6 +13,7 @@ mod filter;
 mod formats;
 mod generate;
 mod launch;
+mod normalize;
 mod outer;
 mod plan;
 mod progress;

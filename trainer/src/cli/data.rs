@@ -18,6 +18,7 @@ use data_pipeline::verify::{self, VerifyProgress};
 use super::ConfigArguments;
 use super::failure::{Exit, Failure, note, say};
 use super::filter::{FilterArguments, filter};
+use super::identify::{self, IdentifyArguments};
 use super::progress::{StageProgress, short, thousands};
 use crate::config;
 use crate::signals::StopFlag;
@@ -28,6 +29,8 @@ pub(super) enum Command {
     Prepare(ConfigArguments),
     /// Rows of any readable format as JSONL, every field as it was
     Read(FilterArguments),
+    /// Name the language of every row: label, score, code-switch spans; train and judge models of languages
+    Identify(IdentifyArguments),
     /// Show documents of a prepared data set: text, tokens, origin
     Inspect(InspectArguments),
     /// Check every digest of a prepared data set
@@ -86,6 +89,7 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Prepare(arguments) => prepare(&arguments),
         Command::Read(arguments) => Ok(filter(&arguments, "reading", &Nothing)?.0),
+        Command::Identify(arguments) => identify::run(&arguments),
         Command::Inspect(arguments) => inspect(&arguments),
         Command::Verify(arguments) => verify(&arguments.folder),
         Command::Stats(arguments) => stats(&arguments),

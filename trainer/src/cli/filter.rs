@@ -105,6 +105,11 @@ impl FilterArguments {
         Options { limits: Limits::default(), on_damage }
     }
 
+    /// The file to write; `-` is standard output.
+    pub(super) fn out(&self) -> &Path {
+        &self.out
+    }
+
     fn to_standard_output(&self) -> bool {
         self.out == Path::new("-")
     }

@@ -11,6 +11,7 @@ mod failure;
 mod filter;
 mod formats;
 mod generate;
+mod identify;
 mod launch;
 mod outer;
 mod plan;

@@ -20,6 +20,7 @@ use super::ConfigArguments;
 use super::failure::{Exit, Failure, note, say};
 use super::filter::{FilterArguments, filter};
 use super::normalize::{self, LexiconArguments, NormalizeArguments};
+use super::identify::{self, IdentifyArguments};
 use super::progress::{StageProgress, short, thousands};
 use crate::config;
 use crate::signals::StopFlag;
@@ -38,6 +39,8 @@ pub(super) enum Command {
     Normalize(NormalizeArguments),
     /// The Arabic words of texts and how often they occur, for `data normalize --lexicon` and `repair.lexicons`
     Lexicon(LexiconArguments),
+    /// Name the language of every row: label, score, code-switch spans; train and judge models of languages
+    Identify(IdentifyArguments),
     /// Show documents of a prepared data set: text, tokens, origin
     Inspect(InspectArguments),
     /// Check every digest of a prepared data set
@@ -113,6 +116,7 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
         Command::Decontaminate(arguments) => super::dedup::decontaminate(&arguments),
         Command::Normalize(arguments) => normalize::normalize(&arguments),
         Command::Lexicon(arguments) => normalize::lexicon(&arguments),
+        Command::Identify(arguments) => identify::run(&arguments),
         Command::Inspect(arguments) => inspect(&arguments),
         Command::Verify(arguments) => verify(&arguments.folder),
         Command::Stats(arguments) => stats(&arguments),

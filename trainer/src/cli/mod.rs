@@ -12,6 +12,7 @@ mod failure;
 mod filter;
 mod formats;
 mod generate;
+mod identify;
 mod launch;
 mod normalize;
 mod outer;

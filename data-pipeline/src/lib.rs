@@ -25,5 +25,6 @@ pub mod stats;
 pub mod template;
 pub mod tokenizer;
 pub mod verify;
+pub mod words;
 
 pub use dataset::DataError;

@@ -14,6 +14,7 @@ pub mod loader;
 pub mod manifest;
 pub mod normalize;
 pub mod order;
+pub mod pii;
 pub mod prepare;
 pub mod records;
 pub mod shard;

@@ -79,7 +79,10 @@ const LABELS: [(Label, &str); 22] = [
          _bta9a|_beta9a|_bitaqa|_betaqa|_bitaka|_lbitaka|_lbita9a|_lbta9a|_lbi6a9a|_lbtaqa|_lbitaqa|_carta_dyal",
     ),
     (Label::MaybeCin, "_la_carte_|_carte_|_identite_|_identity_|هويه|بطاقه|بطاقت|_karta_"),
-    (Label::Passport, "passeport|passport|_paspor|_pasport|_lpaspor|_basbor|_baspor|_pasaporte|جواز|باسبور|پاسپور|باصبور"),
+    (
+        Label::Passport,
+        "passeport|passport|_paspor|_pasport|_lpaspor|_basbor|_baspor|_pasaporte|جواز|باسبور|پاسپور|باصبور",
+    ),
     (Label::Ice, "_ICE_|_ice_n_|identifiant_commun|التعريف_الموحد|المعرف_الموحد|الموحد_للمقاول"),
     (
         Label::If,
@@ -88,7 +91,10 @@ const LABELS: [(Label, &str); 22] = [
     ),
     (Label::Rc, "_RC_|_RCS_|registre_de_commerce|registre_du_commerce|السجل_التجاري|سجل_تجاري|التجاري_رقم"),
     (Label::Cnss, "_cnss_|securite_sociale|الضمان_الاجتماعي|ضمان_اجتماعي|الضمان"),
-    (Label::Patente, "patente|taxe_professionnelle|_TP_|الضريبه_المهني|الرسم_المهني|البتانتا|الباتانتا|الباتنتا|lpatenta"),
+    (
+        Label::Patente,
+        "patente|taxe_professionnelle|_TP_|الضريبه_المهني|الرسم_المهني|البتانتا|الباتانتا|الباتنتا|lpatenta",
+    ),
     (
         Label::Plate,
         "immatricul|_plaque_|matricule|_vehicule|_voiture|_auto_|_camion|_moto_|carte_grise|_berline_|_dacia_|_clio_|\
@@ -103,7 +109,10 @@ const LABELS: [(Label, &str); 22] = [
         "_gps_|latitude|longitude|_lat_|_lon_|_lng_|_long_|coordonnee|coordinate|localisation|_location_|_position_|_geo_|\
          احداثي|الموقع|موقعي|خط_العرض|خط_الطول|_coordenadas_|_ubicacion_|_blasti_|_lblassa_|_bloka|البلاصه",
     ),
-    (Label::Ip, "_ip_|_ipv4_|_ipv6_|_serveur|_server|_host_|_hote_|_ping_|_ssh_|_dns_|_sirver|الخادم|السيرفر|سيرفر|_adresse_|_address_|عنوان"),
+    (
+        Label::Ip,
+        "_ip_|_ipv4_|_ipv6_|_serveur|_server|_host_|_hote_|_ping_|_ssh_|_dns_|_sirver|الخادم|السيرفر|سيرفر|_adresse_|_address_|عنوان",
+    ),
     (
         Label::Other,
         "_ref_|_refs_|_reference_|_references_|_article_|_articles_|_art_|_isbn_|_issn_|_ean_|_sku_|_upc_|_gtin_|_code_|\
@@ -122,8 +131,11 @@ const LABELS: [(Label, &str); 22] = [
         "_commande_|_commandes_|_order_|_dossier_|_colis_|_suivi_|_tracking_|_produit_|_product_|_client_|_compte_|طلبي|\
          _طلب_|الطلب|ملف|منتج|المنتوج|منتوج|سلعه|تتبع|طرد|_commanda_|_lkomand",
     ),
-    (Label::Version, "_version_|_versions_|_ver_|_v_|_release_|_build_|_firmware_|_kernel_|_driver_|_section_|_chapitre_|\
-         _paragraphe_|_chapter_|_alinea_|_mise_a_jour_|_update_|_app_|الاصدار|اصدار|نسخ|تحديث|_noskha"),
+    (
+        Label::Version,
+        "_version_|_versions_|_ver_|_v_|_release_|_build_|_firmware_|_kernel_|_driver_|_section_|_chapitre_|\
+         _paragraphe_|_chapter_|_alinea_|_mise_a_jour_|_update_|_app_|الاصدار|اصدار|نسخ|تحديث|_noskha",
+    ),
     (Label::Number, "_n_|_no_|_nr_|_num_|_numero_|_numeros_|_number_|رقم|عدد|_nmra_|_ra9m_|_raqm_|_ra9em_|_raqem_"),
 ];
 
@@ -238,13 +250,14 @@ impl Context {
     /// when "n°" stands between.
     pub fn is_other(&self) -> bool {
         let others = [Label::Phone, Label::Cin, Label::Passport];
-        if others.iter().any(|label| self.nearness(*label) > self.nearness(Label::Other).max(self.nearness(Label::Thing)))
+        if others
+            .iter()
+            .any(|label| self.nearness(*label) > self.nearness(Label::Other).max(self.nearness(Label::Thing)))
         {
             return false;
         }
         let numbered = self.has(Label::Number) && self.words_between(Label::Number) == 0;
-        self.words_between(Label::Other) <= 2
-            || (numbered && self.words_between(Label::Thing) <= 3)
+        self.words_between(Label::Other) <= 2 || (numbered && self.words_between(Label::Thing) <= 3)
     }
 }
 

@@ -42,7 +42,8 @@ pub(super) fn recognise(text: &str, run: &Run, first: usize, before: &Before<'_>
     let (start, plus) = with_plus(text, group.start, first);
     let digits = run.digits.get(group.from..).unwrap_or_default();
     for form in forms(digits, plus) {
-        if let Some(groups) = extent(run, first, form).filter(|groups| accepted(text, run, first, *groups, form, plus, before))
+        if let Some(groups) =
+            extent(run, first, form).filter(|groups| accepted(text, run, first, *groups, form, plus, before))
         {
             return Some(Phone { start, groups });
         }
@@ -111,9 +112,9 @@ fn extent(run: &Run, first: usize, form: Form) -> Option<usize> {
         }
         Form::Foreign { country, min, max } => {
             let zero = usize::from(digits.get(country) == Some(&0));
-            (country + zero + min..=country + zero + max).rev().find_map(|wanted| {
-                run.groups_of(first, wanted).filter(|groups| is_one_number(run, first, *groups))
-            })
+            (country + zero + min..=country + zero + max)
+                .rev()
+                .find_map(|wanted| run.groups_of(first, wanted).filter(|groups| is_one_number(run, first, *groups)))
         }
         Form::Local => run.groups_of(first, 10),
         Form::Labelled => labelled_extent(run, first),
@@ -236,7 +237,8 @@ fn stands_alone(run: &Run, first: usize, groups: usize) -> bool {
     let in_pairs = groups > 1 && tail.len <= 3;
     if let Some(next) = run.group(first + groups) {
         let tight = next.before & (sep::SPACE | sep::SLASH | sep::BRACKET) == 0;
-        let begins_another = next.len >= 2 && run.digits.get(next.from..next.from + 2).is_some_and(|d| matches!(d, [0, _]));
+        let begins_another =
+            next.len >= 2 && run.digits.get(next.from..next.from + 2).is_some_and(|d| matches!(d, [0, _]));
         let goes_on = in_pairs && next.before == tail.before && next.len <= 3 && !begins_another;
         if tight || goes_on {
             return false;
@@ -296,9 +298,33 @@ fn is_money(text: &str, end: usize) -> bool {
     let rest = text.get(end..).unwrap_or_default().trim_start_matches(|c| is_space(c) || super::run::is_hidden(c));
     let word: String = rest.chars().take_while(|c| c.is_alphabetic()).take(12).flat_map(char::to_lowercase).collect();
     rest.starts_with(['€', '$', '%', '£', '²'])
-        || ["dh", "dhs", "mad", "dirham", "dirhams", "euro", "euros", "usd", "eur", "درهم", "درهما", "دراهم", "ريال", "سنتيم",
-            "دولار", "أورو", "km", "kg", "drhm", "derhem", "dirhem", "ryal", "centimes", "fcfa"]
-            .contains(&word.as_str())
+        || [
+            "dh",
+            "dhs",
+            "mad",
+            "dirham",
+            "dirhams",
+            "euro",
+            "euros",
+            "usd",
+            "eur",
+            "درهم",
+            "درهما",
+            "دراهم",
+            "ريال",
+            "سنتيم",
+            "دولار",
+            "أورو",
+            "km",
+            "kg",
+            "drhm",
+            "derhem",
+            "dirhem",
+            "ryal",
+            "centimes",
+            "fcfa",
+        ]
+        .contains(&word.as_str())
 }
 
 /// Whether a number in an address is one to call: `tel:`, `wa.me/`, `phone=`.

@@ -135,7 +135,8 @@ pub(super) fn letters_before(text: &str, at: usize) -> &str {
 
 /// The longest run of bytes of a kind that ends right before `at`, at most [`MAX_TOKEN`].
 pub(super) fn token_before(text: &str, at: usize, of: impl Fn(u8) -> bool) -> &str {
-    let len = text.as_bytes().get(..at).unwrap_or_default().iter().rev().take(MAX_TOKEN).take_while(|b| of(**b)).count();
+    let len =
+        text.as_bytes().get(..at).unwrap_or_default().iter().rev().take(MAX_TOKEN).take_while(|b| of(**b)).count();
     text.get(at - len..at).unwrap_or_default()
 }
 

@@ -8,6 +8,7 @@ pub mod dataset;
 pub mod dedup;
 pub mod document;
 pub mod documents;
+pub mod filters;
 pub mod inspect;
 pub mod licence;
 pub mod loader;

@@ -137,6 +137,13 @@ impl Tally {
         self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
+    /// Adds the counts of another text.
+    pub fn join(&mut self, other: Tally) {
+        for (sum, count) in self.counts.iter_mut().zip(other.counts) {
+            *sum = sum.saturating_add(count);
+        }
+    }
+
     fn add(&mut self, class: Class) {
         if let Some(count) = self.counts.get_mut(class as usize) {
             *count = count.saturating_add(1);

@@ -1,7 +1,5 @@
 //! Owns the frequent small words of each language, by which running text is told from lists; never identifies a language.
 
-use std::hash::BuildHasher;
-
 use ahash::AHashSet;
 
 use super::signals::hasher;

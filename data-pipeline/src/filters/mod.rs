@@ -67,7 +67,7 @@ impl fmt::Display for FilterReason {
 }
 
 /// Limits and word lists of one language.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Language {
     limits: Table,
     function_words: Option<WordSet>,

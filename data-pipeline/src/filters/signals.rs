@@ -1,8 +1,6 @@
 //! Owns what the filters know of a text, measured in one pass over its characters and a few over its words; never
 //! decides.
 
-use std::hash::BuildHasher;
-
 use ahash::RandomState;
 use serde::Serialize;
 

@@ -7,8 +7,13 @@ pub(super) const RIB_DIGITS: usize = 24;
 /// 97 (Bank Al-Maghrib's rule; the same as demanding a remainder of 0 for the whole number).
 pub(super) fn is_rib(digits: &[u8]) -> bool {
     let key = digits.iter().rev().take(2).rev().fold(0, |sum, digit| sum * 10 + u32::from(*digit));
-    let plain = digits.iter().any(|digit| Some(digit) != digits.first());
-    digits.len() == RIB_DIGITS && plain && (1..=97).contains(&key) && remainder(digits.iter().copied()) == 0
+    // 000... and 123456789012... are examples; the latter has a valid key by chance.
+    let steps = |step: u8| digits.iter().zip(digits.iter().skip(1)).all(|(a, b)| (a + step) % 10 == *b);
+    digits.len() == RIB_DIGITS
+        && !steps(0)
+        && !steps(1)
+        && (1..=97).contains(&key)
+        && remainder(digits.iter().copied()) == 0
 }
 
 /// The remainder by 97 of a number written in decimal digits.

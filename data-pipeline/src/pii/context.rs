@@ -63,7 +63,7 @@ const LABELS: [(Label, &str); 22] = [
     ),
     (
         Label::Cin,
-        "_cin_|_cine_|_cnie_|_cni_|_lcin_|_lacin_|_nicn_|_carte_nationale|_carte_nat_|_carte_d_identit|_carte_identit|\
+        "_cin_|_cine_|_ncin_|_lcni_|_cnie_|_cni_|_lcin_|_lacin_|_nicn_|_carte_nationale|_carte_nat_|_carte_d_identit|_carte_identit|\
          _piece_d_identit|_cart_national|_carte_national|_identite_nationale|_national_id|_identity_card|_id_card_|\
          _carta_nacional|_documento_nacional|_titulaire_de_la_carte|_lacarte_nat|_la_carte_nat",
     ),
@@ -71,11 +71,11 @@ const LABELS: [(Label, &str); 22] = [
         Label::Cin,
         "البطاقه الوطني|البطاقه_الوطني|بطاقه وطني|بطاقه_وطني|بطاقه_التعريف|بطاقه_تعريف|البطاقه_التعريف|رقم_البطاقه|رقم_بطاق|\
          بطاقته_الوطني|بطاقتي_الوطني|بطاقتها_الوطني|بطاقتك_الوطني|لاكارط|لاكارت|لا_كارط|كارط_ناسيونال|كارت_ناسيونال|\
-         لكارط|_ب_ت_و_|_بتو_|البطاقه_ديال|ⵜⴰⴽⴰⵕⴹⴰ",
+         لكارط|_ب_ت_و_|_بتو_|البطاقه_ديال|التعريف_الوطني|الرقم_الوطني|رقم_وطني|الهويه_الوطني|ⵜⴰⴽⴰⵕⴹⴰ",
     ),
     (
         Label::Cin,
-        "_lakart|_lakarte|_lacarte_|_lkart|_lkarta_|_la_kart|_lacart_|_kart_nasional|_btaqa|_btaka|_bita9a|_bi6a9a|_b6a9a|\
+        "_lakart|_lakarte|_lacarte_|_lkart|_lkarta_|_la_kart|_lacart_|_kart_na|_cart_na|_btaqa|_btaka|_bita9a|_bi6a9a|_b6a9a|\
          _bta9a|_beta9a|_bitaqa|_betaqa|_bitaka|_lbitaka|_lbita9a|_lbta9a|_lbi6a9a|_lbtaqa|_lbitaqa|_carta_dyal",
     ),
     (Label::MaybeCin, "_la_carte_|_carte_|_identite_|_identity_|هويه|بطاقه|بطاقت|_karta_"),
@@ -256,7 +256,7 @@ impl Context {
         {
             return false;
         }
-        let numbered = self.has(Label::Number) && self.words_between(Label::Number) == 0;
+        let numbered = self.words_between(Label::Number) <= 2;
         self.words_between(Label::Other) <= 2 || (numbered && self.words_between(Label::Thing) <= 3)
     }
 }

@@ -38,7 +38,8 @@ pub(super) fn recognise(text: &str, run: &Run) -> Option<(Kind, usize, usize)> {
 fn digits_in_parts(run: &Run) -> (usize, usize) {
     let (mut sum, mut end) = (0, 0);
     for (at, group) in run.groups.iter().enumerate() {
-        let joined = at == 0 || (group.before == sep::SPACE && at < 3 && (2..=3).contains(&group.len) && sum <= 4);
+        let joined = at == 0
+            || (matches!(group.before, sep::SPACE | sep::DOT) && at < 3 && (2..=3).contains(&group.len) && sum <= 4);
         if !joined || sum + group.len > 8 {
             break;
         }
@@ -114,7 +115,7 @@ fn numbered(
     }
     let region = REGIONS.split_whitespace().any(|region| region.eq_ignore_ascii_case(letters));
     let weak = before.is_nearest(Label::MaybeCin, &rivals) && before.words_between(Label::MaybeCin) <= 3;
-    (region && weak && !spaced && (5..=6).contains(&digits)).then_some((Kind::Cin, start, end))
+    (region && weak && !(spaced && small) && (5..=6).contains(&digits)).then_some((Kind::Cin, start, end))
 }
 
 /// Whether a sentence or paragraph ends right after a byte, so that labels behind it speak of something else.

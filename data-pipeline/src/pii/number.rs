@@ -59,8 +59,10 @@ impl Scan<'_> {
         let (text, run) = (self.text, &self.run);
         let group = run.group(at)?;
         let next = run.group(at + 1);
-        if next.is_some_and(|next| next.before == sep::DOT) {
-            let found = network::ipv4(text, run, at).or_else(|| place::coordinates(text, run, at));
+        let decimal = next.is_some_and(|next| next.before == sep::DOT);
+        if decimal || char_at(text, group.end) == Some(',') {
+            let address = if decimal { network::ipv4(text, run, at) } else { None };
+            let found = address.or_else(|| place::coordinates(text, run, at));
             if found.is_some() {
                 return found;
             }
@@ -86,7 +88,7 @@ impl Scan<'_> {
         if let Some((kind, groups)) = self.labelled(at, &before) {
             return Some((kind, group.start, self.end_of(at, groups)?));
         }
-        let found = phone::recognise(text, run, at, &before)?;
+        let found = phone::recognise(text, run, at, &before, self.done)?;
         Some((Kind::Phone, found.start, self.end_of(at, found.groups)?))
     }
 
@@ -101,7 +103,7 @@ impl Scan<'_> {
     /// A RIB: how many groups it takes.
     fn account(&self, first: usize) -> Option<usize> {
         let groups = self.run.groups_of(first, RIB_DIGITS)?;
-        let whole = self.is_whole(first, groups) && is_rib(self.run.digits_of(first, groups)?);
+        let whole = self.is_whole(first, groups, true) && is_rib(self.run.digits_of(first, groups)?);
         // Behind "MA65", the check digits of an IBAN that does not add up.
         let in_iban =
             first == 1 && self.run.group(0).is_some_and(|g| g.len == 2 && self.country_before(g.start).is_some());
@@ -116,18 +118,19 @@ impl Scan<'_> {
             let usual = groups == 1 || matches!(lens.as_slice(), [4, 4, 4, 4] | [4, 6, 5] | [4, 6, 4]);
             (usual && is_card(self.run.digits_of(first, groups)?)).then_some(groups)
         })?;
-        let stands = self.is_whole(first, groups) && !in_address(self.text, group.start);
+        let stands = self.is_whole(first, groups, false) && !in_address(self.text, group.start);
         (stands && !Before::new(self.text, group.start).get().is_other()).then_some(groups)
     }
 
-    /// Whether groups are a number of their own: no letter, digit or sign is glued to them.
-    fn is_whole(&self, first: usize, groups: usize) -> bool {
+    /// Whether groups are a number of their own: no letter, digit or sign is glued to them, and slashes stand between
+    /// them only where that is allowed.
+    fn is_whole(&self, first: usize, groups: usize, slashes: bool) -> bool {
         let (Some(head), Some(tail)) = (self.run.group(first), self.run.group(first + groups - 1)) else {
             return false;
         };
         let glue = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '#' | '$' | '%' | '@' | '=');
         let inner = self.run.groups.get(first + 1..first + groups).unwrap_or_default();
-        let between = inner.iter().all(|group| group.before & sep::SLASH == 0);
+        let between = slashes || inner.iter().all(|group| group.before & sep::SLASH == 0);
         let tight = |flags: u8| flags & (sep::SPACE | sep::BRACKET) == 0;
         let before = if first == 0 {
             !shown_before(self.text, head.start).is_some_and(glue)
@@ -153,7 +156,7 @@ impl Scan<'_> {
         let wide = self.run.groups.get(first + 1..first + groups)?.iter().any(|group| group.before & sep::WIDE != 0);
         // A number in parts is taken when they are those of thousands or of one number, not two numbers.
         let parts = groups == 1 || *kind == Kind::Ice || groups <= 3;
-        (!wide && parts && self.is_whole(first, groups)).then_some((*kind, groups))
+        (!wide && parts && self.is_whole(first, groups, false)).then_some((*kind, groups))
     }
 
     /// The two capitals of a country with IBANs that end before a byte, spaces in between allowed.

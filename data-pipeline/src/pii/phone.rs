@@ -12,6 +12,15 @@ pub(super) struct Phone {
     pub groups: usize,
 }
 
+/// Where a number may begin.
+struct Place<'a> {
+    text: &'a str,
+    run: &'a Run,
+    first: usize,
+    before: &'a Before<'a>,
+    done: usize,
+}
+
 /// How the digits begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -36,16 +45,17 @@ const COUNTRIES: [(&str, usize, usize); 33] = [
     ("966", 8, 9), ("971", 8, 9), ("974", 8, 8),
 ];
 
-/// Recognises a number at the group `first`.
-pub(super) fn recognise(text: &str, run: &Run, first: usize, before: &Before<'_>) -> Option<Phone> {
+/// Recognises a number at the group `first`; what lies before the byte `done` has been recognised already.
+pub(super) fn recognise(text: &str, run: &Run, first: usize, before: &Before<'_>, done: usize) -> Option<Phone> {
     let group = run.group(first)?;
     let (start, plus) = with_plus(text, group.start, first);
     let digits = run.digits.get(group.from..).unwrap_or_default();
+    let place = Place { text, run, first, before, done };
     for form in forms(digits, plus) {
-        if let Some(groups) =
-            extent(run, first, form).filter(|groups| accepted(text, run, first, *groups, form, plus, before))
-        {
-            return Some(Phone { start, groups });
+        if let Some(groups) = extent(run, first, form).filter(|groups| accepted(&place, *groups, form, plus)) {
+            let inner = run.group(first + 1).is_some_and(|group| groups > 1 && group.before & sep::BRACKET != 0);
+            let bracket = inner && text.get(..start).is_some_and(|head| head.ends_with('('));
+            return Some(Phone { start: start - usize::from(bracket), groups });
         }
     }
     None
@@ -160,7 +170,8 @@ fn is_one_number(run: &Run, first: usize, groups: usize) -> bool {
         && (slashes == 0 || slashes == inner.len() || (slashes == 1 && slash_first))
 }
 
-fn accepted(text: &str, run: &Run, first: usize, groups: usize, form: Form, plus: bool, before: &Before<'_>) -> bool {
+fn accepted(place: &Place<'_>, groups: usize, form: Form, plus: bool) -> bool {
+    let Place { text, run, first, before, done } = *place;
     let (Some(head), Some(tail)) = (run.group(first), run.group(first + groups - 1)) else { return false };
     if !is_one_number(run, first, groups) || !closes(text, tail.end) || !opens(text, head.start, first, plus) {
         return false;
@@ -176,10 +187,10 @@ fn accepted(text: &str, run: &Run, first: usize, groups: usize, form: Form, plus
     };
     match form {
         Form::Labelled => labelled() && labels().words_between(Label::Phone) <= 3 && !is_money(text, tail.end),
-        _ if plus => stands_alone(run, first, groups) || labelled(),
+        _ if plus => stands_alone(run, first, groups, done) || labelled(),
         Form::Foreign { .. } => labelled(),
         _ => {
-            let plain = plain_shape(run, first, groups, form) && stands_alone(run, first, groups);
+            let plain = plain_shape(run, first, groups, form) && stands_alone(run, first, groups, done);
             (plain && !labels().is_other() && !is_money(text, tail.end)) || labelled()
         }
     }
@@ -197,7 +208,9 @@ fn opens(text: &str, start: usize, first: usize, plus: bool) -> bool {
             ["tel", "gsm", "fax", "mob", "num", "wtp", "wtsp", "whatsapp", "telephone", "nmra", "phone", "portable"]
                 .contains(&word.as_str())
         }
-        Some('_' | '#' | '$' | '€' | '£' | '=' | '\\' | '@' | '%' | '&' | '*') => in_address(text, start),
+        Some('#' | '$' | '€' | '£' | '\\' | '@' | '%') => in_address(text, start),
+        // Between two underscores or asterisks a message is set in italics or bold.
+        Some('_') => !text.get(..start).is_some_and(|h| h.chars().rev().nth(1).is_some_and(char::is_alphanumeric)),
         Some(',' | '.' | '\u{66b}' | '\u{66c}') => {
             !text.get(..start).is_some_and(|head| head.chars().rev().nth(1).is_some_and(|c| c.is_numeric()))
         }
@@ -217,7 +230,8 @@ fn closes(text: &str, end: usize) -> bool {
         Some(next) => next,
     };
     match next {
-        '_' | '%' | '@' | '=' | '\u{b0}' => false,
+        '%' | '@' | '=' | '\u{b0}' => false,
+        '_' => !char_at(text, end + 1).is_some_and(char::is_alphanumeric),
         c if c.is_alphabetic() && c < '\u{250}' => {
             let word = token_after(text, end, |b| b.is_ascii_alphabetic());
             ["ou", "et", "whatsapp", "tel", "gsm"].contains(&word.to_ascii_lowercase().as_str())
@@ -232,7 +246,7 @@ fn closes(text: &str, end: usize) -> bool {
 }
 
 /// Whether the groups around do not belong to the number: no list or table of numbers goes on.
-fn stands_alone(run: &Run, first: usize, groups: usize) -> bool {
+fn stands_alone(run: &Run, first: usize, groups: usize, done: usize) -> bool {
     let (Some(head), Some(tail)) = (run.group(first), run.group(first + groups - 1)) else { return false };
     let in_pairs = groups > 1 && tail.len <= 3;
     if let Some(next) = run.group(first + groups) {
@@ -244,7 +258,7 @@ fn stands_alone(run: &Run, first: usize, groups: usize) -> bool {
             return false;
         }
     }
-    if let Some(previous) = first.checked_sub(1).and_then(|at| run.group(at)) {
+    if let Some(previous) = first.checked_sub(1).and_then(|at| run.group(at)).filter(|group| group.end > done) {
         let tight = head.before & (sep::SPACE | sep::SLASH | sep::BRACKET) == 0;
         let listed = in_pairs && first > 1 && previous.len <= 2 && previous.before == head.before;
         let joined = head.before & sep::SLASH != 0 && head.before & sep::SPACE == 0 && previous.len <= 4 && !in_pairs;

@@ -23,7 +23,7 @@ pub(super) mod sep {
     pub const SLASH: u8 = 8;
     /// A bracket.
     pub const BRACKET: u8 = 16;
-    /// More than one space.
+    /// More than two spaces.
     pub const WIDE: u8 = 32;
 }
 
@@ -175,7 +175,7 @@ fn next_group(text: &str, mut at: usize) -> Option<(usize, u8)> {
             let kind = separator(c)?;
             visible += 1;
             spaces += usize::from(kind == sep::SPACE);
-            flags |= kind | if spaces > 1 { sep::WIDE } else { 0 };
+            flags |= kind | if spaces > 2 { sep::WIDE } else { 0 };
             if visible > MAX_SEPARATOR {
                 return None;
             }
@@ -206,11 +206,11 @@ mod tests {
             ("61", sep::DASH),
             ("23", sep::SPACE),
             ("45", sep::DOT),
-            ("67", sep::SPACE | sep::SLASH | sep::WIDE),
+            ("67", sep::SPACE | sep::SLASH),
         ];
         assert_eq!(groups.iter().map(|(d, s)| (d.as_str(), *s)).collect::<Vec<_>>(), expected);
         assert_eq!(run.digits_of(1, 3).unwrap(), [0, 6, 6, 1]);
-        assert_eq!((run.groups_of(0, 6), run.groups_of(0, 5)), (Some(4), None));
+        assert_eq!((run.groups_of(0, 5), run.groups_of(0, 6)), (Some(3), None));
     }
 
     #[test]

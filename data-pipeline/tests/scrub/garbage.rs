@@ -175,7 +175,10 @@ fn page(random: &mut Random, sort: &'static str, label: &'static str) -> String 
     };
     match sort {
         "navigation lines" => many(random, 60, "\n"),
-        "navigation bars" => many(random, 60, [" | ", " » ", " > ", " • "][random.below(4) as usize]),
+        "navigation bars" => {
+            let bar = random.pick(&[" | ", " » ", " > ", " • "]);
+            many(random, 60, bar)
+        }
         "keyword spam" => {
             let phrase = many(random, 2, " ");
             (0..25).map(|_| format!("{phrase} {}", random.pick(list))).collect::<Vec<_>>().join(", ")

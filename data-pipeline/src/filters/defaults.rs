@@ -30,10 +30,7 @@ pub(super) fn of(label: &str) -> Table {
     let mut table = base();
     let script = label.split_once('_').map_or("", |(_, script)| script);
     match script {
-        "Arab" => set(
-            &mut table,
-            &[(Rule::MinWordLength, 2.0), (Rule::MaxWordLength, 9.0), (Rule::Dup5Gram, 0.20), (Rule::Top2Gram, 0.20)],
-        ),
+        "Arab" => set(&mut table, &[(Rule::MinWordLength, 2.0), (Rule::MaxWordLength, 9.0)]),
         "Tfng" => tifinagh(&mut table),
         _ => {}
     }
@@ -74,29 +71,30 @@ fn base() -> Table {
             (Rule::AlphabeticWords, 0.7),
             (Rule::DuplicateLines, 0.3),
             (Rule::DuplicateLineChars, 0.2),
-            (Rule::DuplicateParagraphs, 0.3),
+            (Rule::DuplicateParagraphs, 0.4),
             (Rule::DuplicateParagraphChars, 0.2),
             (Rule::Top2Gram, 0.20),
             (Rule::Top3Gram, 0.18),
             (Rule::Top4Gram, 0.16),
-            (Rule::Dup5Gram, 0.18),
-            (Rule::Dup6Gram, 0.17),
-            (Rule::Dup7Gram, 0.16),
-            (Rule::Dup8Gram, 0.15),
-            (Rule::Dup9Gram, 0.14),
-            (Rule::Dup10Gram, 0.13),
+            (Rule::Dup5Gram, 0.34),
+            (Rule::Dup6Gram, 0.31),
+            (Rule::Dup7Gram, 0.28),
+            (Rule::Dup8Gram, 0.26),
+            (Rule::Dup9Gram, 0.24),
+            (Rule::Dup10Gram, 0.23),
             (Rule::LoremIpsum, 0.0),
             (Rule::CurlyBrackets, 0.02),
             (Rule::Boilerplate, 0.10),
-            (Rule::LinePunctuation, 0.10),
-            (Rule::ShortLines, 0.70),
+            (Rule::LinePunctuation, 0.07),
+            (Rule::ShortLines, 0.75),
             (Rule::NewLines, 0.30),
             (Rule::Fragments, 0.40),
             (Rule::Separators, 0.08),
+            (Rule::Commas, 0.35),
             (Rule::DistinctWords, 0.15),
             (Rule::Symbols, 0.10),
             (Rule::Digits, 0.25),
-            (Rule::OddLetters, 0.05),
+            (Rule::OddLetters, 0.10),
             (Rule::Controls, 0.005),
             (Rule::UnknownWords, 0.50),
         ],
@@ -106,18 +104,7 @@ fn base() -> Table {
 
 /// Spoken language: repetition is part of it, and comments carry no punctuation.
 fn spoken(table: &mut Table) {
-    set(
-        table,
-        &[
-            (Rule::Dup5Gram, 0.24),
-            (Rule::Dup6Gram, 0.22),
-            (Rule::Dup7Gram, 0.20),
-            (Rule::Dup8Gram, 0.19),
-            (Rule::Dup9Gram, 0.18),
-            (Rule::Dup10Gram, 0.17),
-            (Rule::DuplicateLines, 0.35),
-        ],
-    );
+    set(table, &[(Rule::DuplicateLines, 0.35)]);
     off(table, &[Rule::LinePunctuation]);
 }
 
@@ -163,7 +150,14 @@ pub(super) fn short() -> Table {
     let mut table = [None; NUM_RULES];
     set(
         &mut table,
-        &[(Rule::MaxWordLength, 40.0), (Rule::LoremIpsum, 0.0), (Rule::OddLetters, 0.5), (Rule::Controls, 0.1)],
+        &[
+            (Rule::MaxWordLength, 40.0),
+            (Rule::LoremIpsum, 0.0),
+            (Rule::DistinctWords, 0.12),
+            (Rule::Symbols, 0.35),
+            (Rule::OddLetters, 0.5),
+            (Rule::Controls, 0.1),
+        ],
     );
     table
 }
@@ -181,7 +175,7 @@ mod tests {
                 assert_eq!(limit(short(), rule), None);
             }
         }
-        assert_eq!(limit(of("fra_Latn"), Rule::LinePunctuation), Some(0.10));
+        assert_eq!(limit(of("fra_Latn"), Rule::LinePunctuation), Some(0.07));
         assert_eq!(limit(of("und"), Rule::FunctionShare), None);
     }
 }

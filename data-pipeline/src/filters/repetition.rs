@@ -7,6 +7,9 @@ use super::signals::Signals;
 /// Longest run of words that is looked at.
 const MAX_N: usize = 10;
 
+/// A run of words counts as the most frequent one from this count on: twice in fifty words is no pattern.
+const MIN_TOP_COUNT: u32 = 3;
+
 /// Lines and paragraphs of a text as they go by.
 #[derive(Default)]
 pub(super) struct LineRepeats {
@@ -166,15 +169,15 @@ pub(super) fn n_grams(hashes: &[u64], lens: &[u32], signals: &mut Signals) {
     }
 }
 
-/// Characters of the most frequent run of n words times its count, when it occurs more than once; and the places whose
+/// Characters of the most frequent run of n words times its count, when it occurs three times or more; and the places whose
 /// run does.
 fn repeated(counter: &mut Counter, runs: &[u64], places: &[u32], lens: &[u32], n: usize) -> (u64, Vec<u32>) {
     counter.clear(places.len());
     let run_at = |place: u32| runs.get(place as usize).copied().unwrap_or(0);
-    let mut top = (1, 0);
+    let mut top = (0, 0);
     for &place in places {
         let count = counter.add(run_at(place));
-        if count >= top.0.max(2) {
+        if count >= top.0.max(MIN_TOP_COUNT) {
             let chars = chars_of(lens, place as usize, n) * u64::from(count);
             if count > top.0 || chars > top.1 {
                 top = (count, chars);
@@ -222,7 +225,7 @@ mod tests {
         words.windows(n).for_each(|run| *counts.entry(run).or_default() += 1);
         let top = counts.values().max().copied().unwrap_or(0);
         let top_chars = (0..(words.len() + 1).saturating_sub(n))
-            .filter(|at| counts[&words[*at..at + n]] == top && top > 1)
+            .filter(|at| counts[&words[*at..at + n]] == top && top >= u64::from(MIN_TOP_COUNT))
             .map(|at| chars(at) * top)
             .max()
             .unwrap_or(0);

@@ -102,37 +102,40 @@ pub enum Rule {
     /// FineWeb: line breaks for each word.
     #[serde(rename = "new_lines")]
     NewLines,
-    /// share of words in lines of one to four words without punctuation at their end.
+    /// Share of words in lines of one to four words without punctuation at their end.
     #[serde(rename = "fragments")]
     Fragments,
-    /// bars, chevrons and middle dots for each word.
+    /// Bars, chevrons and middle dots for each word.
     #[serde(rename = "separators")]
     Separators,
-    /// share of words that are function words of the language.
+    /// Commas and semicolons for each word.
+    #[serde(rename = "commas")]
+    Commas,
+    /// Share of words that are function words of the language.
     #[serde(rename = "function_share")]
     FunctionShare,
-    /// share of words that are different, among the first 200.
+    /// Share of words that are different, among the first 200.
     #[serde(rename = "distinct_words")]
     DistinctWords,
-    /// share of visible characters that are symbols.
+    /// Share of visible characters that are symbols.
     #[serde(rename = "symbols")]
     Symbols,
-    /// share of visible characters that are digits.
+    /// Share of visible characters that are digits.
     #[serde(rename = "digits")]
     Digits,
-    /// share of words with letters that no language of the pipeline writes.
+    /// Share of words with letters that no language of the pipeline writes.
     #[serde(rename = "odd_letters")]
     OddLetters,
-    /// share of characters that are controls, private or unassigned.
+    /// Share of characters that are controls, private or unassigned.
     #[serde(rename = "controls")]
     Controls,
-    /// share of words that the language's word list does not hold.
+    /// Share of words that the language's word list does not hold.
     #[serde(rename = "unknown_words")]
     UnknownWords,
 }
 
 /// How many rules there are.
-pub const NUM_RULES: usize = 37;
+pub const NUM_RULES: usize = 38;
 
 /// A row of [`RULES`].
 type Row = (Rule, &'static str, Bound, fn(&Signals) -> f32);
@@ -170,6 +173,7 @@ const RULES: [Row; NUM_RULES] = [
     (Rule::NewLines, "new_lines", Bound::Max, |s| s.new_lines),
     (Rule::Fragments, "fragments", Bound::Max, |s| s.fragments),
     (Rule::Separators, "separators", Bound::Max, |s| s.separators),
+    (Rule::Commas, "commas", Bound::Max, |s| s.commas),
     (Rule::FunctionShare, "function_share", Bound::Min, |s| s.function_share),
     (Rule::DistinctWords, "distinct_words", Bound::Min, |s| s.distinct_words),
     (Rule::Symbols, "symbols", Bound::Max, |s| s.symbols),

@@ -96,6 +96,9 @@ pub struct Signals {
     /// Bars, chevrons and middle dots for each word.
     #[serde(serialize_with = "rounded")]
     pub separators: f32,
+    /// Commas and semicolons for each word.
+    #[serde(serialize_with = "rounded")]
+    pub commas: f32,
     /// Share of words that are function words of the language.
     #[serde(serialize_with = "rounded")]
     pub function_share: f32,
@@ -130,6 +133,11 @@ const SHORT_LINE_CHARS: u32 = 30;
 const FRAGMENT_WORDS: u32 = 4;
 /// Words of which [`Signals::distinct_words`] is taken, so that long texts are not judged by their length.
 const DISTINCT_WINDOW: usize = 200;
+
+/// Texts of fewer lines are not judged by the ends, openings and lengths of their lines.
+const MIN_LINES: u32 = 4;
+/// Visible characters below which a text is too short to speak of its share of symbols: `→` is a fine string.
+const MIN_VISIBLE: usize = 40;
 
 /// The word lists of a language.
 #[derive(Debug, Clone, Copy, Default)]
@@ -265,7 +273,9 @@ impl Counts {
 
     fn signals(&self, num_words: usize, marks: &Marks) -> Signals {
         let of_words = |part: u32| share(part as usize, num_words);
-        let of_lines = |part: u32| share(part as usize, self.lines as usize);
+        // The last line of a poem or of a short paragraph says little about its lines.
+        let judged = self.lines >= MIN_LINES;
+        let of_lines = |part: u32| if judged { share(part as usize, self.lines as usize) } else { 0.0 };
         let visible = self.tally.visible() as usize;
         let all = self.tally.total() as usize;
         Signals {
@@ -278,12 +288,13 @@ impl Counts {
             function_words: self.function as f32,
             function_share: of_words(self.function),
             curly_brackets: of_words(marks.curly),
-            line_punctuation: of_lines(self.closed),
+            line_punctuation: if judged { of_lines(self.closed) } else { 1.0 },
             short_lines: of_lines(self.short),
             new_lines: of_words(self.lines.saturating_sub(1)),
             fragments: of_words(self.fragment_words),
             separators: of_words(marks.separators),
-            symbols: share(self.tally.of(Class::Symbol) as usize, visible),
+            commas: of_words(marks.commas),
+            symbols: share(self.tally.of(Class::Symbol) as usize, visible.max(MIN_VISIBLE)),
             digits: share(self.tally.of(Class::Number) as usize, visible),
             odd_letters: of_words(self.odd),
             controls: share(self.tally.of(Class::Other) as usize, all),
@@ -300,6 +311,7 @@ struct Marks {
     symbols: u32,
     curly: u32,
     separators: u32,
+    commas: u32,
 }
 
 impl Marks {
@@ -312,6 +324,8 @@ impl Marks {
             match byte {
                 b'#' => marks.symbols += 1,
                 b'{' => marks.curly += 1,
+                b',' | b';' => marks.commas += 1,
+                0xd8 => marks.commas += u32::from(matches!(ahead(1), [0x8c | 0x9b])),
                 b'|' | b'>' => marks.separators += 1,
                 b'.' if ahead(2) == b".." && bytes.get(at.wrapping_sub(1)) != Some(&b'.') => marks.symbols += 1,
                 0xc2 => match ahead(1) {
@@ -356,6 +370,8 @@ fn has_odd_letter(word: &str) -> bool {
             // Γ Σ Ε γ ε
             0xce => !matches!(second(), 0x93 | 0xa3 | 0x95 | 0xb3 | 0xb5),
             0xcf => second() != 0x83,
+            // Cyrillic Ԑ ԑ, typed for Ɛ ɛ.
+            0xd4 => !matches!(second(), 0x90 | 0x91),
             0xe1 => !(0xb8..=0xbb).contains(&second()),
             // Tifinagh, joiners and quotation marks; superscripts.
             0xe2 => !matches!((second(), third()), (0xb4, 0xb0..) | (0xb5, _) | (0x80, _) | (0x81, _) | (0x82, _)),
@@ -399,11 +415,12 @@ mod tests {
     fn signals_of_a_small_text() {
         let list = WordSet::of(["من", "في"]);
         let lists = Lists { function_words: Some(&list), known_words: None };
-        let signals = measure("جا مِنْ الدار فِي الصباح.\n\n- سير | سير...\nسير", lists);
-        assert_eq!((signals.words, signals.function_words), (8.0, 2.0));
-        assert!((signals.line_punctuation - 2.0 / 3.0).abs() < 1e-6, "{signals:?}");
-        assert!((signals.bullet_lines - 1.0 / 3.0).abs() < 1e-6 && (signals.separators - 0.125).abs() < 1e-6);
-        assert!((signals.symbol_words - 0.125).abs() < 1e-6 && (signals.fragments - 0.125).abs() < 1e-6);
+        let signals = measure("جا مِنْ الدار فِي الصباح.\n\n- سير | سير...\nسير\nلا، لا!", lists);
+        assert_eq!((signals.words, signals.function_words), (10.0, 2.0));
+        assert_eq!((signals.line_punctuation, signals.bullet_lines), (0.75, 0.25), "{signals:?}");
+        assert!((signals.symbol_words - 0.1).abs() < 1e-6 && (signals.fragments - 0.1).abs() < 1e-6);
+        assert!((signals.separators - 0.1).abs() < 1e-6 && (signals.commas - 0.1).abs() < 1e-6);
+        assert_eq!(measure("- سير", lists).bullet_lines, 0.0);
         let empty = measure("", Lists::default());
         assert_eq!((empty.words, empty.distinct_words), (0.0, 1.0));
     }

@@ -119,7 +119,7 @@ const LABELS: [(Label, &str); 22] = [
          _codes_|_barcode|_serie_|_serial_|_facture_|_factures_|_invoice_|_lot_|_modele_|_model_|_version_|phabricator|\
          wikidata|_bug_|_bugs_|_task_|_ticket_|_tickets_|_issue_|_item_|_loi_|_lois_|_decret_|_dahir_|_arrete_|_law_|_doi_|\
          _arxiv_|_pmid_|_rfc_|_vol_|_flight_|_commit_|_tache_|_circulaire_|_bulletin_|_page_|_pages_|_element_|_entite_|\
-         _prix_|_price_|_imei_|_uuid_|_hash_",
+         _prix_|_price_|_id_|_ids_|_imei_|_uuid_|_hash_",
     ),
     (
         Label::Other,

@@ -380,7 +380,7 @@ const INNOCENT: [&str; 58] = [
     "le vol AT799999",
     "rfc 9999 page 12",
     "12:30:45.999",
-    "entre 05 06 07 08 09 et 10",
+    "entre 05 06 07 08 et 10",
     "tableau : 05 12 13 14 15 16 17",
     "9 999 999 habitants",
     "99,99 % de 999 999",

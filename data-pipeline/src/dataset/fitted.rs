@@ -101,7 +101,7 @@ impl Component {
     }
 
     /// Tokens of the component from the first input of a part to its last target.
-    fn tokens_of(&self, part: Part, capacity: usize) -> Result<Range<u64>, DataError> {
+    fn tokens_of_part(&self, part: Part, capacity: usize) -> Result<Range<u64>, DataError> {
         let document = self.place_of(part.document)?;
         let start = document.start + part.chunk * capacity as u64;
         Ok(start..document.end.min(start + capacity as u64 + 1))
@@ -112,7 +112,7 @@ impl Component {
         let parts = fitted.row(row).ok_or_else(|| self.no_row(row, fitted.counts().rows))?;
         let mut window = Window { ids: Vec::new(), spans: Vec::new(), marks: Vec::new() };
         for part in parts {
-            let tokens = self.tokens_of(part, fitted.capacity())?;
+            let tokens = self.tokens_of_part(part, fitted.capacity())?;
             let from = window.ids.len();
             window.ids.resize(from + (tokens.end - tokens.start) as usize, 0);
             self.read(tokens.start, window.ids.get_mut(from..).unwrap_or_default());

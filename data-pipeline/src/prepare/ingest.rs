@@ -76,9 +76,10 @@ impl<'a> Reader<'a> {
         let first_file = range.end - writer.state.files.len();
         let reading = Reading { files, limits, range, first_row: next.row, round_bytes };
         let mut collector = Collector::new(self, writer, dir, first_file);
+        let admission = &self.admission;
         let judge = |file: usize, chunk: Chunk| {
             let (next_row, bytes) = (chunk.next_row(), chunk.len_bytes());
-            (self.admission.judge(file, &chunk.decoded()), next_row, bytes)
+            (admission.judge(file, &chunk.decoded()), next_row, bytes)
         };
         read_all(&reading, self.stop, &judge, &mut |step| match step {
             Step::Chunk((admitted, next_row, bytes)) => {

@@ -34,9 +34,6 @@ pub enum Reason {
     BadQuoting,
     /// The record that the damage of its file cuts.
     Damaged,
-    /// A web page whose publisher forbids its use for training: by which header or tag. Quarantined, so that the address
-    /// is on record.
-    OptOut(&'static str),
     /// A web page that the server did not deliver (its status is not 200). Counted, not quarantined.
     HttpStatus,
     /// A web record that is neither HTML nor plain text. Counted, not quarantined.
@@ -51,7 +48,8 @@ pub enum Reason {
     BadLanguage,
     /// The licence (`missing` when there is none) is not in `allow_licences`. Counted, not quarantined.
     Licence(String),
-    /// The row, its licence or an opt-out list asks for it to stay out; what said so. Counted, not quarantined.
+    /// The row, its licence, a header or tag of its web page or an opt-out list asks for it to stay out; what said so.
+    /// Counted, not quarantined.
     OptOut(&'static str),
     /// Same key form as an earlier document of the language. Counted, not quarantined.
     Duplicate,
@@ -91,7 +89,6 @@ impl fmt::Display for Reason {
             Reason::ColumnCount => "column_count",
             Reason::BadQuoting => "bad_quoting",
             Reason::Damaged => "damaged_file",
-            Reason::OptOut(how) => return write!(f, "opt_out:{how}"),
             Reason::HttpStatus => "http_status",
             Reason::NotText => "not_text",
             Reason::NoMainText => "no_main_text",

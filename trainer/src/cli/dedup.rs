@@ -56,6 +56,9 @@ pub(super) struct DedupArguments {
     /// Read every number as 0
     #[arg(long)]
     fold_numbers: bool,
+    /// Take texts of different languages as different, also when they are the same
+    #[arg(long)]
+    per_language: bool,
     /// Which row of a cluster of near duplicates stays
     #[arg(long, value_enum, default_value_t = KeepWhich::First)]
     keep: KeepWhich,
@@ -135,6 +138,7 @@ impl DedupArguments {
                 KeepWhich::Longest => Keep::Longest,
             },
             fold_numbers: self.fold_numbers,
+            per_language: self.per_language,
             memory_mib,
             ..NearConfig::default()
         };

@@ -362,7 +362,8 @@ fn before_removal(run: &Run, dir: &Path, document: &RemovedDocument) -> Result<O
         // The run has only ever seen what came after.
         None => return Ok(Some(Vec::new())),
     };
-    if run.dataset().manifest().chat.is_some() || run.dataset().parts().len() > 1 {
+    let packed = run.dataset().manifest().chat.is_some() || run.dataset().best_fit().is_some();
+    if packed || run.dataset().parts().len() > 1 || run.plan.mixture_spec().names_licences() {
         return Ok(None);
     }
     let streams = removal::old_streams(entry, run.plan.sequence_len);

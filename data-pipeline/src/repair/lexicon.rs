@@ -14,7 +14,7 @@ const MAX_LIST_BYTES: usize = 256 << 20;
 /// How much less a stem tells than the word itself.
 const STEM_WEIGHT: f32 = 0.05;
 /// How much less the word with its article tells about the same word after a particle.
-const PARTICLE_WEIGHT: f32 = 0.5;
+const PARTICLE_WEIGHT: f32 = 0.05;
 /// Letters that a stem must have.
 const MIN_STEM: usize = 3;
 /// Letters of a stem that says something about a word: shorter ones belong to too many (ولا, علا, بلا).

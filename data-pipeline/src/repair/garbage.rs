@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn garbage_is_named() {
-        let scrambled = "ةيمسرلا ةديرجلا يف رشني ىلع ةقفاوملاب يضاقلا نوناقلا ةيبرغملا ةكلمملا ".repeat(3);
+        let scrambled = "ةبجد ىقثط ةيسثق صضث يسبش ةخحج ثصضق نمتلك ىكمنط ةزوثر ".repeat(3);
         for (text, reason) in [
             ("ǀƁǋƲƶŽȚ ƹǀƁǋ Ʋƶ ǀƁǋƲƶŽȚ ƹǀƁǋ Ʋƶ ǀƁǋƲƶŽȚ ƹǀƁǋ Ʋƶ", GarbageReason::GlyphSoup),
             (

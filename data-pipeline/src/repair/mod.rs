@@ -1,5 +1,6 @@
 //! Owns the repair of damaged text and the judgement of what cannot be repaired; never touches files or drops documents.
 
+mod direction;
 mod garbage;
 pub mod inversion;
 pub mod lexicon;
@@ -80,6 +81,7 @@ impl Repairer {
         if lost.any() {
             out = then(out, |text| garbage::without_lost(text, changes));
         }
+        out = then(out, |text| direction::decode(text, &self.lexicon, changes));
         out = then(out, |text| inversion::repair(text, &self.lexicon, changes));
         let lost = if changes.count(Rule::ShiftedFont) > 0 { garbage::Lost::default() } else { lost };
         let verdict = garbage::judge(&out, lost, label, &self.lexicon);

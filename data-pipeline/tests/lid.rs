@@ -172,7 +172,11 @@ fn training_twice_gives_the_same_bytes_and_the_model_answers() {
     let texts: Vec<LabelledText> = (0..60)
         .map(|i| {
             let (label, text) = words[i % 2];
-            LabelledText { text: format!("{text} {}", text.split(' ').nth(i % 6).unwrap()), label: label.into(), source: "s".into() }
+            LabelledText {
+                text: format!("{text} {}", text.split(' ').nth(i % 6).unwrap()),
+                label: label.into(),
+                source: "s".into(),
+            }
         })
         .collect();
     let corpus = corpus(&texts, &Default::default());

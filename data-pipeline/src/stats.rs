@@ -148,6 +148,19 @@ pub struct FileStats {
     pub damage: Option<String>,
 }
 
+impl ComponentStats {
+    /// Adds the figures of a part of the rows.
+    pub(crate) fn add(&mut self, part: &ComponentStats) {
+        self.tally.add(&part.tally);
+        for (licence, count) in &part.licences {
+            *self.licences.entry(licence.clone()).or_default() += count;
+        }
+        for (rule, count) in &part.applied {
+            *self.applied.entry(rule.clone()).or_default() += count;
+        }
+    }
+}
+
 impl Stats {
     /// Adds the components up into `total`.
     pub(crate) fn sum(&mut self) {

@@ -196,14 +196,14 @@ impl Searches<'_> {
         let out_path = self.dir.join("paragraphs.idx");
         let mut out = IndexWriter::create(&out_path)?;
         let mut overlay = Overlay::create(self.dir, joined.labels.segments.len() as u32)?;
-        let mut first = 0_u32;
+        let (mut first, dir) = (0_u32, self.dir);
         self.batches(index, at, &mut |entries| {
             let edit = |(number, entry): (usize, &Entry)| -> Result<Edited, PrepareError> {
                 let gone = repeats.of(first + number as u32)?;
                 if gone.is_empty() {
                     return Ok(Edited::Same);
                 }
-                let content = contents.read(entry).map_err(self.read_failed())?;
+                let content = contents.read(entry).map_err(PrepareError::io(dir, "read"))?;
                 Ok(Edited::of(entry, &content, &gone, &cutter))
             };
             let edited: Vec<_> = entries.par_iter().enumerate().map(|(n, e)| edit((n, e))).collect();

@@ -206,7 +206,7 @@ impl PrepareError {
     }
 
     /// Turns an I/O error at `path` into one of these.
-    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> PrepareError {
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> PrepareError + use<> {
         let path = path.to_owned();
         move |source| PrepareError::Io { path, action, source }
     }

@@ -74,8 +74,8 @@ impl<'a> Reader<'a> {
         let first_file = range.end - writer.state.files.len();
         let reading = Reading { files, limits, range, first_row: next.row, round_bytes };
         let mut collector = Collector::new(self, writer, dir, first_file);
-        let judge =
-            |file: usize, chunk: &Chunk| (self.admission.judge(file, chunk), chunk.next_row(), chunk.len_bytes());
+        let admission = &self.admission;
+        let judge = |file: usize, chunk: &Chunk| (admission.judge(file, chunk), chunk.next_row(), chunk.len_bytes());
         read_all(&reading, self.stop, &judge, &mut |step| match step {
             Step::Chunk((admitted, next_row, bytes)) => {
                 collector.since_commit += bytes as u64;

@@ -147,8 +147,9 @@ impl SidecarWriter {
     /// Makes the file durable.
     pub fn finish(mut self) -> Result<FileRecord, DataError> {
         self.flush()?;
-        let failed = |error: ParquetError| failure(&self.path, "written", &error);
-        self.table(false).map_err(|error| failure(&self.path, "written", &error))?;
+        let path = self.path.clone();
+        let failed = |error: ParquetError| failure(&path, "written", &error);
+        self.table(false).map_err(failed)?;
         let missing = || ParquetError::General("the table was not begun".to_owned());
         let table = self.table.take().ok_or_else(missing).map_err(failed)?;
         table.into_inner().map_err(failed)?.finish()

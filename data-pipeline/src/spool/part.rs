@@ -54,12 +54,6 @@ impl PartState {
         let usable = state.version == PART_VERSION && state.key == key && state.segments.iter().enumerate().all(whole);
         usable.then_some(state)
     }
-
-    /// [`PartState::read`] of a part that is finished, leaving the look at its segments to later.
-    pub fn read_done(dir: &Path, key: &str) -> Option<PartState> {
-        let state: PartState = serde_json::from_slice(&std::fs::read(dir.join(PART_FILE)).ok()?).ok()?;
-        (state.version == PART_VERSION && state.key == key && state.done).then_some(state)
-    }
 }
 
 /// A part being written.

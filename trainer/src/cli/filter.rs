@@ -105,12 +105,13 @@ impl FilterArguments {
         Options { limits: Limits::default(), on_damage }
     }
 
-    /// The file to write; `-` is standard output.
+    /// The file to write.
     pub(super) fn out(&self) -> &Path {
         &self.out
     }
 
-    fn to_standard_output(&self) -> bool {
+    /// Whether rows go to standard output.
+    pub(super) fn to_standard_output(&self) -> bool {
         self.out == Path::new("-")
     }
 }
@@ -143,7 +144,7 @@ pub(super) fn filter(arguments: &FilterArguments, name: &str, stage: &dyn Stage)
 }
 
 /// `| head` has read enough.
-fn closed_pipe(arguments: &FilterArguments, error: &std::io::Error) -> bool {
+pub(super) fn closed_pipe(arguments: &FilterArguments, error: &std::io::Error) -> bool {
     arguments.to_standard_output() && error.kind() == std::io::ErrorKind::BrokenPipe
 }
 

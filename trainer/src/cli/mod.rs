@@ -4,6 +4,7 @@
 
 mod adapter;
 mod data;
+mod dedup;
 mod eval;
 mod export;
 mod extend;
@@ -13,6 +14,7 @@ mod formats;
 mod generate;
 mod identify;
 mod launch;
+mod normalize;
 mod outer;
 mod plan;
 mod progress;

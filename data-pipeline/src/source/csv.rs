@@ -17,6 +17,10 @@ pub(crate) struct RecordCutter {
     columns: usize,
     /// Slot and column, in the order of preference.
     mapping: Vec<(Slot, usize)>,
+    /// Names of all columns.
+    names: Vec<String>,
+    /// A row is handed out as a JSON object of all its columns, in the place of its text.
+    whole: bool,
     rows: u64,
     record: Record,
     parser: csv_core::Reader,
@@ -61,8 +65,10 @@ impl RecordCutter {
     ) -> Result<RecordCutter, SourceError> {
         let parser = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
         let record = Record::default();
+        let (mapping, names) = (Vec::new(), Vec::new());
+        let (columns, rows, whole) = (0, 0, false);
         let mut cutter =
-            RecordCutter { window, delimiter, max_record, columns: 0, mapping: Vec::new(), rows: 0, record, parser };
+            RecordCutter { window, delimiter, max_record, columns, mapping, names, whole, rows, record, parser };
         let header = match cutter.cut() {
             Cut::Record(length) => length,
             Cut::Endless => 0,
@@ -86,7 +92,20 @@ impl RecordCutter {
             }
         }
         cutter.window.consume(header);
+        cutter.names = names;
         Ok(cutter)
+    }
+
+    /// Hands out rows as JSON objects of all their columns from now on.
+    pub fn whole(mut self) -> RecordCutter {
+        self.whole = true;
+        self
+    }
+
+    fn object(&self) -> String {
+        let value = |i| serde_json::Value::String(String::from_utf8_lossy(self.record.field(i)).into_owned());
+        let pairs = self.names.iter().enumerate().map(|(i, name)| (name.clone(), value(i)));
+        serde_json::Value::Object(pairs.collect()).to_string()
     }
 
     pub fn window(&self) -> &Window {
@@ -128,6 +147,11 @@ impl RecordCutter {
             None => {
                 self.rows += 1;
                 chunk.open_row(Place { row: self.rows, byte: Some(self.window.offset()) });
+                if self.whole {
+                    chunk.value(Slot::Text, self.object().as_bytes());
+                    self.window.consume(length);
+                    return;
+                }
                 for &(slot, column) in &self.mapping {
                     let value = self.record.field(column);
                     // An empty cell is a value that is not there, except for the text, which is then empty.

@@ -64,6 +64,8 @@ pub struct InputFile {
     pub entry: usize,
     /// That entry.
     pub spec: Arc<SourceSpec>,
+    /// Rows are wanted with all their fields, as JSON.
+    pub(crate) whole: bool,
 }
 
 /// Folders nested deeper than this are not searched (a link that points upwards would never end).
@@ -207,7 +209,40 @@ fn input_file(
         stem.chars().filter(|c| !c.is_control()).collect::<String>()
     };
     let default_source = config.source.clone().unwrap_or_else(stem);
-    Ok(InputFile { path, label, layout, compression, bytes, default_source, entry, spec: Arc::clone(spec) })
+    Ok(InputFile {
+        path,
+        label,
+        layout,
+        compression,
+        bytes,
+        default_source,
+        entry,
+        spec: Arc::clone(spec),
+        whole: false,
+    })
+}
+
+/// Standard input as a file, with all fields of its rows; JSONL unless the format of `source` is given.
+///
+/// # Errors
+/// A format that cannot be read from a pipe.
+pub(crate) fn of_standard_input(source: &SourceConfig) -> Result<InputFile, SourceError> {
+    let path = PathBuf::from("/dev/stdin");
+    let layout = match source.format {
+        Format::Auto | Format::Jsonl => Layout::Jsonl,
+        Format::Csv => Layout::Delimited(b','),
+        Format::Tsv => Layout::Delimited(b'\t'),
+        Format::Text => Layout::Text(source.unit.unwrap_or_default()),
+        Format::Parquet => {
+            return Err(SourceError::UnknownFormat { path, hint: "; this format cannot be read from a pipe" });
+        }
+    };
+    let wanted = source.fields.wanted();
+    let tree = FieldTree::new(&wanted);
+    let spec = Arc::new(SourceSpec { config: source.clone(), wanted, tree });
+    let default_source = source.source.clone().unwrap_or_else(|| "stdin".to_owned());
+    let (label, compression) = ("-".to_owned(), Compression::None);
+    Ok(InputFile { path, label, layout, compression, bytes: 0, default_source, entry: 0, spec, whole: true })
 }
 
 fn layout(path: &Path, source: &SourceConfig) -> Result<(Layout, Compression), SourceError> {

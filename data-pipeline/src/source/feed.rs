@@ -1,5 +1,7 @@
 //! Owns reading a list of files as one sequence of chunks; never interprets a row.
 
+use std::ops::Range;
+
 use super::csv::RecordCutter;
 use super::discover::{InputFile, Layout};
 use super::encoding;
@@ -34,6 +36,8 @@ pub(crate) struct Feed<'a> {
     files: &'a [InputFile],
     limits: &'a Limits,
     at: usize,
+    /// Where to stop.
+    end: usize,
     open: Option<Reader>,
     /// Stored bytes of the files that are done.
     done_bytes: u64,
@@ -49,8 +53,10 @@ enum Reader {
 }
 
 impl<'a> Feed<'a> {
-    pub fn new(files: &'a [InputFile], limits: &'a Limits) -> Feed<'a> {
-        Feed { files, limits, at: 0, open: None, done_bytes: 0 }
+    /// The files of `range`.
+    pub fn new(files: &'a [InputFile], limits: &'a Limits, range: Range<usize>) -> Feed<'a> {
+        let done_bytes = files.iter().take(range.start).map(|file| file.bytes).sum();
+        Feed { files, limits, at: range.start, end: range.end, open: None, done_bytes }
     }
 
     /// The next chunk or file end, `None` after the last file.
@@ -58,7 +64,7 @@ impl<'a> Feed<'a> {
     /// # Errors
     /// Everything that makes a file unreadable but damage, which comes as [`FileEnd::damage`].
     pub fn next(&mut self) -> Result<Option<Item>, SourceError> {
-        let Some(file) = self.files.get(self.at) else { return Ok(None) };
+        let Some(file) = self.files.get(self.at).filter(|_| self.at < self.end) else { return Ok(None) };
         let mut reader = match self.open.take() {
             Some(reader) => reader,
             None => match Reader::open(file, self.limits) {
@@ -78,7 +84,7 @@ impl<'a> Feed<'a> {
         Ok(Some(self.end(stored, damage)))
     }
 
-    /// Stored bytes read so far.
+    /// Stored bytes read so far, those of the files before the range included.
     pub fn stored_bytes(&self) -> u64 {
         self.done_bytes + self.open.as_ref().map_or(0, Reader::stored_bytes)
     }
@@ -95,7 +101,7 @@ impl Reader {
     fn open(file: &InputFile, limits: &Limits) -> Result<Reader, SourceError> {
         // Bounded by `MAX_RECORD_BYTES`, so it fits any address space this runs in.
         let max_record = usize::try_from(limits.max_record_bytes).unwrap_or(usize::MAX);
-        if file.layout == Layout::Parquet && !file.spec.config.kind.is_text() {
+        if file.layout == Layout::Parquet && (file.whole || !file.spec.config.kind.is_text()) {
             return Ok(Reader::Objects(Box::new(JsonRows::open(&file.path, limits)?)));
         }
         if file.layout == Layout::Parquet {
@@ -109,7 +115,8 @@ impl Reader {
         Ok(match file.layout {
             Layout::Jsonl | Layout::Parquet => Reader::Lines(LineCutter::new(window, max_record)),
             Layout::Delimited(delimiter) => {
-                Reader::Records(Box::new(RecordCutter::new(window, delimiter, max_record, &file.spec.wanted)?))
+                let cutter = RecordCutter::new(window, delimiter, max_record, &file.spec.wanted)?;
+                Reader::Records(Box::new(if file.whole { cutter.whole() } else { cutter }))
             }
             Layout::Text(unit) => Reader::Units(UnitCutter::new(window, unit, max_record)),
         })

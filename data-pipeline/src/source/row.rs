@@ -40,12 +40,14 @@ pub enum Reason {
     Licence(String),
     /// Same key form as an earlier document of the language. Counted, not quarantined.
     Duplicate,
+    /// A stage does not want the text; its reason (`language:und`, `garbage:ocr_soup`). Counted, not quarantined.
+    Judged(Cow<'static, str>),
 }
 
 impl Reason {
     /// Whether the record is written to the quarantine: it is broken, rather than unwanted.
     pub fn is_quarantined(&self) -> bool {
-        !matches!(self, Reason::BlankLine | Reason::Licence(_) | Reason::Duplicate)
+        !matches!(self, Reason::BlankLine | Reason::Licence(_) | Reason::Duplicate | Reason::Judged(_))
     }
 }
 
@@ -68,6 +70,7 @@ impl fmt::Display for Reason {
             Reason::BadLanguage => "bad_language",
             Reason::Licence(id) => return write!(f, "licence:{id}"),
             Reason::Duplicate => "duplicate",
+            Reason::Judged(reason) => reason,
         })
     }
 }
@@ -187,6 +190,52 @@ pub(crate) enum Chunk {
     Lines { bytes: Vec<u8>, first: Place, rejects: Vec<Reject> },
     /// Rows already cut into fields.
     Rows(RowChunk),
+}
+
+impl Chunk {
+    /// Bytes of rows held.
+    pub fn len_bytes(&self) -> usize {
+        match self {
+            Chunk::Lines { bytes, .. } => bytes.len(),
+            Chunk::Rows(rows) => rows.len_bytes(),
+        }
+    }
+
+    /// Number of the row after the last one, whether usable or not.
+    pub fn next_row(&self) -> u64 {
+        let after = |rejects: &[Reject]| rejects.iter().map(|reject| reject.place.row + 1).max().unwrap_or(0);
+        match self {
+            Chunk::Lines { bytes, first, rejects } => {
+                let cut = bytes.last().is_some_and(|&last| last != b'\n');
+                let lines = memchr::memchr_iter(b'\n', bytes).count() as u64 + u64::from(cut);
+                (first.row + lines).max(after(rejects))
+            }
+            Chunk::Rows(rows) => {
+                rows.rows.iter().map(|row| row.place.row + 1).max().unwrap_or(0).max(after(&rows.rejects))
+            }
+        }
+    }
+
+    /// What is left from row number `from` on; `None` when nothing is.
+    pub fn from_row(self, from: u64) -> Option<Chunk> {
+        match self {
+            Chunk::Lines { mut bytes, mut first, mut rejects } => {
+                rejects.retain(|reject| reject.place.row >= from);
+                if first.row < from {
+                    let skip = usize::try_from(from - first.row).unwrap_or(usize::MAX);
+                    let end = memchr::memchr_iter(b'\n', &bytes).nth(skip - 1).map_or(bytes.len(), |at| at + 1);
+                    bytes.drain(..end);
+                    first = Place { row: from, byte: first.byte.map(|byte| byte + end as u64) };
+                }
+                (!bytes.is_empty() || !rejects.is_empty()).then_some(Chunk::Lines { bytes, first, rejects })
+            }
+            Chunk::Rows(mut rows) => {
+                rows.rejects.retain(|reject| reject.place.row >= from);
+                rows.rows.retain(|row| row.place.row >= from);
+                (!rows.is_empty()).then_some(Chunk::Rows(rows))
+            }
+        }
+    }
 }
 
 /// Rows whose field values lie end to end in one buffer.

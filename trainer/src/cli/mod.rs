@@ -4,13 +4,17 @@
 
 mod adapter;
 mod data;
+mod dedup;
 mod eval;
 mod export;
 mod extend;
 mod failure;
+mod filter;
 mod formats;
 mod generate;
+mod identify;
 mod launch;
+mod normalize;
 mod outer;
 mod plan;
 mod progress;

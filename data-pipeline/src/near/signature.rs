@@ -121,7 +121,9 @@ impl Signer {
         let bands = minima
             .chunks_exact(self.config.rows.max(1))
             .enumerate()
-            .map(|(band, rows)| rows.iter().fold(mix(kind ^ language ^ (band as u64 + 1)), |state, &row| mix(state ^ mix(row))))
+            .map(|(band, rows)| {
+                rows.iter().fold(mix(kind ^ language ^ (band as u64 + 1)), |state, &row| mix(state ^ mix(row)))
+            })
             .collect();
         let mut halves: Vec<u32> = shingles.iter().map(|shingle| (shingle >> 32) as u32).collect();
         halves.dedup();

@@ -52,6 +52,9 @@ struct Placed {
     reader: ShardReader,
 }
 
+/// Takes a document's number, its facts, its shard and where its tokens lie there.
+pub type EachDocument<'a> = dyn FnMut(u64, DocumentFacts, &ShardReader, Range<u64>) -> Result<(), DataError> + 'a;
+
 /// A part of a document inside a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
@@ -342,10 +345,7 @@ impl Component {
     ///
     /// # Errors
     /// A table that cannot be read, or what `each` returns.
-    pub fn scan(
-        &self,
-        each: &mut dyn FnMut(u64, DocumentFacts, &ShardReader, Range<u64>) -> Result<(), DataError>,
-    ) -> Result<(), DataError> {
+    pub fn scan(&self, each: &mut EachDocument<'_>) -> Result<(), DataError> {
         for placed in &self.shards {
             scan_facts(&placed.reader.sidecar(), &mut |number, facts| {
                 each(placed.first_document + number, facts, &placed.reader, placed.reader.document(number))

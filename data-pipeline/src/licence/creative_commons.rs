@@ -98,7 +98,7 @@ fn of_zero(rest: &[&str]) -> Option<String> {
     let known = |word: &&str| {
         is_version(word) || ["universal", "public", "domain", "dedication", "cc0", "license"].contains(word)
     };
-    rest.iter().all(|word| known(word)).then(|| format!("cc0-{}", version.unwrap_or("1.0")))
+    rest.iter().all(known).then(|| format!("cc0-{}", version.unwrap_or("1.0")))
 }
 
 fn is_version(word: &str) -> bool {

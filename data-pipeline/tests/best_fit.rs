@@ -68,9 +68,8 @@ fn an_epoch_learns_every_token_but_first_ones_exactly_once_and_keeps_documents_w
 
 /// Begin and length of each run of equal numbers.
 fn runs(segments: &[u32]) -> Vec<(usize, usize)> {
-    let mut at = 0;
-    let run = |run: &[u32]| (std::mem::replace(&mut at, at + run.len()), run.len());
-    segments.chunk_by(|a, b| a == b).map(run).collect()
+    let place = |at: &mut usize, run: &[u32]| Some((std::mem::replace(at, *at + run.len()), run.len()));
+    segments.chunk_by(|a, b| a == b).scan(0, place).collect()
 }
 
 #[test]

@@ -163,6 +163,7 @@ pub(super) fn names_frame(name: &str) -> bool {
             | "jump-to-nav"
             | "mw-jump-link"
             | "printfooter"
+            | "reference"
             | "mw-editsection"
             | "catlinks"
             | "noprint"

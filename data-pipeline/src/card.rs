@@ -114,6 +114,7 @@ fn method(page: &mut String, config: &PrepareConfig, vocab_size: usize) -> std::
     let normalize = match config.normalize {
         Normalize::Nfc => "Unicode NFC, line feeds for line ends, no NUL, no leading byte order mark",
         Normalize::None => "none",
+        Normalize::Profile(_) => "the profile `moroccan-v1` (docs/guide/normalisation.md)",
     };
     let dedup = match config.dedup {
         Dedup::Exact => "the first of the documents of a language with the same key form is kept",

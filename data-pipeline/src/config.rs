@@ -6,9 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::chat::{ChatConfig, RecordKind};
+use crate::decontaminate::DecontaminateConfig;
 use crate::dedup::Dedup;
 use crate::document::is_language_label;
+use crate::lid::IdentifyConfig;
+pub use crate::limits::*;
+use crate::near::{NearConfig, ParagraphConfig};
 use crate::normalize::Normalize;
+use crate::repair::RepairConfig;
 use crate::tokenizer::TrainConfig;
 
 /// Everything `data prepare` does, from raw files to token shards.
@@ -30,9 +35,24 @@ pub struct PrepareConfig {
     /// Text normalisation.
     #[serde(default)]
     pub normalize: Normalize,
+    /// Repair of damaged text, and what counts as garbage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<RepairConfig>,
+    /// Language identification: labels for rows without one, and a second opinion on the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identify: Option<IdentifyConfig>,
+    /// Removal of texts that hold parts of benchmarks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decontaminate: Option<DecontaminateConfig>,
     /// Deduplication.
     #[serde(default)]
     pub dedup: Dedup,
+    /// Removal of paragraphs that repeat over the corpus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paragraphs: Option<ParagraphConfig>,
+    /// Removal of near duplicates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<NearConfig>,
     /// Held-out documents.
     #[serde(default)]
     pub validation: ValidationConfig,
@@ -328,52 +348,6 @@ pub enum OnDamage {
     Quarantine,
 }
 
-/// Bounds on what one input file may do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Largest record in bytes; a larger one is quarantined.
-    #[serde(default = "default_record_bytes")]
-    pub max_record_bytes: u64,
-    /// Most bytes that one file may expand to; beyond it the run stops.
-    #[serde(default = "default_file_bytes")]
-    pub max_file_bytes: u64,
-    /// Most bytes out for one compressed byte in, counted once a file has produced 64 MiB.
-    #[serde(default = "default_expansion")]
-    pub max_expansion: u64,
-}
-
-/// Default of [`Limits::max_record_bytes`]: 16 MiB, thirty times the longest law of the Moroccan collection.
-pub const DEFAULT_RECORD_BYTES: u64 = 16 * 1024 * 1024;
-/// Largest [`Limits::max_record_bytes`]: 1 GiB, so that lengths fit 32 bits.
-pub const MAX_RECORD_BYTES: u64 = 1024 * 1024 * 1024;
-/// Default of [`Limits::max_file_bytes`]: 1 TiB.
-pub const DEFAULT_FILE_BYTES: u64 = 1024 * 1024 * 1024 * 1024;
-/// Default of [`Limits::max_expansion`]. Text corpora compress 3 to 30 times; gzip cannot pass 1032.
-pub const DEFAULT_EXPANSION: u64 = 250;
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            max_record_bytes: DEFAULT_RECORD_BYTES,
-            max_file_bytes: DEFAULT_FILE_BYTES,
-            max_expansion: DEFAULT_EXPANSION,
-        }
-    }
-}
-
-fn default_record_bytes() -> u64 {
-    DEFAULT_RECORD_BYTES
-}
-
-fn default_file_bytes() -> u64 {
-    DEFAULT_FILE_BYTES
-}
-
-fn default_expansion() -> u64 {
-    DEFAULT_EXPANSION
-}
-
 /// A configuration that cannot be carried out; every problem is named with its key and what to write.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{}", .problems.join("\n"))]
@@ -406,6 +380,7 @@ impl PrepareConfig {
             }
         }
         self.check_chats(&mut problems);
+        self.check_stages(&mut problems);
         self.validation.check(&mut problems);
         self.limits.check(&mut problems);
         if let TokenizerConfig::Train(train) = &self.tokenizer
@@ -473,7 +448,7 @@ impl PrepareConfig {
         let unplaced =
             |source: &SourceConfig| SourceConfig { path: String::new(), exclude: Vec::new(), ..source.clone() };
         let sources: Vec<SourceConfig> = self.sources.iter().map(unplaced).collect();
-        json_digest(&(
+        let rules = json_digest(&(
             sources,
             &self.allow_licences,
             self.non_commercial,
@@ -481,8 +456,12 @@ impl PrepareConfig {
             self.dedup,
             &self.validation,
             self.on_damage,
-            &self.limits,
-        ))
+            self.limits.deciding(),
+        ));
+        match self.stages_digest() {
+            Some(stages) => json_digest(&(rules, stages)),
+            None => rules,
+        }
     }
 }
 
@@ -601,20 +580,3 @@ impl ValidationConfig {
 
 /// Largest `validation.min_documents` and `max_documents`; that many hashes a language are kept in memory.
 pub const MAX_BOUNDED_DOCUMENTS: u64 = 1_000_000;
-
-impl Limits {
-    fn check(&self, problems: &mut Vec<String>) {
-        if self.max_record_bytes == 0 || self.max_record_bytes > MAX_RECORD_BYTES {
-            problems.push(format!(
-                "limits.max_record_bytes: {} is not between 1 and {MAX_RECORD_BYTES}; the default is {DEFAULT_RECORD_BYTES}",
-                self.max_record_bytes
-            ));
-        }
-        if self.max_file_bytes == 0 {
-            problems.push(format!("limits.max_file_bytes: is 0; the default is {DEFAULT_FILE_BYTES}"));
-        }
-        if self.max_expansion == 0 {
-            problems.push(format!("limits.max_expansion: is 0; the default is {DEFAULT_EXPANSION}"));
-        }
-    }
-}

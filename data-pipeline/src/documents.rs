@@ -10,7 +10,7 @@ use crate::licence::LicenceGate;
 use crate::normalize::Normalize;
 use crate::prepare::PrepareError;
 use crate::prepare::admit::{Admission, Admitted, UNKNOWN_LANGUAGE};
-use crate::prepare::ingest::{Step, read_all};
+use crate::rounds::{Reading, Step, read_all};
 use crate::source::SourceError;
 use crate::source::discover::discover;
 
@@ -69,10 +69,12 @@ pub fn read_documents(
         gate: LicenceGate::new(&["*".to_owned()], true),
         max_record_bytes: options.limits.max_record_bytes,
         roles: Vec::new(),
+        curation: None,
     };
     let mut summary = ReadSummary::default();
     let mut rows_of_file = 0;
-    read_all(&admission, &options.limits, stop, &mut |step| match step {
+    let judge = |file: usize, chunk: &_| admission.judge(file, chunk);
+    read_all(&Reading::all(&files, &options.limits), stop, &judge, &mut |step| match step {
         Step::Chunk(admitted) => {
             let rows: u64 = admitted.labels.iter().map(|labels| labels.rows).sum();
             rows_of_file += rows;
@@ -101,7 +103,7 @@ pub fn read_documents(
                 None => Ok(()),
             }
         }
-        Step::Position(_) => Ok(()),
+        Step::Position(_) => Ok::<(), PrepareError>(()),
     })?;
     Ok(summary)
 }
@@ -115,6 +117,7 @@ fn hand_out(
         let (url, tail) = rest.split_at_checked(document.url_len as usize).unwrap_or((rest, &[]));
         let (text, tail) = tail.split_at_checked(document.text_len as usize).unwrap_or((tail, &[]));
         rest = tail;
+        rest = rest.get(document.notes_len as usize..).unwrap_or_default();
         let Some(labels) = admitted.labels.get(document.labels) else { continue };
         let owned = |bytes| String::from_utf8_lossy(bytes).into_owned();
         each(Document {
@@ -124,6 +127,7 @@ fn hand_out(
             source: labels.source.clone(),
             licence: labels.licence.clone(),
             url: (!url.is_empty()).then(|| owned(url)),
+            notes: None,
         })?;
     }
     Ok(())

@@ -24,6 +24,12 @@ impl PrepareConfig {
         {
             problems.push(error.to_string());
         }
+        if let Some(filters) = &self.filters {
+            filters.validate("filters", problems);
+        }
+        if let Some(pii) = &self.pii {
+            pii.validate("pii", problems);
+        }
         if let Some(decontaminate) = &self.decontaminate {
             decontaminate.check("decontaminate", problems);
         }
@@ -44,6 +50,8 @@ impl PrepareConfig {
         let asked = [
             ("repair", self.repair.is_some()),
             ("identify", self.identify.is_some()),
+            ("filters", self.filters.is_some()),
+            ("pii", self.pii.is_some()),
             ("decontaminate", self.decontaminate.is_some()),
             ("paragraphs", self.paragraphs.is_some()),
             ("near", self.near.is_some()),
@@ -57,6 +65,8 @@ impl PrepareConfig {
         struct Stages<'a> {
             repair: Option<crate::repair::RepairConfig>,
             identify: Option<crate::lid::IdentifyConfig>,
+            filters: Option<crate::filters::FilterConfig>,
+            pii: Option<&'a crate::pii::PiiConfig>,
             decontaminate: Option<crate::decontaminate::DecontaminateConfig>,
             paragraphs: Option<crate::near::ParagraphConfig>,
             near: Option<crate::near::NearConfig>,
@@ -69,6 +79,8 @@ impl PrepareConfig {
         let mut stages = Stages {
             repair: self.repair.clone(),
             identify: self.identify.clone(),
+            filters: self.filters.clone(),
+            pii: self.pii.as_ref(),
             decontaminate: self.decontaminate.clone(),
             paragraphs: self.paragraphs.clone(),
             near: self.near.clone(),
@@ -77,6 +89,7 @@ impl PrepareConfig {
         // Files are judged by their content, see `stage_files_digest`.
         stages.repair.iter_mut().for_each(|repair| repair.lexicons.clear());
         stages.identify.iter_mut().for_each(|identify| identify.model = None);
+        stages.filters.iter_mut().for_each(|filters| filters.word_lists.clear());
         stages.decontaminate.iter_mut().for_each(|decontaminate| decontaminate.against = PathBuf::new());
         stages.paragraphs.iter_mut().for_each(|paragraphs| paragraphs.memory_mib = 0);
         stages.near.iter_mut().for_each(|near| near.memory_mib = 0);
@@ -94,6 +107,9 @@ impl PrepareConfig {
         }
         if let Some(model) = self.identify.as_ref().and_then(|identify| identify.model.clone()) {
             files.push(("identify", String::new(), model));
+        }
+        for (label, list) in self.filters.iter().flat_map(|filters| &filters.word_lists) {
+            files.push(("filters", label.clone(), list.clone()));
         }
         if let Some(decontaminate) = &self.decontaminate {
             let mut found = Vec::new();

@@ -4,6 +4,7 @@
 
 mod adapter;
 mod data;
+mod dedup;
 mod eval;
 mod export;
 mod extend;
@@ -11,7 +12,9 @@ mod failure;
 mod filter;
 mod formats;
 mod generate;
+mod identify;
 mod launch;
+mod normalize;
 mod outer;
 mod plan;
 mod progress;

@@ -13,7 +13,7 @@ use arrow_array::{
 };
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
-use arrow_schema::{DataType, Field, Fields, Schema};
+use arrow_schema::{DataType, Field, Fields};
 use data_pipeline::config::{FieldNames, OnDamage, SourceConfig};
 use data_pipeline::document::Document;
 use data_pipeline::documents::{ReadOptions, ReadSummary, read_documents};
@@ -159,8 +159,11 @@ fn broken_web_records_cost_themselves() {
     assert!(error.to_string().contains("the gzip stream ends too early"), "{error}");
 }
 
+/// Makes a column of strings.
+type TextColumn = fn(Vec<Option<&str>>) -> ArrayRef;
+
 /// Ten rows in two batches: text, language inside a struct, a number, a dictionary.
-fn batches(text: fn(Vec<Option<&str>>) -> ArrayRef) -> Vec<RecordBatch> {
+fn batches(text: TextColumn) -> Vec<RecordBatch> {
     let batch = |from: i64| {
         let texts: Vec<String> = (from..from + 5).map(|i| format!("salam {i}, ⴰⵣⵓⵍ")).collect();
         let texts = text((0..5).map(|i| (i != 3).then_some(texts[i].as_str())).collect());
@@ -194,7 +197,7 @@ fn written(batches: &[RecordBatch], compression: Option<CompressionType>, stream
 #[test]
 fn arrow_rows_are_the_same_in_every_layout() {
     let fields = || FieldNames { lang: Some("metadata.lang".into()), id: Some("id".into()), ..FieldNames::default() };
-    let texts: [fn(Vec<Option<&str>>) -> ArrayRef; 3] = [
+    let texts: [TextColumn; 3] = [
         |texts| Arc::new(StringArray::from(texts)),
         |texts| Arc::new(LargeStringArray::from(texts)),
         |texts| Arc::new(StringViewArray::from(texts)),

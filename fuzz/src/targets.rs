@@ -43,7 +43,7 @@ fn rows(folder: &Path, name: &str, format: Format, bytes: &[u8]) -> bool {
     for on_damage in [OnDamage::Error, OnDamage::Quarantine] {
         let options = ReadOptions { on_damage, limits: limits.clone(), ..ReadOptions::default() };
         let mut documents = 0;
-        let read = read_documents(&[source.clone()], &options, &AtomicBool::new(false), &mut |document| {
+        let read = read_documents(std::slice::from_ref(&source), &options, &AtomicBool::new(false), &mut |document| {
             documents += 1;
             assert!(!document.text.trim().is_empty());
             Ok(())

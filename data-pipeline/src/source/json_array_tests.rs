@@ -5,8 +5,11 @@ use super::super::stream::ByteStream;
 use super::*;
 use crate::config::Limits;
 
-/// Lines with their byte positions, and rejected rows with theirs.
-fn cut(text: &str, max_record: usize) -> (Vec<(u64, u64, String)>, Vec<(u64, u64, String)>) {
+/// Number, byte position, and line or reason.
+type Found = Vec<(u64, u64, String)>;
+
+/// Lines and rejected rows.
+fn cut(text: &str, max_record: usize) -> (Found, Found) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.json");
     std::fs::write(&path, text).unwrap();

@@ -114,7 +114,7 @@ impl PageChunk {
     }
 
     /// What is left from row number `from` on; `None` when nothing is.
-    pub fn from_row(mut self, from: u64) -> Option<PageChunk> {
+    pub fn starting_at(mut self, from: u64) -> Option<PageChunk> {
         self.rejects.retain(|reject| reject.place.row >= from);
         self.records.retain(|record| record.place.row >= from);
         (!self.is_empty()).then_some(self)

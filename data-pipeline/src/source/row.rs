@@ -344,7 +344,7 @@ impl Chunk {
                 rows.rows.retain(|row| row.place.row >= from);
                 (!rows.is_empty()).then_some(Chunk::Rows(rows))
             }
-            Chunk::Pages(pages) => pages.from_row(from).map(Chunk::Pages),
+            Chunk::Pages(pages) => pages.starting_at(from).map(Chunk::Pages),
         }
     }
 }

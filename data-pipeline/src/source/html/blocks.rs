@@ -200,7 +200,11 @@ impl Reader {
         }
         Open {
             name: name.to_vec(),
-            skipped: around.is_some_and(|open| open.skipped) || is_skipped(name) || (tag.hidden && trusted),
+            skipped: around.is_some_and(|open| open.skipped)
+                || is_skipped(name)
+                || (tag.hidden && trusted)
+                // A piece of a block has no flags of its own: "[edit]" after a heading, a button for sharing.
+                || (is_inline(name) && (tag.frame || tag.hinted)),
             frame: around.is_some_and(|open| open.frame) || is_frame(name, content) || (tag.frame && trusted),
             hinted: around.is_some_and(|open| open.hinted) || (tag.hinted && trusted),
             content,

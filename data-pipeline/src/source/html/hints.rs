@@ -140,6 +140,10 @@ pub(super) fn is_frame_role(role: &[u8]) -> bool {
 /// a whole.
 pub(super) fn names_frame(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
+    // Blog software writes the subjects of an article into its classes.
+    if ["category-", "cat-", "tag-", "term-", "topic-", "section-"].iter().any(|subject| lower.starts_with(subject)) {
+        return false;
+    }
     let whole = matches!(
         lower.as_str(),
         "header"
@@ -159,6 +163,7 @@ pub(super) fn names_frame(name: &str) -> bool {
             | "jump-to-nav"
             | "mw-jump-link"
             | "printfooter"
+            | "reference"
             | "mw-editsection"
             | "catlinks"
             | "noprint"

@@ -18,6 +18,9 @@ const MAX_LINK_SHARE: f64 = 0.5;
 /// Blocks between two kept ones that may be short, and distance of a heading from what it heads.
 const MAX_SHORT_RUN: usize = 8;
 const HEADING_REACH: usize = 3;
+/// When less than this is found, and so many times more without looking at class names, these have misled.
+const LITTLE_LETTERS: usize = 300;
+const MISLED_TIMES: usize = 4;
 /// A page with less main text than this has none, in letters.
 const MIN_PAGE_LETTERS: usize = 25;
 
@@ -32,9 +35,13 @@ enum Class {
 /// The main text, or an empty one.
 pub(super) fn select(blocks: &[Block]) -> String {
     let mut kept = by_context(blocks, &classify(blocks, false));
-    if letters(blocks, &kept) < MIN_PAGE_LETTERS {
+    let found = letters(blocks, &kept);
+    if found < LITTLE_LETTERS {
         // A class name may have misled; tags and roles rarely do.
-        kept = by_context(blocks, &classify(blocks, true));
+        let without_hints = by_context(blocks, &classify(blocks, true));
+        if letters(blocks, &without_hints) > MISLED_TIMES * found {
+            kept = without_hints;
+        }
     }
     if letters(blocks, &kept) < MIN_PAGE_LETTERS {
         kept = by_container(blocks);

@@ -89,6 +89,26 @@ fn a_frame_of_class_names_alone_does_not_empty_a_page() {
 }
 
 #[test]
+fn pages_of_common_software() {
+    let [a, b, c] = PARAGRAPHS;
+    let wiki = format!(
+        "<body class='mediawiki skin-vector'><div id=mw-navigation><p>{b}</p></div><div id=content class=mw-body role=main>\
+         <div id=mw-content-text><div id=toc class=toc><ul><li><a href=#a>1 Histoire</a></ul></div>\
+         <p>{a}<sup class=reference><a href=#1>[1]</a></sup></p><h2><span class=mw-headline>Histoire</span>\
+         <span class=mw-editsection>[<a href=/e>modifier</a>]</span></h2><p>{b}</p>\
+         <div class=navbox><a href=/>x</a> {c}</div></div><div id=catlinks class=catlinks>Catégories : <a>x</a></div></div>"
+    );
+    assert_eq!(text(&wiki), format!("{a}\n\nHistoire\n\n{b}"));
+    let blog = format!(
+        "<div id=page><div id=sidebar-1 class=widget-area><div class=widget><p>{c}</p></div></div>\
+         <div class='post hentry category-social tag-cookies'><h2 class=entry-title>Titre</h2><div class=entry-content>\
+         <p>{a}</p><p>{b}</p></div><div class=sharedaddy>Partager sur Facebook</div></div>\
+         <div id=comments><ol><li><p>{c}</p></li></ol></div></div>"
+    );
+    assert_eq!(text(&blog), format!("Titre\n\n{a}\n\n{b}\n\n{c}"));
+}
+
+#[test]
 fn unclosed_and_misnested_markup_is_read() {
     let [a, b, c] = PARAGRAPHS;
     assert_eq!(text(&format!("<title>t</title><p>{a}<p>{b}<div>{c}")), format!("{a}\n\n{b}\n\n{c}"));

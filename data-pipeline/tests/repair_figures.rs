@@ -305,7 +305,10 @@ fn speed() {
         let texts: Vec<String> =
             rows(&corpora, source).into_iter().filter(|row| row.label == label).map(|row| row.text).collect();
         let megabytes = texts.iter().map(String::len).sum::<usize>() as f64 / 1e6;
-        let normal: Vec<String> = texts.iter().map(|text| plain(text)).collect();
+        let normal: Vec<String> = texts
+            .iter()
+            .map(|text| Profile::default().apply(text, Some(label), &mut Changes::default()).into_owned())
+            .collect();
         let time = |texts: &[String], work: &dyn Fn(&str) -> bool| {
             let (start, mut rounds, mut changed) = (cpu_seconds(), 0, 0);
             while cpu_seconds() - start < 1.0 {

@@ -71,6 +71,8 @@ rules! {
     Replacement = "replacement",
     /// A line of glyph numbers, 29 below the letters, became letters.
     ShiftedFont = "shifted_font",
+    /// A line of Arabic in the order of the screen was turned round.
+    VisualOrder = "visual_order",
     /// A lam-alef turned round by PDF extraction was put right, in a place where only that can be meant.
     LamAlef = "lam_alef",
     /// A lam-alef inside a word was put right after a look into the word list.

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::lexicon::{Lexicon, is_arabic, is_mark, words};
-use super::mojibake;
+use super::lexicon::{Lexicon, is_arabic, is_mark};
+use super::survey::{Survey, is_lost_control};
 use crate::normalize::{Changes, Rule};
 
 /// Why a text counts as garbage.
@@ -83,45 +83,18 @@ const MIN_CHARS: u32 = 40;
 const MIN_COUNT: u32 = 4;
 /// Share of unknown Arabic words that leaves no doubt, in a text that is called Standard Arabic.
 const UNKNOWN_WORDS: f32 = 0.8;
-
-/// Characters that say that others were lost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Lost {
-    controls: u32,
-    replaced: u32,
-    all: u32,
-}
-
-impl Lost {
-    pub fn of(text: &str) -> Lost {
-        let mut lost = Lost::default();
-        for c in text.chars() {
-            lost.all += 1;
-            match c {
-                '\t' | '\n' | '\r' => {}
-                '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => lost.controls += 1,
-                '\u{fffd}' => lost.replaced += 1,
-                _ => {}
-            }
-        }
-        lost
-    }
-
-    pub fn any(&self) -> bool {
-        self.controls + self.replaced > 0
-    }
-}
+/// Words looked up at most to find that share.
+const MAX_JUDGED_WORDS: usize = 1_000;
 
 /// The text without control characters and U+FFFD.
 pub(super) fn without_lost<'a>(text: &'a str, changes: &mut Changes) -> Cow<'a, str> {
-    let lost = Lost::of(text);
-    if !lost.any() {
+    let lost = Survey::of(text);
+    if !lost.has_lost() {
         return Cow::Borrowed(text);
     }
     changes.add(Rule::Control, u64::from(lost.controls));
     changes.add(Rule::Replacement, u64::from(lost.replaced));
-    let kept =
-        |c: &char| matches!(c, '\t' | '\n' | '\r') || !matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{fffd}');
+    let kept = |c: &char| *c != '\u{fffd}' && !is_lost_control(*c);
     Cow::Owned(text.chars().filter(kept).collect())
 }
 
@@ -142,14 +115,21 @@ struct Signs {
     e: u32,
     v: u32,
     amazigh: u32,
+    /// A lead and a symbol that look like bytes of another table.
+    byte_pairs: u32,
 }
 
 impl Signs {
     fn of(text: &str) -> Signs {
         let mut signs = Signs::default();
         let mut word = Word::default();
+        let mut last = ' ';
         for c in text.chars() {
             signs.chars += 1;
+            if !c.is_ascii() {
+                signs.byte_pairs += u32::from(is_byte_pair(last, c));
+            }
+            last = c;
             match c {
                 '\0'..='\u{7f}' => {}
                 c if is_arabic(c) => {}
@@ -194,6 +174,15 @@ impl Signs {
             }
             _ => {}
         }
+    }
+}
+
+/// Whether two characters look like the bytes of a letter in another table.
+fn is_byte_pair(last: char, c: char) -> bool {
+    match last {
+        'Ã' | 'Â' | 'Ø' | 'Ù' | 'â' => !c.is_alphanumeric(),
+        'ط' | 'ظ' => matches!(c, '\u{a2}'..='\u{b9}' | '„' | '…' | '†' | '‡' | 'ƒ' | 'ˆ'),
+        _ => false,
     }
 }
 
@@ -252,7 +241,7 @@ impl Word {
 }
 
 /// Judges a text after its repair; `lost` is what it had before.
-pub(super) fn judge(text: &str, lost: Lost, label: Option<&str>, lexicon: &Lexicon) -> Verdict {
+pub(super) fn judge(text: &str, lost: Survey, label: Option<&str>, lexicon: &Lexicon) -> Verdict {
     let signs = Signs::of(text);
     let mut verdict = Verdict::default();
     let mut sign = |reason: GarbageReason, share: f32, limit: f32| {
@@ -264,11 +253,11 @@ pub(super) fn judge(text: &str, lost: Lost, label: Option<&str>, lexicon: &Lexic
     let share = |count: u32, all: u32, least: u32| {
         if count < MIN_COUNT || all < least { 0.0 } else { count as f32 / all as f32 }
     };
-    sign(GarbageReason::Undecodable, share(lost.controls + lost.replaced, lost.all, 1), LOST);
+    sign(GarbageReason::Undecodable, share(lost.controls + lost.replaced, lost.chars, 1), LOST);
     sign(GarbageReason::GlyphSoup, share(signs.rare, signs.chars, MIN_CHARS), RARE_LETTERS);
     sign(GarbageReason::GlyphSoup, share(signs.private, signs.chars, MIN_CHARS), PRIVATE);
     sign(GarbageReason::GlyphSoup, share(signs.odd, signs.chars, MIN_CHARS), ODD_LATIN);
-    sign(GarbageReason::Mojibake, mojibake::suspicious_share(text), SUSPICIOUS);
+    sign(GarbageReason::Mojibake, signs.byte_pairs as f32 / signs.chars.max(1) as f32, SUSPICIOUS);
     // Formulas and abbreviations in an Arabic text are no soup.
     if signs.latin_words > signs.arabic_words {
         sign(GarbageReason::OcrSoup, share(signs.broken_words, signs.latin_words, MIN_LATIN_WORDS), BROKEN_WORDS);
@@ -287,12 +276,21 @@ pub(super) fn judge(text: &str, lost: Lost, label: Option<&str>, lexicon: &Lexic
     if verdict.score < 0.1 { Verdict::default() } else { verdict }
 }
 
-/// Share of the words of four letters and more that neither the list nor its stems know.
+/// Share of the words of four letters and more that neither the list nor its stems know, among the first ones.
 fn unknown_share(text: &str, lexicon: &Lexicon) -> f32 {
     let (mut unknown, mut all) = (0_u32, 0_u32);
-    for word in words(text).filter(|word| word.len() >= 8).take(4_000) {
+    let mut plain = String::new();
+    let words = text.split(|c| !is_arabic(c)).filter(|word| word.len() >= 8);
+    for word in words.take(MAX_JUDGED_WORDS) {
+        let word = if word.contains(is_mark) {
+            plain.clear();
+            plain.extend(word.chars().filter(|&c| !is_mark(c)));
+            plain.as_str()
+        } else {
+            word
+        };
         all += 1;
-        unknown += u32::from(lexicon.weight(&word) == 0.0);
+        unknown += u32::from(!lexicon.contains(word) && lexicon.weight(word) == 0.0);
     }
     if all < MIN_ARABIC_WORDS { 0.0 } else { unknown as f32 / all as f32 }
 }
@@ -309,7 +307,7 @@ mod tests {
 
     #[test]
     fn garbage_is_named() {
-        let scrambled = "ةيمسرلا ةديرجلا يف رشني ىلع ةقفاوملاب يضاقلا نوناقلا ةيبرغملا ةكلمملا ".repeat(3);
+        let scrambled = "ةبجد ىقثط ةيسثق صضث يسبش ةخحج ثصضق نمتلك ىكمنط ةزوثر ".repeat(3);
         for (text, reason) in [
             ("ǀƁǋƲƶŽȚ ƹǀƁǋ Ʋƶ ǀƁǋƲƶŽȚ ƹǀƁǋ Ʋƶ ǀƁǋƲƶŽȚ ƹǀƁǋ Ʋƶ", GarbageReason::GlyphSoup),
             (

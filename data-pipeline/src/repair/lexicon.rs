@@ -13,6 +13,8 @@ static BUILT_IN: &[u8] = include_bytes!("arabic-words.txt.zst");
 const MAX_LIST_BYTES: usize = 256 << 20;
 /// How much less a stem tells than the word itself.
 const STEM_WEIGHT: f32 = 0.05;
+/// How much less the word with its article tells about the same word after a particle.
+const PARTICLE_WEIGHT: f32 = 0.05;
 /// Letters that a stem must have.
 const MIN_STEM: usize = 3;
 /// Letters of a stem that says something about a word: shorter ones belong to too many (ولا, علا, بلا).
@@ -98,8 +100,11 @@ impl Lexicon {
             if stem.len() / 2 < MIN_TELLING_STEM { 0 } else { count(&self.stems, stem) }
         };
         // One letter before a word may be a particle or its own first letter: both are looked up.
-        let inner = word.strip_prefix(LETTER_PREFIXES).map_or(0, of_stem);
-        count(&self.words, word) as f32 + STEM_WEIGHT * of_stem(word).max(inner) as f32
+        let inner = word.strip_prefix(LETTER_PREFIXES).unwrap_or_default();
+        let with_article = if inner.starts_with("ال") { count(&self.words, inner) } else { 0 };
+        count(&self.words, word) as f32
+            + PARTICLE_WEIGHT * with_article as f32
+            + STEM_WEIGHT * of_stem(word).max(of_stem(inner)) as f32
     }
 
     /// Number of words.

@@ -1,10 +1,12 @@
 //! Owns the repair of damaged text and the judgement of what cannot be repaired; never touches files or drops documents.
 
+mod direction;
 mod garbage;
 pub mod inversion;
 pub mod lexicon;
 mod mojibake;
 mod shifted;
+mod survey;
 
 pub use garbage::{GarbageReason, Verdict};
 
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::normalize::{Changes, Rule};
 use lexicon::Lexicon;
+use survey::Survey;
 
 /// What the repair may do, and from which score on a text counts as garbage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -74,14 +77,26 @@ impl Repairer {
     ///
     /// Meant for text in training form: a profile leaves alone what the repair needs to see.
     pub fn repair<'a>(&self, text: &'a str, label: Option<&str>, changes: &mut Changes) -> (Cow<'a, str>, Verdict) {
-        let lost = garbage::Lost::of(text);
-        let mut out = shifted::decode(text, changes);
-        out = then(out, |text| mojibake::decode(text, &self.lexicon, changes));
-        if lost.any() {
+        let found = Survey::of(text);
+        let mut lost = found;
+        let mut out = Cow::Borrowed(text);
+        if found.controls > 0 {
+            out = then(out, |text| shifted::decode(text, changes));
+            if changes.count(Rule::ShiftedFont) > 0 {
+                lost = Survey::default();
+            }
+        }
+        if found.may_be_mojibake() {
+            out = then(out, |text| mojibake::decode(text, &self.lexicon, changes));
+        }
+        if found.has_lost() {
             out = then(out, |text| garbage::without_lost(text, changes));
         }
-        out = then(out, |text| inversion::repair(text, &self.lexicon, changes));
-        let lost = if changes.count(Rule::ShiftedFont) > 0 { garbage::Lost::default() } else { lost };
+        // What was decoded may be Arabic now.
+        if found.arabic || matches!(out, Cow::Owned(_)) {
+            out = then(out, |text| direction::decode(text, &self.lexicon, changes));
+            out = then(out, |text| inversion::repair(text, &self.lexicon, changes));
+        }
         let verdict = garbage::judge(&out, lost, label, &self.lexicon);
         (out, verdict)
     }

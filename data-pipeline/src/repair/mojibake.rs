@@ -235,20 +235,6 @@ fn arabic_token(token: &str) -> Option<String> {
     (has_arabic && !french).then_some(decoded)
 }
 
-/// Share of the characters that still look like bytes of another table: a lead and a symbol.
-pub(super) fn suspicious_share(text: &str) -> f32 {
-    let (mut pairs, mut all) = (0_u32, 0_u32);
-    let mut last = ' ';
-    for c in text.chars() {
-        all += 1;
-        let western = matches!(last, 'Ã' | 'Â' | 'Ø' | 'Ù' | 'â') && !c.is_alphanumeric() && !c.is_ascii();
-        let arabic = matches!(last, 'ط' | 'ظ') && matches!(c, '\u{a2}'..='\u{b9}' | '„' | '…' | '†' | '‡' | 'ƒ' | 'ˆ');
-        pairs += u32::from(western || arabic);
-        last = c;
-    }
-    pairs as f32 / all.max(1) as f32
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]

@@ -59,7 +59,8 @@ pub(super) fn decode<'a>(text: &'a str, changes: &mut Changes) -> Cow<'a, str> {
 }
 
 fn decoded_line(line: &str, only: bool) -> Option<String> {
-    if !line.contains(SPACE) && !(only && is_shifted_word(line)) {
+    let is_shifted = line.contains(SPACE) || only && is_shifted_word(line);
+    if !is_shifted {
         return None;
     }
     let decoded: String = line.chars().map(|c| letter(c).unwrap_or(c)).collect();

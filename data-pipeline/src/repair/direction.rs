@@ -1,0 +1,132 @@
+//! Owns Arabic lines whose letters stand in the order of the screen, from right to left, as some extractors leave them;
+//! never touches a text without words that only such an order gives.
+
+use std::borrow::Cow;
+
+use super::lexicon::{Lexicon, is_arabic, is_mark, words};
+use crate::normalize::{Changes, Rule};
+
+/// Words that begin with a letter that only ends words, before lines are looked at.
+const MIN_WRONG_STARTS: usize = 2;
+/// Share of the Arabic words that must begin so: one in five Arabic words ends with ة or ى.
+const MIN_SHARE: f32 = 0.02;
+
+/// Turns lines round that are Arabic only from the other end. Borrows when there are none.
+pub(super) fn decode<'a>(text: &'a str, lexicon: &Lexicon, changes: &mut Changes) -> Cow<'a, str> {
+    if !has_evidence(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut count = 0;
+    for line in text.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        let turned = turned(line);
+        if known(&turned, lexicon) > known(line, lexicon) {
+            out.push_str(&turned);
+            count += 1;
+        } else {
+            out.push_str(line);
+        }
+        out.push_str(end);
+    }
+    if count == 0 {
+        return Cow::Borrowed(text);
+    }
+    changes.add(Rule::VisualOrder, count);
+    Cow::Owned(out)
+}
+
+fn has_evidence(text: &str) -> bool {
+    let (mut wrong, mut all) = (0_usize, 0_usize);
+    let mut last = ' ';
+    let mut first = ' ';
+    for c in text.chars() {
+        if is_arabic(c) && !is_arabic(last) {
+            all += 1;
+            first = c;
+        } else if is_arabic(c) && matches!(first, 'ة' | 'ى') && !is_mark(c) {
+            wrong += 1;
+            first = c;
+        }
+        last = c;
+    }
+    wrong >= MIN_WRONG_STARTS && wrong as f32 >= MIN_SHARE * all as f32
+}
+
+/// Words of a line that the list holds, of three letters or more.
+fn known(line: &str, lexicon: &Lexicon) -> usize {
+    words(line).filter(|word| word.len() >= 6 && lexicon.contains(word)).count()
+}
+
+/// The line from its other end; numbers and Latin words keep their own order, brackets are mirrored.
+fn turned(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    // A number or Latin word as it comes from the end, and what may stand inside one when more of it follows.
+    let (mut word, mut between) = (String::new(), String::new());
+    for c in line.chars().rev() {
+        if c.is_alphanumeric() && !is_arabic(c) {
+            word.push_str(&between);
+            between.clear();
+            word.push(c);
+        } else if !word.is_empty() && matches!(c, '.' | ',' | '/' | ':' | '-' | '%' | '@') {
+            between.push(c);
+        } else {
+            flush(&mut out, &mut word, &mut between);
+            out.push(mirrored(c));
+        }
+    }
+    flush(&mut out, &mut word, &mut between);
+    out
+}
+
+fn flush(out: &mut String, word: &mut String, between: &mut String) {
+    out.extend(word.chars().rev());
+    out.push_str(between);
+    word.clear();
+    between.clear();
+}
+
+fn mirrored(c: char) -> char {
+    match c {
+        '(' => ')',
+        ')' => '(',
+        '[' => ']',
+        ']' => '[',
+        '{' => '}',
+        '}' => '{',
+        '«' => '»',
+        '»' => '«',
+        '<' => '>',
+        '>' => '<',
+        c => c,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_in_screen_order_are_turned() {
+        let text = "المملكة المغربية، الجريدة الرسمية (عدد 2015.12)\nالقانون رقم 47.06 المتعلق بالمالية\nBonjour";
+        let screen: Vec<String> = text.lines().map(turned).collect();
+        let screen = screen.join("\n").replace(&turned("Bonjour"), "Bonjour");
+        assert_ne!(screen, text);
+        let mut changes = Changes::default();
+        assert_eq!(decode(&screen, Lexicon::built_in(), &mut changes), text);
+        assert_eq!(changes.count(Rule::VisualOrder), 2);
+        assert!(matches!(decode(text, Lexicon::built_in(), &mut changes), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn numbers_keep_their_order() {
+        assert_eq!(turned("47.06 مقر (أ)"), "(أ) رقم 47.06");
+        assert_eq!(turned("a.b, 12"), "12 ,a.b");
+    }
+
+    #[test]
+    fn long_lines_take_linear_time_in_words() {
+        let line = "ةملك ".repeat(20_000);
+        assert_eq!(turned(&turned(&line)), line);
+    }
+}

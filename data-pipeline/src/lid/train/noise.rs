@@ -58,6 +58,83 @@ pub fn to_tifinagh(tokens: &[Token]) -> Vec<Token> {
     map(tokens, |l| TIFINAGH.iter().find(|(_, latin)| u32::from(*latin) == l).map(|(t, _)| u32::from(*t)))
 }
 
+/// Arabizi and the Arabic letters that writers may mean by it; an empty choice is a short vowel.
+const ARABIC: [(&str, &[&str]); 42] = [
+    ("ch", &["ش"]),
+    ("sh", &["ش"]),
+    ("kh", &["خ"]),
+    ("gh", &["غ"]),
+    ("ou", &["و", "و", ""]),
+    ("aa", &["ا"]),
+    ("ee", &["ي"]),
+    ("oo", &["و"]),
+    ("2", &["ء", "ا", "أ"]),
+    ("3", &["ع"]),
+    ("4", &["غ"]),
+    ("5", &["خ"]),
+    ("6", &["ط"]),
+    ("7", &["ح"]),
+    ("8", &["ه"]),
+    ("9", &["ق"]),
+    ("a", &["ا", "ا", ""]),
+    ("b", &["ب"]),
+    ("c", &["س"]),
+    ("d", &["د", "د", "د", "ض"]),
+    ("e", &["", "", "ي"]),
+    ("f", &["ف"]),
+    ("g", &["گ", "ك", "ق"]),
+    ("h", &["ه"]),
+    ("i", &["ي", "ي", ""]),
+    ("j", &["ج"]),
+    ("k", &["ك"]),
+    ("l", &["ل"]),
+    ("m", &["م"]),
+    ("n", &["ن"]),
+    ("o", &["و", ""]),
+    ("p", &["پ", "ب"]),
+    ("q", &["ق"]),
+    ("r", &["ر"]),
+    ("s", &["س", "س", "س", "ص"]),
+    ("t", &["ت", "ت", "ت", "ط"]),
+    ("u", &["و", ""]),
+    ("v", &["ڤ", "ف"]),
+    ("w", &["و"]),
+    ("x", &["ش"]),
+    ("y", &["ي"]),
+    ("z", &["ز"]),
+];
+
+/// Arabizi as Arabic letters, roughly: doubled letters once, short vowels mostly unwritten, an alef before a first vowel.
+pub fn to_arabic(tokens: &[Token], rng: &mut Rng) -> Vec<Token> {
+    let mut out = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let mut word: Vec<u32> = Vec::new();
+        let mut at = 0;
+        while let Some(rest) = token.letters.get(at..).filter(|rest| !rest.is_empty()) {
+            let found = ARABIC.iter().map(|(from, to)| (letters(from), to)).find(|(from, _)| rest.starts_with(from));
+            let (len, mut form) = match found {
+                Some((from, to)) => (from.len(), rng.pick(to).map(|t| letters(t)).unwrap_or_default()),
+                None => (1, Vec::new()),
+            };
+            let is_vowel = rest.first().is_some_and(|l| "aeiou".chars().any(|v| u32::from(v) == *l));
+            if at == 0 && is_vowel && form != [0x627] {
+                form.insert(0, 0x627);
+            }
+            if at > 0 && at + len >= token.letters.len() && is_vowel && form.is_empty() {
+                form = letters("ا");
+            }
+            if word.last() != form.first() || form.is_empty() {
+                word.extend(form);
+            }
+            at += len;
+        }
+        if !word.is_empty() {
+            out.push(Token::lower(word));
+        }
+    }
+    out
+}
+
 /// Drops words here and there, names (capitals inside the sentence) more often; keeps at least one.
 pub fn drop_words(tokens: &mut Vec<Token>, rng: &mut Rng) {
     let rate = [0.0, 0.05, 0.15, 0.25][rng.below(4)];

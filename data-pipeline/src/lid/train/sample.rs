@@ -66,11 +66,6 @@ impl Corpus {
 
     /// Sentences by label and source.
     pub fn counts(&self) -> Vec<(&str, &str, usize)> {
-        let of =
-            |(label, sources): (&'_ String, &'_ BTreeMap<String, Vec<Vec<Token>>>)| -> Vec<(String, String, usize)> {
-                sources.iter().map(|(name, pieces)| (label.clone(), name.clone(), pieces.len())).collect()
-            };
-        let _ = of;
         let mut counts = Vec::new();
         for (label, sources) in &self.by_label {
             for (name, pieces) in sources {
@@ -119,7 +114,10 @@ impl<'a> Sampler<'a> {
             "ary" => 0.4,
             _ => 0.3,
         };
-        let mut tokens = if rng.chance(real) {
+        let mut tokens = if lang == "ary" && rng.chance(0.2) {
+            // Most Darija that may be used is in Latin letters.
+            noise::to_arabic(&self.real("ary_Latn", rng)?, rng)
+        } else if rng.chance(real) {
             self.real(label, rng).or_else(|| self.salad(Script::Arab, lang, rng))?
         } else if lang == "und" || rng.chance(0.12) {
             self.salad(Script::Arab, lang, rng)?

@@ -83,7 +83,7 @@ fn base() -> Table {
             (Rule::Dup9Gram, 0.24),
             (Rule::Dup10Gram, 0.23),
             (Rule::LoremIpsum, 0.0),
-            (Rule::CurlyBrackets, 0.02),
+            (Rule::CurlyBrackets, 0.05),
             (Rule::Boilerplate, 0.10),
             (Rule::LinePunctuation, 0.07),
             (Rule::ShortLines, 0.75),

@@ -63,7 +63,7 @@ fn next_round(feed: &mut Feed<'_>, bytes: usize, reading: &Reading<'_>) -> Round
     while held < bytes && items.len() < ROUND_CHUNKS {
         match feed.next() {
             Ok(Some(Item::Chunk { file, chunk })) if file == reading.range.start && reading.first_row > 1 => {
-                if let Some(chunk) = chunk.from_row(reading.first_row) {
+                if let Some(chunk) = chunk.starting_at(reading.first_row) {
                     held += chunk.len_bytes();
                     items.push(Item::Chunk { file, chunk });
                 }

@@ -327,7 +327,7 @@ impl Chunk {
     }
 
     /// What is left from row number `from` on; `None` when nothing is.
-    pub fn from_row(self, from: u64) -> Option<Chunk> {
+    pub fn starting_at(self, from: u64) -> Option<Chunk> {
         match self {
             Chunk::Lines { mut bytes, mut first, mut rejects } => {
                 rejects.retain(|reject| reject.place.row >= from);

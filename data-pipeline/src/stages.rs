@@ -139,3 +139,78 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Pre
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn config(stages: Value) -> PrepareConfig {
+        let mut config = json!({
+            "output_dir": "out",
+            "sources": [{"path": "a.jsonl"}],
+            "tokenizer": {"path": "tokenizer.json"},
+        });
+        for (key, value) in stages.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        serde_json::from_value(config).unwrap()
+    }
+
+    #[test]
+    fn every_wrong_value_is_named_with_its_key() {
+        let wrong = config(json!({
+            "repair": {"max_garbage": 7.0},
+            "identify": {"min_score": 3.0},
+            "filters": {"rules": {"alphabetic_words": -1.0}},
+            "pii": {"audit_per_kind": 4_000_000_000_u32},
+            "decontaminate": {"against": "", "ngram": 1},
+            "paragraphs": {"min_count": 1},
+            "near": {"threshold": 0.0},
+            "limits": {"max_memory_bytes": 1, "checkpoint_bytes": 1},
+        }));
+        let problems = wrong.validate().unwrap_err().problems.join("\n");
+        for key in [
+            "repair.max_garbage",
+            "identify.min_score",
+            "filters.rules.alphabetic_words",
+            "pii.audit_per_kind",
+            "decontaminate.against",
+            "paragraphs.min_count",
+            "near.threshold",
+            "limits.max_memory_bytes",
+            "limits.checkpoint_bytes",
+        ] {
+            assert!(problems.contains(key), "{key} is not in\n{problems}");
+        }
+        let mut chats = config(json!({"near": {}}));
+        chats.sources[0].kind = crate::chat::RecordKind::Chat;
+        assert!(chats.validate().unwrap_err().to_string().contains("near: is made for texts"));
+    }
+
+    #[test]
+    fn stages_change_the_rules_and_their_absence_does_not() {
+        let plain = config(json!({}));
+        // As it was before there were stages: data sets made then are still recognised.
+        assert_eq!(plain.stages_digest(), None);
+        assert!(!serde_json::to_string(&plain).unwrap().contains("near"));
+        let digests: Vec<String> = [
+            json!({}),
+            json!({"near": {}}),
+            json!({"near": {"threshold": 0.9}}),
+            json!({"paragraphs": {}}),
+            json!({"pii": {}}),
+            json!({"filters": {}}),
+            json!({"repair": {}}),
+            json!({"identify": {}}),
+        ]
+        .into_iter()
+        .map(|stages| config(stages).rules_digest())
+        .collect();
+        let different: std::collections::BTreeSet<&String> = digests.iter().collect();
+        assert_eq!(different.len(), digests.len());
+        let memory = config(json!({"near": {"memory_mib": 7}, "limits": {"max_memory_bytes": 999_999_999}}));
+        assert_eq!(memory.rules_digest(), digests[1], "memory decides nothing");
+    }
+}

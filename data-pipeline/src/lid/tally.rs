@@ -199,7 +199,7 @@ fn widen(found: &mut Identification, ranked: &[(&str, f32)], total: f32) {
     }
     found.sure = false;
     let standard = ranked.iter().find(|(name, _)| name.starts_with("zgh")).map_or(0.0, |(_, share)| share / total);
-    if found.script == "Tfng" && standard >= 0.25 {
+    if found.script == "Tfng" {
         found.label = "zgh_Tfng".into();
         found.guess.clone_from(&found.label);
         found.score = standard;

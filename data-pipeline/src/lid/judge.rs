@@ -9,6 +9,13 @@ use super::tally::{Tally, UND, ZXX};
 use super::words::{Sentence, Word, sentences};
 use super::{Identification, switch};
 
+/// Lowest probability of Darija, and of another dialect, in a sentence of Arabic letters without a marker of it.
+const ARY_WITHOUT_MARKER: f32 = 0.8;
+/// The same for phrases of up to [`SHORT_WORDS`] words, which often have no room for a function word.
+const SHORT_ARY_WITHOUT_MARKER: f32 = 0.5;
+const SHORT_WORDS: usize = 6;
+const DIALECT_WITHOUT_MARKER: f32 = 0.95;
+
 /// The models of all scripts with the marker lists they were trained with.
 #[derive(Debug)]
 pub struct Judge {
@@ -125,6 +132,9 @@ impl Judge {
         let logits = model.logits(&run.sums, run.known, &run.markers);
         let mut probabilities = softmax(&logits, model.labels.len(), model.sharpness_of(run.words.len() as u32));
         damp(&mut probabilities, model.labels.len(), run.known, run.total);
+        if script == Script::Arab {
+            self.demand_marker(model, &mut probabilities, run.markers.seen(), run.words.len());
+        }
         let offset = self.offsets.get(script as usize).copied().unwrap_or(0);
         let best = best_of(&probabilities);
         let spans = switch::spans(script, model, &run.words, &logits, best);
@@ -135,6 +145,25 @@ impl Judge {
         tally.add(offset, &probabilities, run.letters, model.labels.len());
         for span in spans {
             tally.push_span(offset + span.label, span.start, span.end, span.letters);
+        }
+    }
+
+    /// Without a marker word of its own a dialect has to be all but certain: rare words of Standard Arabic look like it.
+    fn demand_marker(&self, model: &Model, probabilities: &mut Logits, seen: u32, words: usize) {
+        let best = best_of(probabilities);
+        let lang = |at: usize| model.labels.get(at).and_then(|label| label.split('_').next()).unwrap_or_default();
+        let standard = model.labels.iter().position(|label| label.starts_with("arb_"));
+        let of_best = lang(best);
+        let Some(standard) = standard.filter(|_| of_best != "arb" && of_best != UND) else { return };
+        let groups = self.lexicon.groups(Script::Arab).iter().enumerate();
+        let own = groups.filter(|(_, name)| name.starts_with(of_best)).fold(0u32, |mask, (group, _)| mask | 1 << group);
+        let needed = match of_best {
+            "ary" if words <= SHORT_WORDS => SHORT_ARY_WITHOUT_MARKER,
+            "ary" => ARY_WITHOUT_MARKER,
+            _ => DIALECT_WITHOUT_MARKER,
+        };
+        if own & seen == 0 && own != 0 && probabilities.get(best).is_some_and(|p| *p < needed) {
+            probabilities.swap(best, standard);
         }
     }
 

@@ -153,7 +153,7 @@ impl Identifier {
     pub fn labels(&self) -> Vec<&str> {
         match &self.engine {
             Engine::Own(judge) => judge.labels(),
-            Engine::FastText(model) => model.labels().iter().map(String::as_str).collect(),
+            Engine::FastText(model) => model.names().iter().map(String::as_str).collect(),
         }
     }
 

@@ -14,7 +14,7 @@ const UND_LABEL: usize = 0;
 const SURE_SCORE: f32 = 0.6;
 const SURE_MARGIN: f32 = 0.3;
 /// Lowest probability of a single variety of Tamazight in Latin letters, and of another than the standard in Tifinagh.
-const VARIETY_SCORE: f32 = 0.6;
+const VARIETY_SCORE: f32 = 0.75;
 const OTHER_TIFINAGH_SCORE: f32 = 0.9;
 /// Languages that the macro label `ber` covers.
 const TAMAZIGHT: [&str; 5] = ["zgh_", "tzm_", "shi_", "rif_", "kab_"];
@@ -199,7 +199,7 @@ fn widen(found: &mut Identification, ranked: &[(&str, f32)], total: f32) {
     }
     found.sure = false;
     let standard = ranked.iter().find(|(name, _)| name.starts_with("zgh")).map_or(0.0, |(_, share)| share / total);
-    if found.script == "Tfng" && standard >= 0.25 {
+    if found.script == "Tfng" {
         found.label = "zgh_Tfng".into();
         found.guess.clone_from(&found.label);
         found.score = standard;

@@ -150,7 +150,8 @@ struct Cutter {
 
 impl Cutter {
     fn is_long(&self, class: Class) -> bool {
-        self.sentence.words.len() >= MAX_SENTENCE_WORDS && class == Class::Space
+        let words = self.sentence.words.len() + usize::from(self.open.is_some());
+        words >= MAX_SENTENCE_WORDS && class == Class::Space || words > 4 * MAX_SENTENCE_WORDS
     }
 
     fn push(&mut self, at: usize, c: char, class: Class) {
@@ -306,6 +307,7 @@ mod tests {
         let long = "kelma ".repeat(1000);
         assert!(cut(&long).iter().all(|s| s.len() <= MAX_SENTENCE_WORDS));
         assert_eq!(cut(&long).concat().len(), 1000);
+        assert!(cut(&"ab-".repeat(10_000)).iter().all(|s| s.len() <= 4 * MAX_SENTENCE_WORDS + 1));
         assert!(cut("").is_empty());
     }
 

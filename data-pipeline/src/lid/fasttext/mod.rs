@@ -59,7 +59,7 @@ impl FastText {
     }
 
     /// Labels that an answer may have.
-    pub fn labels(&self) -> &[String] {
+    pub fn names(&self) -> &[String] {
         &self.names
     }
 

@@ -22,10 +22,15 @@ const FEMININE_VERBS: &str = "تكون تقول تعتبر تشمل تستخدم
 /// Words in ي- that are no verbs.
 const NO_VERBS: &str = "يوم يومين يوميا يناير يونيو يوليو يد يده يدها يسار يمين ياباني يابانية يهود يهودي يونان يونانية يا يورو يوسف يعقوب يحيى";
 
+/// A few words, folded.
+type Phrase = Vec<Vec<u32>>;
+/// What stands for a word, by language.
+type Forms = HashMap<String, Vec<Phrase>>;
+
 /// Replacements for all labels.
 #[derive(Debug)]
 pub struct Dialects {
-    words: HashMap<Vec<u32>, HashMap<String, Vec<Vec<Vec<u32>>>>>,
+    words: HashMap<Vec<u32>, Forms>,
     feminine: Vec<Vec<u32>>,
     no_verbs: Vec<Vec<u32>>,
 }
@@ -33,12 +38,12 @@ pub struct Dialects {
 impl Dialects {
     /// The rules of `dialects.txt`.
     pub fn built_in() -> Dialects {
-        let mut words: HashMap<Vec<u32>, HashMap<String, Vec<Vec<Vec<u32>>>>> = HashMap::new();
+        let mut words: HashMap<Vec<u32>, Forms> = HashMap::new();
         for line in RULES.lines().filter(|line| !line.starts_with('#')) {
             let Some((keys, forms)) = line.split_once(" : ") else { continue };
             let phrase =
                 |form: &str| -> Vec<Vec<u32>> { form.split('_').map(fold).filter(|w| !w.is_empty()).collect() };
-            let by_label: HashMap<String, Vec<Vec<Vec<u32>>>> = forms
+            let by_label: Forms = forms
                 .split_whitespace()
                 .filter_map(|entry| entry.split_once('='))
                 .map(|(label, forms)| (label.to_owned(), forms.split('|').map(phrase).collect()))
@@ -115,13 +120,14 @@ struct Style {
 impl Style {
     fn draw(lang: &str, rng: &mut Rng) -> Style {
         let prefixes: &[&str] = match lang {
-            "ary" => *rng
-                .pick(&[
-                    &["ك", "ك", "ك", "غ", "", "كا", "غا"][..],
+            "ary" => {
+                let habits: [&[&str]; 3] = [
+                    &["ك", "ك", "ك", "غ", "", "كا", "غا"],
                     &["ت", "ت", "غ", "", "تا", "غادي "],
                     &["ك", "ك", "", "غادي "],
-                ])
-                .unwrap_or(&&["ك"][..]),
+                ];
+                habits[rng.below(3)]
+            }
             "arz" => &["ب", "ب", "ه", "ح", ""],
             "apc" => &["ب", "ب", "رح ", "عم ", ""],
             "acm" => &["د", "راح ", "", ""],

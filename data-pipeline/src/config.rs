@@ -1,10 +1,13 @@
 //! Owns what a user may ask of `prepare` and checks it before any file is opened; never touches files.
 
+mod format;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::format::{Encoding, Format, Unit};
 use crate::chat::{ChatConfig, RecordKind};
 use crate::decontaminate::DecontaminateConfig;
 use crate::dedup::Dedup;
@@ -114,6 +117,9 @@ pub struct SourceConfig {
     /// What one document of a text file is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
+    /// Text encoding of the files. By default each file's own is found out and reported; write one when that goes wrong.
+    #[serde(default, skip_serializing_if = "Encoding::is_auto")]
+    pub encoding: Encoding,
 }
 
 impl SourceConfig {
@@ -129,40 +135,9 @@ impl SourceConfig {
             source: None,
             licence: None,
             unit: None,
+            encoding: Encoding::Auto,
         }
     }
-}
-
-/// File formats. Any of them but Parquet may be compressed: `.gz` or `.zst`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// By the file name: `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.txt`, `.parquet`.
-    #[default]
-    Auto,
-    /// One JSON object a line.
-    Jsonl,
-    /// Comma separated values with a header line, quoted as in RFC 4180.
-    Csv,
-    /// Tab separated values with a header line, quoted as in RFC 4180.
-    Tsv,
-    /// Plain text, cut by `unit`.
-    Text,
-    /// Apache Parquet (no compression, Snappy, gzip or Zstandard pages).
-    Parquet,
-}
-
-/// What one document of a text file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Unit {
-    /// Every line that is not blank.
-    Line,
-    /// Lines up to the next blank line.
-    #[default]
-    Paragraph,
-    /// The whole file.
-    File,
 }
 
 /// Names of the fields or columns. A dot reaches into an object: `metadata.lang`.
@@ -447,6 +422,9 @@ impl SourceConfig {
         if self.unit.is_some() && !matches!(self.format, Format::Auto | Format::Text) {
             problems
                 .push(format!("{key}.unit: only text files are cut into units; remove it, or write `format: text`"));
+        }
+        if !self.encoding.is_auto() && matches!(self.format, Format::Parquet | Format::Arrow | Format::Warc) {
+            problems.push(format!("{key}.encoding: this format says itself how its text is encoded; remove it"));
         }
         if self.format == Format::Text && self.fields != FieldNames::default() {
             problems

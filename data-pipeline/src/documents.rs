@@ -38,6 +38,8 @@ pub struct ReadSummary {
     pub dropped: BTreeMap<String, u64>,
     /// Files that were damaged.
     pub damaged_files: u64,
+    /// Files in other encodings than UTF-8, by its name.
+    pub encodings: BTreeMap<String, u64>,
 }
 
 /// Hands every document of `sources` to `each`, in the order of the entries, files and rows, whatever the number of
@@ -86,6 +88,9 @@ pub fn read_documents(
         Step::End(end) => {
             let rows = std::mem::take(&mut rows_of_file);
             summary.files += 1;
+            if let Some(encoding) = end.encoding {
+                *summary.encodings.entry(encoding.name().to_owned()).or_default() += 1;
+            }
             match end.damage {
                 Some(SourceError::Damaged { path, byte, what, .. }) if options.on_damage == OnDamage::Error => {
                     Err(SourceError::Damaged { path, byte, what, rows }.into())

@@ -107,7 +107,7 @@ pub(crate) fn read_all<T: Send, E: From<SourceError> + From<Stopped>>(
             items
                 .into_par_iter()
                 .map(|item| match item {
-                    Item::Chunk { file, chunk } => Step::Chunk(judge(file, &chunk)),
+                    Item::Chunk { file, chunk } => Step::Chunk(judge(file, &chunk.decoded())),
                     Item::End(end) => Step::End(end),
                 })
                 .collect()

@@ -143,6 +143,9 @@ pub struct FileStats {
     pub rows: u64,
     /// Records that became documents.
     pub documents: u64,
+    /// Its text encoding, when that is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
     /// What was wrong with the file, when `on_damage: quarantine` let it pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<String>,

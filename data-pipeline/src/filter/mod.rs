@@ -22,7 +22,7 @@ use crate::config::{Limits, OnDamage, SourceConfig};
 use crate::prepare::admit::UNKNOWN_LANGUAGE;
 use crate::rounds::{Reading, Step, Stopped, read_all};
 use crate::source::discover::{InputFile, Layout, discover, of_standard_input};
-use crate::source::{Chunk, Fields, FileEnd, Place, Reason, Slot, SourceError, Value, lines, parse_line};
+use crate::source::{Chunk, Fields, FileEnd, Place, Reason, RowChunk, Slot, SourceError, Value, lines, parse_line};
 
 /// The name of standard input among the paths.
 pub const STANDARD_INPUT: &str = "-";
@@ -390,19 +390,22 @@ fn rows_of(chunk: &Chunk, (file, input): (usize, &InputFile), limit: u64, tally:
                 json_row(line, place, (file, input), limit, tally, each);
             }
         }
-        Chunk::Rows(rows) => {
-            rows.rejects.iter().for_each(|reject| tally.broken(&reject.reason));
-            for row in rows.rows() {
-                if matches!(input.layout, Layout::Delimited(_)) {
-                    let line = rows.bytes(row, Slot::Text).unwrap_or_default();
-                    json_row(line, row.place, (file, input), limit, tally, each);
-                    continue;
-                }
-                match rows.fields(row) {
-                    Ok(fields) => json_row(object(&fields).as_bytes(), row.place, (file, input), limit, tally, each),
-                    Err(reason) => tally.broken(&reason),
-                }
-            }
+        Chunk::Rows(rows) => of_rows(rows, (file, input), limit, tally, each),
+        Chunk::Pages(pages) => of_rows(&pages.rows(), (file, input), limit, tally, each),
+    }
+}
+
+fn of_rows(rows: &RowChunk, (file, input): (usize, &InputFile), limit: u64, tally: &mut Tally, each: OnRow<'_>) {
+    rows.rejects.iter().for_each(|reject| tally.broken(&reject.reason));
+    for row in rows.rows() {
+        if matches!(input.layout, Layout::Delimited(_) | Layout::Warc) {
+            let line = rows.bytes(row, Slot::Text).unwrap_or_default();
+            json_row(line, row.place, (file, input), limit, tally, each);
+            continue;
+        }
+        match rows.fields(row) {
+            Ok(fields) => json_row(object(&fields).as_bytes(), row.place, (file, input), limit, tally, each),
+            Err(reason) => tally.broken(&reason),
         }
     }
 }

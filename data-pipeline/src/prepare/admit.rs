@@ -14,7 +14,7 @@ use crate::document::{DOCUMENT_ID_BYTES, document_id, language_label};
 use crate::licence::{LicenceGate, Verdict};
 use crate::normalize::Normalize;
 use crate::source::discover::InputFile;
-use crate::source::{Chunk, Fields, Place, Reason, Reject, Slot, Value, excerpt, lines, parse_line};
+use crate::source::{Chunk, Fields, Place, Reason, Reject, RowChunk, Slot, Value, excerpt, lines, parse_line};
 use crate::stats::count_words;
 
 /// Language label of records that could not be read far enough to know.
@@ -146,17 +146,9 @@ impl Admission<'_> {
                 judge.rejects(rejects);
                 judge.lines(bytes, *first);
             }
-            Chunk::Rows(rows) => {
-                judge.rejects(&rows.rejects);
-                for row in rows.rows() {
-                    match rows.fields(row) {
-                        Ok(fields) => judge.row(row.place, &fields, rows.bytes(row, Slot::Text).unwrap_or_default()),
-                        Err(reason) => {
-                            judge.broken(row.place, reason, rows.bytes(row, Slot::Text).unwrap_or_default());
-                        }
-                    }
-                }
-            }
+            Chunk::Rows(rows) => judge.rows(rows),
+            // Web pages are taken apart here, on all threads, and not where they are read.
+            Chunk::Pages(pages) => judge.rows(&pages.rows()),
         }
         judge.out
     }
@@ -178,11 +170,24 @@ impl Judge<'_> {
         for reject in rejects {
             let labels = self.labels(&Fields::default());
             self.count(labels, reject.reason.clone());
-            self.quarantine(reject.place, &reject.reason, reject.excerpt.clone());
+            if reject.reason.is_quarantined() {
+                self.quarantine(reject.place, &reject.reason, reject.excerpt.clone());
+            }
             // A damaged file is judged as a whole.
             if !self.kind().is_text() && reject.reason != Reason::Damaged {
                 let problem = RecordError::Unreadable(reject.reason.to_string());
                 self.bad_record(reject.place, None, problem);
+            }
+        }
+    }
+
+    fn rows(&mut self, rows: &RowChunk) {
+        self.rejects(&rows.rejects);
+        for row in rows.rows() {
+            let text = rows.bytes(row, Slot::Text).unwrap_or_default();
+            match rows.fields(row) {
+                Ok(fields) => self.row(row.place, &fields, text),
+                Err(reason) => self.broken(row.place, reason, text),
             }
         }
     }

@@ -53,7 +53,7 @@ enum Cut {
 }
 
 impl RecordCutter {
-    /// Reads the header.
+    /// Reads the header. Rows hold the `wanted` columns or, when `whole`, all as JSON.
     ///
     /// # Errors
     /// [`SourceError::MissingColumn`] when a column that the configuration names is absent.
@@ -62,11 +62,12 @@ impl RecordCutter {
         delimiter: u8,
         max_record: usize,
         wanted: &[Wanted],
+        whole: bool,
     ) -> Result<RecordCutter, SourceError> {
         let parser = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
         let record = Record::default();
         let (mapping, names) = (Vec::new(), Vec::new());
-        let (columns, rows, whole) = (0, 0, false);
+        let (columns, rows) = (0, 0);
         let mut cutter =
             RecordCutter { window, delimiter, max_record, columns, mapping, names, whole, rows, record, parser };
         let header = match cutter.cut() {
@@ -96,16 +97,18 @@ impl RecordCutter {
         Ok(cutter)
     }
 
-    /// Hands out rows as JSON objects of all their columns from now on.
-    pub fn whole(mut self) -> RecordCutter {
-        self.whole = true;
-        self
-    }
-
-    fn object(&self) -> String {
-        let value = |i| serde_json::Value::String(String::from_utf8_lossy(self.record.field(i)).into_owned());
-        let pairs = self.names.iter().enumerate().map(|(i, name)| (name.clone(), value(i)));
-        serde_json::Value::Object(pairs.collect()).to_string()
+    /// The record as a JSON object of strings, `None` unless it is UTF-8.
+    fn object(&self) -> Option<String> {
+        let mut line = String::from("{");
+        for (i, name) in self.names.iter().enumerate() {
+            let value = std::str::from_utf8(self.record.field(i)).ok()?;
+            line.push_str(if i > 0 { "," } else { "" });
+            line.push_str(&serde_json::Value::from(name.as_str()).to_string());
+            line.push(':');
+            line.push_str(&serde_json::Value::from(value).to_string());
+        }
+        line.push('}');
+        Some(line)
     }
 
     pub fn window(&self) -> &Window {
@@ -145,12 +148,14 @@ impl RecordCutter {
         };
         match reason {
             None => {
+                let object = if self.whole { self.object() } else { None };
+                if self.whole && object.is_none() {
+                    return self.reject(length, Reason::InvalidUtf8, chunk);
+                }
                 self.rows += 1;
                 chunk.open_row(Place { row: self.rows, byte: Some(self.window.offset()) });
-                if self.whole {
-                    chunk.value(Slot::Text, self.object().as_bytes());
-                    self.window.consume(length);
-                    return;
+                if let Some(object) = object {
+                    chunk.value(Slot::Text, object.as_bytes());
                 }
                 for &(slot, column) in &self.mapping {
                     let value = self.record.field(column);

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::config::FieldNames;
+use super::page::PageChunk;
+use crate::config::{FieldNames, Format};
 
 /// Why a record did not become a document. The text form stands in statistics and in the quarantine file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +33,17 @@ pub enum Reason {
     BadQuoting,
     /// The record that the damage of its file cuts.
     Damaged,
+    /// A web page whose publisher forbids its use for training: by which header or tag. Quarantined, so that the address
+    /// is on record.
+    OptOut(&'static str),
+    /// A web page that the server did not deliver (its status is not 200). Counted, not quarantined.
+    HttpStatus,
+    /// A web record that is neither HTML nor plain text. Counted, not quarantined.
+    NotText,
+    /// A web page without a main text. Counted, not quarantined.
+    NoMainText,
+    /// A web record that is not laid out as WARC, HTTP or its content encoding ask.
+    BadWebRecord,
     /// No language, and no default.
     MissingLanguage,
     /// The language is not an ISO 639-3 and ISO 15924 pair.
@@ -47,7 +59,16 @@ pub enum Reason {
 impl Reason {
     /// Whether the record is written to the quarantine: it is broken, rather than unwanted.
     pub fn is_quarantined(&self) -> bool {
-        !matches!(self, Reason::BlankLine | Reason::Licence(_) | Reason::Duplicate | Reason::Judged(_))
+        !matches!(
+            self,
+            Reason::BlankLine
+                | Reason::Licence(_)
+                | Reason::Duplicate
+                | Reason::Judged(_)
+                | Reason::HttpStatus
+                | Reason::NotText
+                | Reason::NoMainText
+        )
     }
 }
 
@@ -66,6 +87,11 @@ impl fmt::Display for Reason {
             Reason::ColumnCount => "column_count",
             Reason::BadQuoting => "bad_quoting",
             Reason::Damaged => "damaged_file",
+            Reason::OptOut(how) => return write!(f, "opt_out:{how}"),
+            Reason::HttpStatus => "http_status",
+            Reason::NotText => "not_text",
+            Reason::NoMainText => "no_main_text",
+            Reason::BadWebRecord => "bad_web_record",
             Reason::MissingLanguage => "missing_language",
             Reason::BadLanguage => "bad_language",
             Reason::Licence(id) => return write!(f, "licence:{id}"),
@@ -76,7 +102,7 @@ impl fmt::Display for Reason {
 }
 
 /// Where a record stands in its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     /// Record number from 1 (for JSONL the line number, blank lines included; for CSV the header is not counted).
     pub row: u64,
@@ -130,8 +156,8 @@ pub(crate) struct Wanted {
 }
 
 impl FieldNames {
-    /// The names to look for; of two names for one slot the first that a row holds wins.
-    pub(crate) fn wanted(&self) -> Vec<Wanted> {
+    /// The names to look for in files of `format`; of two names for one slot the first that a row holds wins.
+    pub(crate) fn wanted(&self, format: Format) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         let mut add = |slot, field, given: &Option<String>, defaults: &[&str]| match given {
             Some(name) => wanted.push(Wanted { slot, field, name: name.clone(), required: true }),
@@ -143,12 +169,15 @@ impl FieldNames {
             })),
         };
         add(Slot::Text, "text", &self.text, &["text"]);
+        let dolma = format == Format::Dolma;
+        let pick = |plain: &'static [&'static str], nested: &'static [&'static str]| if dolma { nested } else { plain };
         add(Slot::Lang, "lang", &self.lang, &["lang"]);
         add(Slot::Script, "script", &self.script, &["script"]);
         add(Slot::Source, "source", &self.source, &["source"]);
-        add(Slot::Licence, "licence", &self.licence, &["licence", "license"]);
-        add(Slot::Url, "url", &self.url, &["url"]);
-        add(Slot::Id, "id", &self.id, &[]);
+        let nested = &["licence", "license", "metadata.licence", "metadata.license"];
+        add(Slot::Licence, "licence", &self.licence, pick(&["licence", "license"], nested));
+        add(Slot::Url, "url", &self.url, pick(&["url"], &["url", "metadata.url"]));
+        add(Slot::Id, "id", &self.id, pick(&[], &["id"]));
         wanted
     }
 }
@@ -190,6 +219,50 @@ pub(crate) enum Chunk {
     Lines { bytes: Vec<u8>, first: Place, rejects: Vec<Reject> },
     /// Rows already cut into fields.
     Rows(RowChunk),
+    /// Web records, taken apart by whoever takes the chunk.
+    Pages(PageChunk),
+}
+
+impl Chunk {
+    /// The chunk with its web records, if any, taken apart into rows.
+    pub fn decoded(self) -> Chunk {
+        match self {
+            Chunk::Pages(pages) => Chunk::Rows(pages.rows()),
+            other => other,
+        }
+    }
+}
+
+/// Rows written out as lines of JSON.
+#[derive(Debug, Default)]
+pub(crate) struct LineChunk {
+    bytes: Vec<u8>,
+    first: Option<Place>,
+    pub rejects: Vec<Reject>,
+}
+
+impl LineChunk {
+    /// Adds a row.
+    pub fn push(&mut self, place: Place, line: &str) {
+        self.first.get_or_insert(place);
+        self.bytes.extend_from_slice(line.as_bytes());
+        self.bytes.push(b'\n');
+    }
+
+    /// Bytes held.
+    pub fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The chunk, unless nothing was collected. Its lines have no byte positions: the rows are written otherwise in their
+    /// file.
+    pub fn into_chunk(self) -> Option<Chunk> {
+        if self.bytes.is_empty() && self.rejects.is_empty() {
+            return None;
+        }
+        let first = Place { byte: None, ..self.first.unwrap_or(Place { row: 1, byte: None }) };
+        Some(Chunk::Lines { bytes: self.bytes, first, rejects: self.rejects })
+    }
 }
 
 impl Chunk {
@@ -198,6 +271,7 @@ impl Chunk {
         match self {
             Chunk::Lines { bytes, .. } => bytes.len(),
             Chunk::Rows(rows) => rows.len_bytes(),
+            Chunk::Pages(pages) => pages.len_bytes(),
         }
     }
 
@@ -213,6 +287,7 @@ impl Chunk {
             Chunk::Rows(rows) => {
                 rows.rows.iter().map(|row| row.place.row + 1).max().unwrap_or(0).max(after(&rows.rejects))
             }
+            Chunk::Pages(pages) => pages.next_row().max(after(&pages.rejects)),
         }
     }
 
@@ -234,6 +309,7 @@ impl Chunk {
                 rows.rows.retain(|row| row.place.row >= from);
                 (!rows.is_empty()).then_some(Chunk::Rows(rows))
             }
+            Chunk::Pages(pages) => pages.starting_at(from).map(Chunk::Pages),
         }
     }
 }

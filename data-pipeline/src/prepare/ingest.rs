@@ -84,7 +84,10 @@ impl<'a> Reader<'a> {
         read_all(&reading, self.stop, &judge, &mut |step| match step {
             Step::Chunk((admitted, next_row, bytes)) => {
                 collector.since_commit += bytes as u64;
-                collector.writer.state.next = Next { file: admitted.file, row: next_row };
+                // A chunk may hold no row at all (web records that are no pages): then reading goes on where it was.
+                let before = collector.writer.state.next;
+                let row = if before.file == admitted.file { next_row.max(before.row) } else { next_row.max(1) };
+                collector.writer.state.next = Next { file: admitted.file, row };
                 collector.chunk(admitted)
             }
             Step::End(end) => {

@@ -25,6 +25,7 @@ pub mod prepare;
 pub mod records;
 pub mod repair;
 mod rounds;
+pub mod scrub;
 pub mod shard;
 mod share;
 pub mod source;

@@ -18,6 +18,7 @@ mod normalize;
 mod outer;
 mod plan;
 mod progress;
+mod scrub;
 mod selftest;
 mod tokenizer;
 mod train;

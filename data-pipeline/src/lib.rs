@@ -28,6 +28,7 @@ pub mod records;
 pub mod removal;
 pub mod repair;
 mod rounds;
+pub mod scrub;
 pub mod shard;
 mod share;
 pub mod source;

@@ -114,7 +114,8 @@ fn bracketed(text: &str, at: usize) -> Option<(String, usize)> {
 fn local_before(text: &str, at: usize) -> &str {
     let token = token_before(text, at, is_local);
     let token = token.trim_start_matches(['.', '-', '%', '+']);
-    let usable = !token.is_empty() && token.len() <= MAX_LOCAL && !token.ends_with('.');
+    // Mailing lists show "gottlie...@yahoo.com": half a name with its provider.
+    let usable = !token.is_empty() && token.len() <= MAX_LOCAL;
     if usable { token } else { "" }
 }
 

@@ -154,8 +154,8 @@ impl Scan<'_> {
         }
         let groups = lens.clone().rev().find_map(|len| self.run.groups_of(first, len))?;
         let wide = self.run.groups.get(first + 1..first + groups)?.iter().any(|group| group.before & sep::WIDE != 0);
-        // A number in parts is taken when they are those of thousands or of one number, not two numbers.
-        let parts = groups == 1 || *kind == Kind::Ice || groups <= 3;
+        // 317 000 000 behind "taxe professionnelle" is an amount; an ICE is long enough to be written in parts.
+        let parts = groups == 1 || *kind == Kind::Ice;
         (!wide && parts && self.is_whole(first, groups, false)).then_some((*kind, groups))
     }
 

@@ -51,6 +51,10 @@ pub(super) fn plate(text: &str, run: &Run, at: usize) -> Option<(Kind, usize, us
     let labels = labels.get();
     let labelled = labels.is_nearest(Label::Plate, &[Label::Other, Label::Phone, Label::Cin, Label::Passport]);
     let latin_small = !arabic && letter.is_ascii_lowercase();
+    // "13 و 14" is two numbers and "18h15" a time: only the marks of a plate make plates of them.
+    let joined = matches!(letter, 'و' | 'ا') || !arabic && !letter.is_ascii_uppercase();
+    let longest = head_len.max(tail_len);
+    let labelled = labelled && if marked { longest >= 2 } else { longest >= if joined { 5 } else { 3 } };
     let telling = marked
         && !latin_small
         && (wide(head_len) || wide(tail_len))
@@ -156,8 +160,18 @@ pub(super) fn coordinates(text: &str, run: &Run, at: usize) -> Option<(Kind, usi
     let hemisphere = letter.is_some();
     let listed = char_at(text, end) == Some(',')
         && text.get(end + 1..)?.trim_start_matches(' ').starts_with(|c: char| c.is_ascii_digit() || c == '-');
-    let certain = labelled || ((here || hemisphere || decimals >= 5) && !listed);
+    // A row of a table: numbers stand before, behind, or with nothing but a space between.
+    let row = shown_number(text.get(..start)?.chars().rev())
+        || shown_number(text.get(end..)?.chars())
+        || (decimals < 4 && text.get(first.end..second_at)?.chars().all(|c| is_space(c) || is_dash(c)));
+    let certain = labelled || hemisphere || ((here || decimals >= 5) && !listed && !row);
     certain.then_some((Kind::Gps, start, end))
+}
+
+/// Whether a number is what comes next, behind spaces and dashes.
+fn shown_number(chars: impl Iterator<Item = char>) -> bool {
+    let mut chars = chars.skip_while(|c| is_space(*c) || is_dash(*c) || is_hidden(*c));
+    chars.next().is_some_and(|c| digit_value(c).is_some())
 }
 
 /// What may stand between latitude and longitude: where the second number begins, whether the first was southern, and

@@ -250,6 +250,7 @@ fn mail_and_users() {
     check(Kind::Email, "sara(at)gmail.com", &["sara(at)gmail.com"]);
     check(Kind::Email, "sara @ gmail.com", &["sara @ gmail.com"]);
     check(Kind::Email, "\u{200f}sara\u{200e}@gmail.com\u{200f}", &["sara\u{200e}@gmail.com"]);
+    check(Kind::Email, "gottlie...@yahoo.com", &["gottlie...@yahoo.com"]);
     check(Kind::Email, "a@b.co;c@d.ma", &["a@b.co", "c@d.ma"]);
     check(Kind::Handle, "شكرا @sara_ma و @user.name!", &["@sara_ma", "@user.name"]);
     check(Kind::Handle, "RT @Abc123: salam", &["@Abc123"]);
@@ -285,6 +286,12 @@ fn networks_and_places() {
         "12:30:45",
         "std::vec",
         "a::b",
+        "في المادتين 13و 14من القانون",
+        "مركبة، المادتين 4و5",
+        "hier vers 18h15, une voiture",
+        "0.962  51.451  30.383  34.827  20.579-  16.624",
+        "64.916 49.254 35.028 20.672 -4.813 12.1",
+        "الضريبة المهنية 317 000 000",
         "section 4.2.1.3",
         "https://www.facebook.com/sharer.php?u=1",
         "https://www.linkedin.com/company/x",

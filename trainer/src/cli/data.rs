@@ -23,6 +23,7 @@ use super::filter::{FilterArguments, filter};
 use super::identify::{self, IdentifyArguments};
 use super::normalize::{self, LexiconArguments, NormalizeArguments};
 use super::progress::{StageProgress, short, thousands};
+use super::scrub::{self, ScrubArguments};
 use super::{ConfigArguments, governance, trace};
 use crate::config;
 use crate::signals::StopFlag;
@@ -39,6 +40,8 @@ pub(super) enum Command {
     Decontaminate(super::dedup::DecontaminateArguments),
     /// Texts in training form, and repaired, as JSONL (docs/guide/normalisation.md)
     Normalize(NormalizeArguments),
+    /// Rows without poor texts and without personal data
+    Scrub(ScrubArguments),
     /// The Arabic words of texts and how often they occur, for `data normalize --lexicon` and `repair.lexicons`
     Lexicon(LexiconArguments),
     /// Name the language of every row: label, score, code-switch spans; train and judge models of languages
@@ -130,6 +133,7 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
         Command::Dedup(arguments) => super::dedup::dedup(&arguments),
         Command::Decontaminate(arguments) => super::dedup::decontaminate(&arguments),
         Command::Normalize(arguments) => normalize::normalize(&arguments),
+        Command::Scrub(arguments) => scrub::run(&arguments),
         Command::Lexicon(arguments) => normalize::lexicon(&arguments),
         Command::Identify(arguments) => identify::run(&arguments),
         Command::Inspect(arguments) => inspect(&arguments),

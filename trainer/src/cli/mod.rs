@@ -20,6 +20,7 @@ mod normalize;
 mod outer;
 mod plan;
 mod progress;
+mod scrub;
 mod selftest;
 mod tokenizer;
 mod tokenizer_eval;

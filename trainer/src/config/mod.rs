@@ -52,6 +52,10 @@ impl ConfigFile for RawConfig {
     }
 }
 
+impl ConfigFile for data_pipeline::scrub::ScrubConfig {
+    const WHAT: &'static str = "a file of filters";
+}
+
 impl ConfigFile for PrepareConfig {
     const WHAT: &'static str = "a data configuration";
 

@@ -1,0 +1,129 @@
+//! Owns `jazari data scrub`: which filters and kinds of personal data are asked for; never judges a text.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use data_pipeline::filter::{self, AtomicFile, FilterError, Watch};
+use data_pipeline::filters::FilterConfig;
+use data_pipeline::pii::{Action, AuditEntry, Kind, PiiConfig};
+use data_pipeline::scrub::{Scrub, ScrubConfig};
+
+use super::failure::{Exit, Failure};
+use super::filter::{FilterArguments, filter, report, with_progress};
+use crate::config;
+use crate::signals::StopFlag;
+
+#[derive(Debug, Args)]
+pub(super) struct ScrubArguments {
+    #[command(flatten)]
+    rows: FilterArguments,
+    /// Drop rows of poor quality; without --filters and --pii both are done
+    #[arg(long)]
+    filters: bool,
+    /// Replace personal data
+    #[arg(long)]
+    pii: bool,
+    /// Kinds of personal data to replace, others are kept: phone,email; or what to do: cnss=replace,card=drop,ip=keep
+    #[arg(long, value_delimiter = ',', value_name = "KIND[=ACTION]")]
+    kinds: Vec<String>,
+    /// A YAML file with the sections `filters:` and `pii:` of a data configuration
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+    /// Write what the filters measured into the field `signals`
+    #[arg(long)]
+    signals: bool,
+    /// Write the dropped rows with their reason here; reads the inputs a second time
+    #[arg(long, value_name = "FILE")]
+    dropped: Option<PathBuf>,
+    /// Write a sample of what was found, masked, here
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub(super) fn run(arguments: &ScrubArguments) -> Result<Exit, Failure> {
+    let scrub = scrub_config(arguments)?;
+    let inputs = arguments.rows.open()?;
+    if arguments.dropped.is_some() && inputs.is_standard_input() {
+        return Err(Failure::usage("--dropped reads the inputs twice, and `-` can be read once; name a file"));
+    }
+    let stage = Scrub::new(&scrub).map_err(Failure::usage)?;
+    let stage = if arguments.signals { stage.with_signals() } else { stage };
+    let (exit, _) = filter(&arguments.rows, "scrubbing", &stage)?;
+    if let Some(path) = &arguments.audit {
+        write_audit(path, &stage.audit())?;
+    }
+    if let Some(path) = &arguments.dropped {
+        let stop = StopFlag::install(true).map_err(Failure::failed)?;
+        let stage = Scrub::new(&scrub).map_err(Failure::usage)?.only_dropped();
+        let summary = with_progress("writing dropped rows", |observe| {
+            let watch = Watch { observe, stop: stop.as_atomic() };
+            let mut out = AtomicFile::create(path)?;
+            let summary = filter::run(&inputs, &arguments.rows.options(), &stage, (&mut out, path), watch)?;
+            out.commit()?;
+            Ok::<_, FilterError>(summary)
+        })?;
+        report(&summary);
+    }
+    Ok(exit)
+}
+
+/// The sections of the file, then what the command line says.
+fn scrub_config(arguments: &ScrubArguments) -> Result<ScrubConfig, Failure> {
+    let mut scrub = match &arguments.rules {
+        Some(path) => config::load::<ScrubConfig>(path, &[]).map_err(Failure::usage)?.0,
+        None => ScrubConfig::default(),
+    };
+    let pii_named = arguments.pii || !arguments.kinds.is_empty();
+    let nothing_named = !arguments.filters && !pii_named && arguments.rules.is_none();
+    if arguments.filters || nothing_named {
+        scrub.filters.get_or_insert_with(FilterConfig::default);
+    }
+    if pii_named || nothing_named {
+        scrub.pii.get_or_insert_with(PiiConfig::default);
+    }
+    // A file may hold both sections while the command line asks for one.
+    if arguments.filters && !pii_named {
+        scrub.pii = None;
+    }
+    if pii_named && !arguments.filters && arguments.rules.is_none() {
+        scrub.filters = None;
+    }
+    if let Some(pii) = &mut scrub.pii {
+        name_kinds(&arguments.kinds, pii)?;
+    }
+    let problems = scrub.validate();
+    if problems.is_empty() { Ok(scrub) } else { Err(Failure::usage(problems.join("\n"))) }
+}
+
+/// `phone,email` replaces these and keeps the others; `card=drop` says what is done with one kind.
+fn name_kinds(names: &[String], pii: &mut PiiConfig) -> Result<(), Failure> {
+    if names.iter().any(|name| !name.contains('=')) {
+        pii.kinds = Kind::ALL.into_iter().map(|kind| (kind, Action::Keep)).collect();
+    }
+    for name in names {
+        let (kind, action) = name.split_once('=').unwrap_or((name, "replace"));
+        let action = match action {
+            "replace" => Action::Replace,
+            "keep" => Action::Keep,
+            "drop" => Action::Drop,
+            other => return Err(Failure::usage(format!("--kinds: {other:?} is not replace, keep or drop"))),
+        };
+        let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        let kind = Kind::named(kind.trim())
+            .ok_or_else(|| Failure::usage(format!("--kinds: {kind:?} is not one of {}", known.join(", "))))?;
+        pii.kinds.insert(kind, action);
+    }
+    Ok(())
+}
+
+fn write_audit(path: &Path, entries: &[AuditEntry]) -> Result<(), Failure> {
+    let mut out = AtomicFile::create(path)?;
+    for entry in entries {
+        let line = serde_json::to_string(entry).map_err(Failure::failed)?;
+        writeln!(out, "{line}").map_err(Failure::failed)?;
+    }
+    out.commit()?;
+    Ok(())
+}

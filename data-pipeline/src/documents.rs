@@ -12,8 +12,8 @@ use crate::opt_out::OptOuts;
 use crate::prepare::PrepareError;
 use crate::prepare::admit::{Admission, Admitted, UNKNOWN_LANGUAGE};
 use crate::rounds::{Reading, Step, read_all};
-use crate::source::{Chunk, SourceError};
 use crate::source::discover::discover;
+use crate::source::{Chunk, SourceError};
 
 /// How to read.
 #[derive(Debug, Clone, Default)]

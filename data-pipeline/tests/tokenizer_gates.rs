@@ -11,7 +11,7 @@ use data_pipeline::prepare::{PrepareError, prepare};
 use data_pipeline::tokenizer::eval::Evaluation;
 use data_pipeline::tokenizer::gates::{Gate, Gates, check};
 use data_pipeline::tokenizer::report::Report;
-use data_pipeline::tokenizer::{Tokenizer, TokenizerError};
+use data_pipeline::tokenizer::{Tokenizer, TokenizerError, TokenizerExtender};
 use serde_json::{Value, json};
 use support::{document, documents, shared};
 
@@ -140,4 +140,31 @@ fn imported_tokenizers_are_measured_too() {
         let entries: u64 = report.vocabulary.values().map(|vocabulary| vocabulary.entries).sum();
         assert!(entries <= tokenizer.vocab_size() as u64 && entries > 0, "{family}");
     }
+}
+
+#[test]
+fn imported_tokenizers_are_extended_and_old_ids_keep_their_meaning() {
+    let Some(root) = shared("fixtures") else { return };
+    let open = |family: &str| Tokenizer::open(&root.join(family).join("hf")).unwrap();
+    // Added tokens stand inside the vocabulary (Llama, GPT-2) or behind it (Qwen).
+    for family in ["llama", "gpt2", "qwen2", "qwen3"] {
+        let base = open(family);
+        let mut extender = TokenizerExtender::new(&base).unwrap();
+        texts().iter().for_each(|text| extender.add(text));
+        let extended = extender.finish(40, &|_| {}, &AtomicBool::new(false)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        extended.files.iter().for_each(|(name, bytes)| std::fs::write(dir.path().join(name), bytes).unwrap());
+        let new = Tokenizer::open(dir.path()).unwrap();
+        assert_eq!(new.vocab_size(), base.vocab_size() + extended.report.added, "{family}");
+        for id in 0..base.vocab_size() as u32 {
+            assert!(base.piece(id).is_none() || base.piece(id) == new.piece(id), "{family}: id {id}");
+        }
+        assert_eq!((new.bos(), new.eos(), new.special_ids()), (base.bos(), base.eos(), base.special_ids()), "{family}");
+        let (before, after) = (report(&base, &texts(), None), report(&new, &texts(), None));
+        let (before, after) = (&before.languages["ary_Latn"], &after.languages["ary_Latn"]);
+        assert!(after.tokens_per_word < before.tokens_per_word, "{family}");
+        assert_eq!(after.counts.failed_round_trips, before.counts.failed_round_trips, "{family}");
+    }
+    let refused = TokenizerExtender::new(&open("mistral")).err().unwrap().to_string();
+    assert!(refused.contains("only byte-level BPE") && refused.contains("choose another base"), "{refused}");
 }

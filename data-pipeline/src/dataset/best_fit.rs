@@ -3,8 +3,7 @@
 //! A document of n tokens has n - 1 inputs with something to learn behind them. One with more inputs than a row has
 //! places is cut into full rows and a rest (Ding et al. 2024, Fewer truncations improve language modeling). Documents are
 //! packed in blocks of consecutive ones, which the seed of the data set has shuffled: blocks are independent, so they are
-//! packed in parallel and in bounded memory, and what half-filled rows they leave behind is far below a hundredth of a
-//! percent.
+//! packed in parallel and in bounded memory, and the half-filled rows at the end of each hardly count.
 //!
 //! The table depends on the lengths of the documents and the row length alone, so every process makes the same one.
 
@@ -131,6 +130,17 @@ impl BestFit {
     /// # Errors
     /// When a table too large for the memory allowed cannot be written to the temporary folder.
     pub fn new(lengths: impl Iterator<Item = u64>, capacity: usize) -> Result<Self, DataError> {
+        Self::with_threads(lengths, capacity, 0)
+    }
+
+    /// [`BestFit::new`] on a number of threads; 0 is one a core.
+    fn with_threads(
+        lengths: impl Iterator<Item = u64>,
+        capacity: usize,
+        num_threads: usize,
+    ) -> Result<Self, DataError> {
+        // A pool of its own, made when there is work for it: the process's pool may be waiting for its size.
+        let mut pool = None;
         let capacity = capacity.max(1);
         let mut lengths = lengths.peekable();
         let (mut starts, mut parts) = (WordsWriter::default(), WordsWriter::default());
@@ -142,7 +152,14 @@ impl BestFit {
             while batch.len() < BLOCKS_AT_A_TIME && lengths.peek().is_some() {
                 batch.push(next_block(&mut lengths, capacity as u64));
             }
-            let packed: Vec<Packed> = batch.par_iter().map(|lengths| Packed::new(lengths, capacity)).collect();
+            let pack = |lengths: &Vec<u64>| Packed::new(lengths, capacity);
+            if batch.len() > 1 && pool.is_none() {
+                pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads).build().ok();
+            }
+            let packed: Vec<Packed> = match &pool {
+                Some(pool) => pool.install(|| batch.par_iter().map(pack).collect()),
+                None => batch.iter().map(pack).collect(),
+            };
             for (lengths, packed) in batch.iter().zip(packed) {
                 let first_part = parts.len() / 2;
                 blocks.push(Block { first_document: counts.documents, first_row: counts.rows, first_part });
@@ -458,8 +475,7 @@ mod tests {
     fn the_table_is_fixed_for_ever_and_independent_of_threads() {
         let lengths = || (0..200_000_u64).map(|i| 2 + i * i % 701);
         let many = BestFit::new(lengths(), 512).unwrap();
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        let one = pool.install(|| BestFit::new(lengths(), 512)).unwrap();
+        let one = BestFit::with_threads(lengths(), 512, 1).unwrap();
         assert!(many.blocks.len() > 3);
         assert_eq!(many.digest(), one.digest());
         assert_eq!(&many.digest()[..16], GOLDEN, "a change here reorders the data of every resumed run");

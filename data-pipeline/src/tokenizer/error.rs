@@ -47,6 +47,16 @@ pub enum TokenizerError {
         /// What is not supported.
         what: String,
     },
+    /// A tokenizer that cannot get further tokens.
+    #[error(
+        "{}: only byte-level BPE that cuts text into words can be extended (GPT-2, Llama 3, Qwen, and what is trained \
+         here); continue this model with the vocabulary it has, or choose another base",
+        .path.display()
+    )]
+    NotExtensible {
+        /// The file.
+        path: PathBuf,
+    },
     /// A special token that is not in the vocabulary.
     #[error("{}: {role} is `{token}`, which is not in the vocabulary; correct it, or add the token", .path.display())]
     UnknownSpecial {

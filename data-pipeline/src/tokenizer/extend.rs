@@ -58,8 +58,7 @@ impl<'a> TokenizerExtender<'a> {
     /// A tokenizer that is not byte-level BPE, or cuts text in a way that is not known.
     pub fn new(base: &'a Tokenizer) -> Result<Self, TokenizerError> {
         if base.spelling != Spelling::ByteLevel || base.splitter.is_none() {
-            let what = "only byte-level BPE that cuts text into words can be extended".to_owned();
-            return Err(TokenizerError::Unsupported { path: base.path.clone(), what });
+            return Err(TokenizerError::NotExtensible { path: base.path.clone() });
         }
         Ok(Self { base, words: AHashMap::new() })
     }
@@ -153,8 +152,13 @@ fn render(base: &Tokenizer, pieces: &[Vec<u8>], merges: &[Pair]) -> Result<BTree
         let piece = pieces.get(id as usize).map(Vec::as_slice).unwrap_or_default();
         piece.iter().map(|&byte| byte_to_char(byte)).collect()
     };
+    let added = added_tokens(&json);
     let vocabulary = json.pointer_mut("/model/vocab").and_then(Value::as_object_mut);
     let vocabulary = vocabulary.ok_or_else(|| malformed("there is no model.vocab"))?;
+    // The library numbers tokens that are not in the vocabulary by its length, which is about to change (Qwen).
+    for (content, id) in added {
+        vocabulary.entry(content).or_insert(id.into());
+    }
     for id in base.vocab_size()..pieces.len() {
         vocabulary.insert(spelled(id as u32), id.into());
     }
@@ -177,6 +181,13 @@ fn render(base: &Tokenizer, pieces: &[Vec<u8>], merges: &[Pair]) -> Result<BTree
         }
     }
     Ok(all)
+}
+
+/// Contents and ids of the tokens that are found in any text.
+fn added_tokens(json: &Value) -> Vec<(String, u64)> {
+    let list = json.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
+    let token = |token: &Value| Some((token.get("content")?.as_str()?.to_owned(), token.get("id")?.as_u64()?));
+    list.filter_map(token).collect()
 }
 
 #[cfg(test)]

@@ -40,7 +40,13 @@ impl Outlook {
             let width = table_of(&self.whole).keys().map(|name| name.chars().count()).max().unwrap_or(0).max(10);
             let heads: String = staged.iter().map(|stage| format!(" {:>15}", self.steps_of(stage))).collect();
             let number = |text: &str| format!("{text:>14}");
-            say(&format!("{title:width$} {}{}{:>8}{:>8}{heads}", number("tokens"), number("bytes"), "epochs", "share"));
+            say(&format!(
+                "{title:width$} {}{}{:>8}{:>11}{heads}",
+                number("tokens"),
+                number("bytes"),
+                "epochs",
+                "share"
+            ));
             for (name, seen) in table_of(&self.whole) {
                 let share = |stage: &Exposures| {
                     let own = table_of(stage).get(name).copied().unwrap_or_default();
@@ -48,7 +54,7 @@ impl Outlook {
                 };
                 let shares: String = staged.iter().map(share).collect();
                 let (tokens, bytes) = (number(&thousands(seen.tokens.round())), number(&thousands(seen.bytes.round())));
-                say(&format!("{name:width$} {tokens}{bytes}{:>8.2}{:>6.2} %{shares}", seen.epochs, 100.0 * seen.share));
+                say(&format!("{name:width$} {tokens}{bytes}{:>8.2}{:>9.2} %{shares}", seen.epochs, 100.0 * seen.share));
             }
             say("");
         }

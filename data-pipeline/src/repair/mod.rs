@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::normalize::{Changes, Rule};
+use crate::normalize::{Changes, Normalize};
 use lexicon::Lexicon;
 use survey::Survey;
 
@@ -72,6 +72,31 @@ impl Repairer {
         Ok(Repairer { lexicon })
     }
 
+    /// Normalises, repairs, and normalises again what the repair decoded.
+    pub fn clean<'a>(
+        &self,
+        text: &'a str,
+        normalize: Normalize,
+        label: Option<&str>,
+        changes: &mut Changes,
+    ) -> (Cow<'a, str>, Verdict) {
+        let text = normalize.apply_to(text, label, changes);
+        let mut verdict = Verdict::default();
+        let mut repaired = false;
+        let text = then(text, |text| {
+            let (out, judged) = self.repair(text, label, changes);
+            (verdict, repaired) = (judged, matches!(out, Cow::Owned(_)));
+            match out {
+                Cow::Owned(out) => Cow::Owned(out),
+                Cow::Borrowed(_) => Cow::Borrowed(text),
+            }
+        });
+        if !repaired {
+            return (text, verdict);
+        }
+        (then(text, |text| normalize.apply_to(text, label, changes)), verdict)
+    }
+
     /// Repairs a text and judges what is left. Borrows when nothing changes. `label` (`arb_Arab`) is the language as far
     /// as it is known.
     ///
@@ -82,7 +107,7 @@ impl Repairer {
         let mut out = Cow::Borrowed(text);
         if found.controls > 0 {
             out = then(out, |text| shifted::decode(text, changes));
-            if changes.count(Rule::ShiftedFont) > 0 {
+            if matches!(out, Cow::Owned(_)) {
                 lost = Survey::default();
             }
         }
@@ -160,8 +185,8 @@ mod tests {
 
     fn cleaned(text: &str) -> (String, Verdict, Changes) {
         let mut changes = Changes::default();
-        let text = Profile::default().apply(text, None, &mut changes);
-        let (text, verdict) = repair(&text, None, &mut changes);
+        let profile = Normalize::Profile(Profile::default());
+        let (text, verdict) = Repairer::embedded().clean(text, profile, None, &mut changes);
         (text.into_owned(), verdict, changes)
     }
 
@@ -177,6 +202,8 @@ mod tests {
             ),
             ("األشخـــاص و اإلدارات", "الأشخاص و الإدارات"),
             ("intro\u{fffd}duction", "introduction"),
+            // What was decoded is normalised as well: a tatweel and a digit in mojibake.
+            ("Ø§Ù\u{84}Ø³Ù\u{80}Ù\u{84}Ø§Ù\u{85} Ù¡", "السلام 1"),
         ] {
             let (text, verdict, changes) = cleaned(before);
             assert_eq!(text, after, "{changes:?}");

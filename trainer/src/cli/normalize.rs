@@ -75,13 +75,9 @@ impl Stage for NormalizeStage {
     fn apply(&self, row: &Row<'_>, counts: &mut Counts) -> Outcome {
         let label = row.label();
         let mut changes = Changes::default();
-        let normal = self.form.apply_to(row.text, label.as_deref(), &mut changes);
         let (text, verdict) = match &self.repairer {
-            Some(repairer) => {
-                let (text, verdict) = repairer.repair(&normal, label.as_deref(), &mut changes);
-                (text.into_owned(), verdict)
-            }
-            None => (normal.into_owned(), Verdict::default()),
+            Some(repairer) => repairer.clean(row.text, self.form, label.as_deref(), &mut changes),
+            None => (self.form.apply_to(row.text, label.as_deref(), &mut changes), Verdict::default()),
         };
         for (rule, count) in changes.iter() {
             counts.add(rule, count);
@@ -89,7 +85,7 @@ impl Stage for NormalizeStage {
         if let Some(reason) = verdict.garbage(self.max_garbage) {
             return Outcome::Drop(format!("garbage:{}", reason.name()).into());
         }
-        let mut edits = Edits { text: (text != row.text).then_some(text), set: Vec::new() };
+        let mut edits = Edits { text: (text != row.text).then(|| text.into_owned()), set: Vec::new() };
         if self.show_changes {
             edits.set.push(("changes".to_owned(), serde_json::json!(changes)));
             if let Some(reason) = verdict.reason {

@@ -21,7 +21,7 @@ const MIN_MIXED_SHARE: f32 = 0.05;
 /// The stages that a configuration asks for, opened once and shared by all threads.
 pub(crate) struct Curation {
     /// The normal form is more than NFC, so what it changed is noted.
-    profile: bool,
+    normalize: Normalize,
     repair: Option<(Repairer, f32)>,
     identify: Option<(Model, IdentifyConfig)>,
     filters: Option<Filters>,
@@ -120,13 +120,12 @@ impl Curation {
         };
         let clean_lines = config.filters.as_ref().is_some_and(|filters| filters.clean_lines);
         let scrubber = config.pii.as_ref().map(Scrubber::new);
-        let profile = matches!(config.normalize, Normalize::Profile(_));
-        Ok(Curation { profile, repair, identify, filters, clean_lines, benchmarks, scrubber })
+        Ok(Curation { normalize: config.normalize, repair, identify, filters, clean_lines, benchmarks, scrubber })
     }
 
     /// Whether there is anything to note about texts.
     pub fn is_on(&self) -> bool {
-        self.profile
+        matches!(self.normalize, Normalize::Profile(_))
             || self.repair.is_some()
             || self.identify.is_some()
             || self.filters.is_some()
@@ -187,7 +186,11 @@ impl Curation {
         }
         match verdict.garbage(*max_garbage) {
             Some(reason) => Err(format!("garbage:{}", reason.name()).into()),
-            None => Ok(repaired.map_or(text, Cow::Owned)),
+            // What a repair decoded has yet to be brought into normal form.
+            None => {
+                Ok(repaired
+                    .map_or(text, |text| Cow::Owned(applied.normalize(self.normalize, &text, given).into_owned())))
+            }
         }
     }
 

@@ -6,10 +6,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::chat::{ChatConfig, RecordKind};
+use crate::decontaminate::DecontaminateConfig;
 use crate::dedup::Dedup;
 use crate::document::is_language_label;
+use crate::lid::IdentifyConfig;
+pub use crate::limits::*;
+use crate::near::{NearConfig, ParagraphConfig};
 use crate::normalize::Normalize;
 use crate::opt_out::OptOutConfig;
+use crate::repair::RepairConfig;
 use crate::tokenizer::TrainConfig;
 
 /// Everything `data prepare` does, from raw files to token shards.
@@ -34,9 +39,24 @@ pub struct PrepareConfig {
     /// Text normalisation.
     #[serde(default)]
     pub normalize: Normalize,
+    /// Repair of damaged text, and what counts as garbage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<RepairConfig>,
+    /// Language identification: labels for rows without one, and a second opinion on the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identify: Option<IdentifyConfig>,
+    /// Removal of texts that hold parts of benchmarks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decontaminate: Option<DecontaminateConfig>,
     /// Deduplication.
     #[serde(default)]
     pub dedup: Dedup,
+    /// Removal of paragraphs that repeat over the corpus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paragraphs: Option<ParagraphConfig>,
+    /// Removal of near duplicates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<NearConfig>,
     /// Held-out documents.
     #[serde(default)]
     pub validation: ValidationConfig,
@@ -90,6 +110,9 @@ pub struct SourceConfig {
     /// What one document of a text file is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
+    /// Text encoding of the files. By default each file's own is found out and reported; write one when that goes wrong.
+    #[serde(default, skip_serializing_if = "Encoding::is_auto")]
+    pub encoding: Encoding,
 }
 
 impl SourceConfig {
@@ -105,6 +128,7 @@ impl SourceConfig {
             source: None,
             licence: None,
             unit: None,
+            encoding: Encoding::Auto,
         }
     }
 }
@@ -113,11 +137,16 @@ impl SourceConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// By the file name: `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.txt`, `.parquet`.
+    /// By the file name: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.txt`, `.parquet`, `.arrow`, `.arrows`,
+    /// `.feather`, `.ipc`, `.warc`, `.wet`.
     #[default]
     Auto,
     /// One JSON object a line.
     Jsonl,
+    /// A list of JSON objects, or JSON objects one after another, over any number of lines.
+    Json,
+    /// JSONL as Dolma lays it out: `documents/`, with labels in `metadata`; `attributes/` is passed over.
+    Dolma,
     /// Comma separated values with a header line, quoted as in RFC 4180.
     Csv,
     /// Tab separated values with a header line, quoted as in RFC 4180.
@@ -126,6 +155,57 @@ pub enum Format {
     Text,
     /// Apache Parquet (no compression, Snappy, gzip or Zstandard pages).
     Parquet,
+    /// Apache Arrow IPC, file (Feather 2) or stream, with buffers as they are, LZ4 or Zstandard.
+    Arrow,
+    /// Web archives (WARC 1.0 and 1.1): the main text of each HTML page, and plain text as it is (WET).
+    Warc,
+}
+
+/// Text encodings of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Encoding {
+    /// Found out for each file.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// UTF-8, with or without a byte order mark.
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// UTF-16, little-endian.
+    #[serde(rename = "utf-16le")]
+    Utf16Le,
+    /// UTF-16, big-endian.
+    #[serde(rename = "utf-16be")]
+    Utf16Be,
+    /// Arabic (and French) of Windows.
+    #[serde(rename = "windows-1256")]
+    Windows1256,
+    /// Western European of Windows; also for files in ISO 8859-1, which it contains.
+    #[serde(rename = "windows-1252")]
+    Windows1252,
+    /// Arabic of ISO.
+    #[serde(rename = "iso-8859-6")]
+    Iso8859Six,
+}
+
+impl Encoding {
+    /// Whether nothing was asked for.
+    pub fn is_auto(&self) -> bool {
+        *self == Encoding::Auto
+    }
+
+    /// The name as a configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Encoding::Auto => "auto",
+            Encoding::Utf8 => "utf-8",
+            Encoding::Utf16Le => "utf-16le",
+            Encoding::Utf16Be => "utf-16be",
+            Encoding::Windows1256 => "windows-1256",
+            Encoding::Windows1252 => "windows-1252",
+            Encoding::Iso8859Six => "iso-8859-6",
+        }
+    }
 }
 
 /// What one document of a text file is.
@@ -276,52 +356,6 @@ pub enum OnDamage {
     Quarantine,
 }
 
-/// Bounds on what one input file may do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Largest record in bytes; a larger one is quarantined.
-    #[serde(default = "default_record_bytes")]
-    pub max_record_bytes: u64,
-    /// Most bytes that one file may expand to; beyond it the run stops.
-    #[serde(default = "default_file_bytes")]
-    pub max_file_bytes: u64,
-    /// Most bytes out for one compressed byte in, counted once a file has produced 64 MiB.
-    #[serde(default = "default_expansion")]
-    pub max_expansion: u64,
-}
-
-/// Default of [`Limits::max_record_bytes`]: 16 MiB, thirty times the longest law of the Moroccan collection.
-pub const DEFAULT_RECORD_BYTES: u64 = 16 * 1024 * 1024;
-/// Largest [`Limits::max_record_bytes`]: 1 GiB, so that lengths fit 32 bits.
-pub const MAX_RECORD_BYTES: u64 = 1024 * 1024 * 1024;
-/// Default of [`Limits::max_file_bytes`]: 1 TiB.
-pub const DEFAULT_FILE_BYTES: u64 = 1024 * 1024 * 1024 * 1024;
-/// Default of [`Limits::max_expansion`]. Text corpora compress 3 to 30 times; gzip cannot pass 1032.
-pub const DEFAULT_EXPANSION: u64 = 250;
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            max_record_bytes: DEFAULT_RECORD_BYTES,
-            max_file_bytes: DEFAULT_FILE_BYTES,
-            max_expansion: DEFAULT_EXPANSION,
-        }
-    }
-}
-
-fn default_record_bytes() -> u64 {
-    DEFAULT_RECORD_BYTES
-}
-
-fn default_file_bytes() -> u64 {
-    DEFAULT_FILE_BYTES
-}
-
-fn default_expansion() -> u64 {
-    DEFAULT_EXPANSION
-}
-
 /// A configuration that cannot be carried out; every problem is named with its key and what to write.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{}", .problems.join("\n"))]
@@ -354,6 +388,7 @@ impl PrepareConfig {
             }
         }
         self.check_chats(&mut problems);
+        self.check_stages(&mut problems);
         self.validation.check(&mut problems);
         self.limits.check(&mut problems);
         if let TokenizerConfig::Train(train) = &self.tokenizer
@@ -421,7 +456,7 @@ impl PrepareConfig {
         let unplaced =
             |source: &SourceConfig| SourceConfig { path: String::new(), exclude: Vec::new(), ..source.clone() };
         let sources: Vec<SourceConfig> = self.sources.iter().map(unplaced).collect();
-        let digest = json_digest(&(
+        let rules = json_digest(&(
             sources,
             &self.allow_licences,
             self.non_commercial,
@@ -429,12 +464,16 @@ impl PrepareConfig {
             self.dedup,
             &self.validation,
             self.on_damage,
-            &self.limits,
+            self.limits.deciding(),
         ));
         // Absent where there is none, so that data sets without it keep their identities.
-        match &self.opt_outs {
-            None => digest,
-            Some(opt_outs) => json_digest(&(digest, opt_outs.markers, &opt_outs.digest)),
+        let rules = match &self.opt_outs {
+            None => rules,
+            Some(opt_outs) => json_digest(&(rules, opt_outs.markers, &opt_outs.digest)),
+        };
+        match self.stages_digest() {
+            Some(stages) => json_digest(&(rules, stages)),
+            None => rules,
         }
     }
 }
@@ -555,20 +594,3 @@ impl ValidationConfig {
 
 /// Largest `validation.min_documents` and `max_documents`; that many hashes a language are kept in memory.
 pub const MAX_BOUNDED_DOCUMENTS: u64 = 1_000_000;
-
-impl Limits {
-    fn check(&self, problems: &mut Vec<String>) {
-        if self.max_record_bytes == 0 || self.max_record_bytes > MAX_RECORD_BYTES {
-            problems.push(format!(
-                "limits.max_record_bytes: {} is not between 1 and {MAX_RECORD_BYTES}; the default is {DEFAULT_RECORD_BYTES}",
-                self.max_record_bytes
-            ));
-        }
-        if self.max_file_bytes == 0 {
-            problems.push(format!("limits.max_file_bytes: is 0; the default is {DEFAULT_FILE_BYTES}"));
-        }
-        if self.max_expansion == 0 {
-            problems.push(format!("limits.max_expansion: is 0; the default is {DEFAULT_EXPANSION}"));
-        }
-    }
-}

@@ -1,13 +1,41 @@
 //! Owns what a document is: its text, its labels and how it is identified; never touches files.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
 /// Number of bytes of a document identifier (the first half of a BLAKE3 digest).
 pub const DOCUMENT_ID_BYTES: usize = 16;
 
 /// Unicode byte order mark, which some editors put before the first character.
 pub const BYTE_ORDER_MARK: char = '\u{feff}';
 
+/// What the stages of a preparation found out about a text and did to it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Notes {
+    /// The language label that the file (or the configuration) gave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub given: Option<String>,
+    /// The label that was identified; `und_Arab` and the like when it is not sure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identified: Option<String>,
+    /// Probability of the identified label, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<f32>,
+    /// Shares of languages mixed into the text, largest first: `fra_Latn 0.31, eng_Latn 0.12`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mixed: String,
+    /// Figures of the quality filters, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f32>,
+    /// How often each rule changed the text, by stage and name (`normalize:tatweel`, `pii:phone`).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub history: BTreeMap<String, u64>,
+}
+
 /// One text with where it comes from and what may be done with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Document {
     /// 32 hexadecimal digits, see [`document_id`].
     pub id: String,
@@ -21,6 +49,8 @@ pub struct Document {
     pub licence: String,
     /// Where the text was published, when the corpus says so.
     pub url: Option<String>,
+    /// What was found out about it, when the configuration asks for such stages.
+    pub notes: Option<Box<Notes>>,
 }
 
 /// Identifier of a document: the first 16 bytes of BLAKE3 over `source`, a zero byte and `content`.

@@ -11,7 +11,7 @@ use crate::normalize::Normalize;
 use crate::opt_out::OptOuts;
 use crate::prepare::PrepareError;
 use crate::prepare::admit::{Admission, Admitted, UNKNOWN_LANGUAGE};
-use crate::prepare::ingest::{Step, read_all};
+use crate::rounds::{Reading, Step, read_all};
 use crate::source::SourceError;
 use crate::source::discover::discover;
 
@@ -39,6 +39,8 @@ pub struct ReadSummary {
     pub dropped: BTreeMap<String, u64>,
     /// Files that were damaged.
     pub damaged_files: u64,
+    /// Files in other encodings than UTF-8, by its name.
+    pub encodings: BTreeMap<String, u64>,
 }
 
 /// Hands every document of `sources` to `each`, in the order of the entries, files and rows, whatever the number of
@@ -69,10 +71,12 @@ pub fn read_documents(
         opt_outs: OptOuts::default(),
         max_record_bytes: options.limits.max_record_bytes,
         roles: Vec::new(),
+        curation: None,
     };
     let mut summary = ReadSummary::default();
     let mut rows_of_file = 0;
-    read_all(&admission, &options.limits, stop, &mut |step| match step {
+    let judge = |file: usize, chunk: &_| admission.judge(file, chunk);
+    read_all(&Reading::all(&files, &options.limits), stop, &judge, &mut |step| match step {
         Step::Chunk(admitted) => {
             let rows: u64 = admitted.labels.iter().map(|labels| labels.rows).sum();
             rows_of_file += rows;
@@ -86,6 +90,9 @@ pub fn read_documents(
         Step::End(end) => {
             let rows = std::mem::take(&mut rows_of_file);
             summary.files += 1;
+            if let Some(encoding) = end.encoding {
+                *summary.encodings.entry(encoding.name().to_owned()).or_default() += 1;
+            }
             match end.damage {
                 Some(SourceError::Damaged { path, byte, what, .. }) if options.on_damage == OnDamage::Error => {
                     Err(SourceError::Damaged { path, byte, what, rows }.into())
@@ -98,7 +105,7 @@ pub fn read_documents(
                 None => Ok(()),
             }
         }
-        Step::Position(_) => Ok(()),
+        Step::Position(_) => Ok::<(), PrepareError>(()),
     })?;
     Ok(summary)
 }
@@ -112,6 +119,7 @@ fn hand_out(
         let (url, tail) = rest.split_at_checked(document.url_len as usize).unwrap_or((rest, &[]));
         let (text, tail) = tail.split_at_checked(document.text_len as usize).unwrap_or((tail, &[]));
         rest = tail;
+        rest = rest.get(document.notes_len as usize..).unwrap_or_default();
         let Some(labels) = admitted.labels.get(document.labels) else { continue };
         let owned = |bytes| String::from_utf8_lossy(bytes).into_owned();
         each(Document {
@@ -121,6 +129,7 @@ fn hand_out(
             source: labels.source.clone(),
             licence: labels.licence.clone(),
             url: (!url.is_empty()).then(|| owned(url)),
+            notes: None,
         })?;
     }
     Ok(())

@@ -66,22 +66,34 @@ pub enum RecordError {
 pub fn read_records(path: &Path) -> Result<Vec<Record>, RecordError> {
     let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
     match ending.as_str() {
-        "jsonl" | "ndjson" => json_lines(path, &read_text(path)?),
-        "json" => json(path, &read_text(path)?),
-        "csv" => delimited(path, read_text(path)?.as_bytes(), b','),
-        "tsv" => delimited(path, read_text(path)?.as_bytes(), b'\t'),
         "parquet" => parquet(path),
+        "jsonl" | "ndjson" | "json" | "csv" | "tsv" => parse_records(path, &ending, read_bytes(path)?),
         _ => Err(RecordError::Format { path: path.to_owned() }),
     }
 }
 
-fn read_text(path: &Path) -> Result<String, RecordError> {
+/// The records of a table whose bytes are at hand; `path` is what errors name, `ending` says the format.
+pub(crate) fn parse_records(path: &Path, ending: &str, bytes: Vec<u8>) -> Result<Vec<Record>, RecordError> {
+    match ending {
+        "jsonl" | "ndjson" => json_lines(path, &text_of(path, bytes)?),
+        "json" => json(path, &text_of(path, bytes)?),
+        "csv" => delimited(path, text_of(path, bytes)?.as_bytes(), b','),
+        "tsv" => delimited(path, text_of(path, bytes)?.as_bytes(), b'\t'),
+        _ => Err(RecordError::Format { path: path.to_owned() }),
+    }
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, RecordError> {
     let io = |source| RecordError::Io { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     File::open(path).map_err(io)?.take(MAX_TABLE_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > MAX_TABLE_BYTES {
         return Err(too_large(path, "has more bytes".to_owned(), MAX_TABLE_BYTES));
     }
+    Ok(bytes)
+}
+
+fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String, RecordError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes);
     String::from_utf8(bytes).map_err(|error| {
         let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();

@@ -43,6 +43,10 @@ pub struct ComponentStats {
     pub licences: BTreeMap<String, u64>,
     /// The figures.
     pub tally: Tally,
+    /// How often each rule changed or found something in the rows, by stage and name (`normalize:tatweel`, `pii:phone`).
+    /// Rows that were dropped later count as well.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub applied: BTreeMap<String, u64>,
 }
 
 /// Counts that add up.
@@ -141,9 +145,25 @@ pub struct FileStats {
     pub rows: u64,
     /// Records that became documents.
     pub documents: u64,
+    /// Its text encoding, when that is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
     /// What was wrong with the file, when `on_damage: quarantine` let it pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<String>,
+}
+
+impl ComponentStats {
+    /// Adds the figures of a part of the rows.
+    pub(crate) fn add(&mut self, part: &ComponentStats) {
+        self.tally.add(&part.tally);
+        for (licence, count) in &part.licences {
+            *self.licences.entry(licence.clone()).or_default() += count;
+        }
+        for (rule, count) in &part.applied {
+            *self.applied.entry(rule.clone()).or_default() += count;
+        }
+    }
 }
 
 impl Stats {
@@ -162,7 +182,7 @@ impl Stats {
     /// The first sum that does not.
     pub fn reconcile(&self) -> Result<(), String> {
         let same = |what: &str, a: u64, b: u64| if a == b { Ok(()) } else { Err(format!("{what}: {a} is not {b}")) };
-        for ComponentStats { lang, source, licences, tally } in &self.components {
+        for ComponentStats { lang, source, licences, tally, .. } in &self.components {
             let name = format!("{lang}/{source}");
             same(&format!("{name} rows"), tally.rows, tally.documents + tally.num_dropped())?;
             same(&format!("{name} licences"), tally.documents, licences.values().sum())?;
@@ -239,7 +259,13 @@ mod tests {
         let licences = BTreeMap::from([("MIT".to_owned(), 2)]);
         let mut stats = Stats {
             version: STATS_VERSION,
-            components: vec![ComponentStats { lang: "ary_Arab".into(), source: "s".into(), licences, tally }],
+            components: vec![ComponentStats {
+                lang: "ary_Arab".into(),
+                source: "s".into(),
+                licences,
+                tally,
+                ..ComponentStats::default()
+            }],
             licences: BTreeMap::from([("MIT".to_owned(), LicenceTally { documents: 2, words: 4 })]),
             files: vec![FileStats { rows: 3, documents: 2, ..FileStats::default() }],
             ..Stats::default()

@@ -145,13 +145,13 @@ fn paths_that_lead_nowhere() {
 
 #[test]
 fn formats_that_are_not_read() {
-    Case::new().file("a.json", "[]").at("a.json").check(
-        "<DIR>/in/a.json: cannot tell the format from the name; write `format: jsonl`, `csv`, `tsv`, `text` or `parquet`; \
-         a JSON array is not read, turn it into lines first: `jq -c '.[]' FILE > FILE.jsonl`",
-    );
-    Case::new().file("a.dat", "x").at("a.dat").check(
-        "<DIR>/in/a.dat: cannot tell the format from the name; write `format: jsonl`, `csv`, `tsv`, `text` or `parquet`",
-    );
+    const ASK: &str = "cannot tell the format from the name; \
+         write `format:` (`jsonl`, `json`, `csv`, `tsv`, `text`, `parquet`, `arrow` or `warc`)";
+    Case::new().file("a.dat", "x").at("a.dat").check(&format!("<DIR>/in/a.dat: {ASK}"));
+    let hint = "unpack it first, or compress it as .gz or .zst";
+    Case::new().file("a.tar.gz", "x").at("a.tar.gz").check(&format!("<DIR>/in/a.tar.gz: {ASK}; {hint}"));
+    let hint = "markup is read from web archives only (`.warc`)";
+    Case::new().file("a.html", "x").at("a.html").check(&format!("<DIR>/in/a.html: {ASK}; {hint}"));
 }
 
 #[test]
@@ -228,21 +228,17 @@ fn bombs() {
 }
 
 #[test]
-fn other_encodings() {
-    let utf16: Vec<u8> = std::iter::once(0xfeff).chain(rows(3).encode_utf16()).flat_map(u16::to_le_bytes).collect();
-    Case::new().file("a.jsonl", utf16).check(
-        "<DIR>/in/a.jsonl: looks like UTF-16, not UTF-8; convert it: `iconv -f UTF-16 -t UTF-8 < FILE > FILE.utf8`",
-    );
-    let western: Vec<u8> = b"{\"text\":\"d\xe9j\xe0 cr\xe9\xe9\"}\n".repeat(5);
-    Case::new().file("a.jsonl", western).check(
-        "<DIR>/in/a.jsonl: looks like windows-1252 or Latin-1 (legacy Western), not UTF-8; \
-         convert it: `iconv -f WINDOWS-1252 -t UTF-8 < FILE > FILE.utf8`",
-    );
-    let arabic = [0xc7, 0xe1, 0xd3, 0xe1, 0xc7, 0xe3, b' ', 0xda, 0xe1, 0xed, 0xdf, 0xe3, b'\n'].repeat(9);
-    Case::new().file("a.csv", [b"text\n".as_slice(), &arabic].concat()).check(
-        "<DIR>/in/a.csv: looks like windows-1256 (legacy Arabic), not UTF-8; \
-         convert it: `iconv -f WINDOWS-1256 -t UTF-8 < FILE > FILE.utf8`",
-    );
+fn encodings_that_are_not_read() {
+    let wide: Vec<u8> = rows(3).chars().flat_map(|c| (c as u32).to_le_bytes()).collect();
+    let read = "convert it to UTF-8 with `iconv`, or write `encoding:` if it is one that is read \
+                (utf-8, utf-16le, utf-16be, windows-1256, windows-1252, iso-8859-6)";
+    Case::new()
+        .file("a.jsonl", [b"\xff\xfe\0\0".as_slice(), &wide].concat())
+        .check(&format!("<DIR>/in/a.jsonl: looks like UTF-32; {read}"));
+    let noise: Vec<u8> = (0..4000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    Case::new()
+        .file("a.csv", noise)
+        .check(&format!("<DIR>/in/a.csv: is neither UTF-8 nor text in a code page that is known; {read}"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use data_pipeline::config::{FieldNames, Format, OnDamage, SourceConfig, Unit};
+use data_pipeline::config::{Encoding, FieldNames, Format, OnDamage, SourceConfig, Unit};
 use data_pipeline::document::Document;
 use data_pipeline::documents::{ReadOptions, ReadSummary, read_documents};
 use data_pipeline::prepare::PrepareError;
@@ -44,9 +44,17 @@ fn every_container_holds_the_same_documents() {
     let (expected, summary) = read_file(&dir.join("rows.jsonl"));
     assert_eq!((summary.rows, expected.len()), (500, 500));
     assert!(expected.iter().any(|d| d.text.contains('\n') && d.text.contains('"') && d.lang == "ary_Latn"));
-    for name in
-        ["rows.jsonl.gz", "rows.jsonl.zst", "rows.csv", "rows.tsv", "crlf.csv", "rows.parquet", "rows.snappy.parquet"]
-    {
+    for name in [
+        "rows.jsonl.gz",
+        "rows.jsonl.zst",
+        "rows.csv",
+        "rows.tsv",
+        "crlf.csv",
+        "rows.parquet",
+        "rows.snappy.parquet",
+        "rows.json",
+        "rows.arrow",
+    ] {
         let (documents, _) = read_file(&dir.join(name));
         assert_eq!(documents.len(), expected.len(), "{name}");
         for (document, expected) in documents.iter().zip(&expected) {
@@ -139,12 +147,99 @@ fn an_empty_file_has_no_rows() {
     assert_eq!((documents.len(), summary.rows, summary.files), (0, 0, 1));
 }
 
+/// Every file of the folder: rows, documents and drops, or what the error says.
 #[test]
-fn other_encodings_are_refused_by_name() {
+fn every_file_gives_its_rows_or_its_error() {
     let Some(dir) = formats() else { return };
-    for (name, iconv) in [("utf16le.txt", "UTF-16"), ("windows-1256.txt", "WINDOWS-1256")] {
-        let source = SourceConfig { format: Format::Text, ..SourceConfig::at(dir.join(name).to_str().unwrap()) };
-        let error = read(source, &ReadOptions::default()).unwrap_err();
-        assert!(error.to_string().contains(name) && error.to_string().contains(iconv), "{error}");
+    type Expected = Result<(u64, usize, &'static [(&'static str, u64)]), &'static str>;
+    const DAMAGED: &[(&str, u64)] = &[
+        ("blank_line", 1),
+        ("empty_text", 1),
+        ("invalid_json", 1),
+        ("invalid_utf8", 1),
+        ("missing_text", 1),
+        ("null_text", 1),
+        ("text_not_string", 1),
+    ];
+    let whole: Expected = Ok((500, 500, &[]));
+    let table: [(&str, Expected); 18] = [
+        ("bom-utf8.jsonl", Ok((86, 86, &[]))),
+        ("crlf.csv", whole),
+        ("damaged.jsonl", Ok((20, 13, DAMAGED))),
+        ("dolma.jsonl.gz", whole),
+        ("empty.jsonl", Ok((0, 0, &[]))),
+        ("rows.arrow", whole),
+        ("rows.csv", whole),
+        ("rows.json", whole),
+        ("rows.jsonl", whole),
+        ("rows.jsonl.gz", whole),
+        ("rows.jsonl.zst", whole),
+        ("rows.parquet", whole),
+        ("rows.snappy.parquet", whole),
+        ("rows.tsv", whole),
+        ("rows.txt", Ok((506, 506, &[]))),
+        ("truncated.jsonl.gz", Err("the gzip stream ends too early")),
+        ("utf16le.txt", Ok((1, 1, &[]))),
+        ("windows-1256.txt", Ok((1, 1, &[]))),
+    ];
+    let mut named: Vec<String> = std::fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "README.md")
+        .collect();
+    named.sort();
+    assert_eq!(named, table.map(|(name, _)| name), "the table does not name every file");
+    for (name, expected) in table {
+        match (read(SourceConfig::at(dir.join(name).to_str().unwrap()), &ReadOptions::default()), expected) {
+            (Ok((documents, summary)), Ok((rows, kept, drops))) => {
+                assert_eq!((summary.rows, documents.len()), (rows, kept), "{name}");
+                assert_eq!(dropped(&summary), drops, "{name}");
+            }
+            (Err(error), Err(what)) => assert!(error.to_string().contains(what), "{name}: {error}"),
+            (found, _) => panic!("{name}: {:?}", found.map(|(_, summary)| summary)),
+        }
     }
+}
+
+#[test]
+fn other_encodings_are_found_out_and_reported() {
+    let Some(dir) = formats() else { return };
+    let (all, _) = read_file(&dir.join("rows.jsonl"));
+    let texts: std::collections::HashSet<&str> = all.iter().map(|d| d.text.as_str()).collect();
+    for (name, encoding, lines) in [("utf16le.txt", "utf-16le", 51), ("windows-1256.txt", "windows-1256", 42)] {
+        let source = SourceConfig { unit: Some(Unit::Line), ..SourceConfig::at(dir.join(name).to_str().unwrap()) };
+        let (documents, summary) = read(source.clone(), &ReadOptions::default()).unwrap();
+        assert_eq!(summary.encodings.iter().collect::<Vec<_>>(), [(&encoding.to_owned(), &1)], "{name}");
+        let known = documents.iter().filter(|d| texts.contains(d.text.as_str())).count();
+        assert!(
+            documents.len() <= lines && known * 10 >= documents.len() * 9,
+            "{name}: {known} of {}",
+            documents.len()
+        );
+        assert!(documents.iter().all(|d| !d.text.contains('\u{fffd}')), "{name}");
+        // The wrong one that is asked for is taken, and the right one changes nothing.
+        let asked = |encoding| read(SourceConfig { encoding, ..source.clone() }, &ReadOptions::default()).unwrap().0;
+        let right = if name.starts_with("utf") { Encoding::Utf16Le } else { Encoding::Windows1256 };
+        assert_eq!(asked(right), documents);
+        assert_ne!(asked(Encoding::Windows1252), documents);
+    }
+}
+
+#[test]
+fn a_dolma_folder_is_read_without_its_attributes() {
+    let Some(dir) = formats() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for (part, bytes) in [
+        ("documents", std::fs::read(dir.join("dolma.jsonl.gz")).unwrap()),
+        ("attributes/lid", std::fs::read(dir.join("truncated.jsonl.gz")).unwrap()),
+    ] {
+        std::fs::create_dir_all(folder.path().join(part)).unwrap();
+        std::fs::write(folder.path().join(part).join("0000.jsonl.gz"), bytes).unwrap();
+    }
+    let source = SourceConfig { format: Format::Dolma, ..SourceConfig::at(folder.path().to_str().unwrap()) };
+    let (documents, summary) = read(source, &ReadOptions::default()).unwrap();
+    assert_eq!((summary.files, summary.rows), (1, 500));
+    assert_eq!(documents.len(), 500);
+    assert!(documents.iter().all(|d| d.licence != "unknown"));
+    assert!(documents.iter().any(|d| d.source == "doda-mit"));
 }

@@ -207,7 +207,9 @@ fn a_changed_spool_is_made_again() {
     };
     let parsed: PrepareConfig = serde_json::from_value(config.clone()).unwrap();
     assert!(matches!(prepare(&parsed, &observe, &stop), Err(PrepareError::Interrupted { .. })));
-    let spool = dir.path().join(".out.preparing/spool/documents.bin");
+    let parts = std::fs::read_dir(dir.path().join(".out.preparing")).unwrap().map(|entry| entry.unwrap().path());
+    let parts = parts.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("parts-"));
+    let spool = parts.unwrap().join("00000/00000.bin");
     let mut bytes = std::fs::read(&spool).unwrap();
     bytes[100] ^= 1;
     std::fs::write(&spool, bytes).unwrap();

@@ -222,6 +222,7 @@ fn method(config: &PrepareConfig, vocab_size: usize) -> Vec<String> {
     let normalize = match config.normalize {
         Normalize::Nfc => "Unicode NFC, line feeds for line ends, no NUL, no leading byte order mark",
         Normalize::None => "none",
+        Normalize::Profile(_) => "the profile `moroccan-v1` (docs/guide/normalisation.md)",
     };
     let dedup = match config.dedup {
         Dedup::Exact => "the first of the documents of a language with the same key form is kept",
@@ -241,7 +242,15 @@ fn method(config: &PrepareConfig, vocab_size: usize) -> Vec<String> {
         TokenizerConfig::Train(_) => "trained on the training documents",
     };
     let validation = &config.validation;
-    vec![
+    let looked_at = |on: bool, what: &str| on.then(|| format!("{what}."));
+    let stages = [
+        looked_at(config.repair.is_some(), "Damaged texts were repaired, or left out where that was not possible"),
+        looked_at(config.identify.is_some(), "Languages and scripts were identified from the texts"),
+        looked_at(config.decontaminate.is_some(), "Texts that hold items of the benchmarks given were left out"),
+        looked_at(config.paragraphs.is_some(), "Paragraphs that repeat across documents were removed"),
+        looked_at(config.near.is_some(), "Near duplicates were left out (MinHash)"),
+    ];
+    let lines = vec![
         format!("Normalisation: {normalize}."),
         format!("Duplicates: {dedup}."),
         format!("Licences allowed: {}; non-commercial ones are {commercial}.", licences.join(", ")),
@@ -254,7 +263,9 @@ fn method(config: &PrepareConfig, vocab_size: usize) -> Vec<String> {
         format!("Tokenizer: {tokenizer}, {vocab_size} tokens."),
         "Words are what white space divides; tokens include the special tokens around each document.".to_owned(),
         "Personal data was not looked for.".to_owned(),
-    ]
+    ];
+    let (first, rest) = lines.split_at(1);
+    first.iter().cloned().chain(stages.into_iter().flatten()).chain(rest.iter().cloned()).collect()
 }
 
 /// Text of a table cell: no line ends, no column marks; right-to-left text is set apart from the figures beside it.

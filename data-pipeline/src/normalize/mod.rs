@@ -2,38 +2,55 @@
 //!
 //! The training form changes as little as possible: NFC (not NFKC, which would turn the Tifinagh labialisation mark
 //! U+2D6F into the letter U+2D61 and U+02B7 into a plain w), line feeds for line ends, no NUL and no leading byte order
-//! mark. Rules that belong to one script (tatweel, digits, look-alike letters) are further variants of [`Normalize`].
+//! mark. Rules that belong to one script (tatweel, digits, look-alike letters) are in the profiles, see [`Profile`].
 
+mod arabic;
+mod changes;
+mod choice;
+mod class;
+mod edit;
+mod elongation;
 mod key;
+mod look_alikes;
+mod profile;
+pub mod tifinagh;
 
-pub use key::key_form;
+pub use changes::{Changes, Rule};
+pub use key::{key_form, near_key};
+pub use profile::{Harakat, Profile, ProfileName};
 
 use std::borrow::Cow;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use unicode_normalization::char::canonical_combining_class;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use crate::document::BYTE_ORDER_MARK;
 
 /// How texts are normalised before anything else sees them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Normalize {
     /// Unicode NFC, CRLF and CR to LF, no NUL, no leading byte order mark.
     #[default]
     Nfc,
     /// The text exactly as the file holds it.
     None,
+    /// A profile for the scripts of Morocco, which includes NFC.
+    Profile(Profile),
 }
 
 impl Normalize {
-    /// Applies the form; borrows when there is nothing to change.
+    /// Applies the form to a text of an unknown language; borrows when there is nothing to change.
     pub fn apply<'a>(self, text: &'a str) -> Cow<'a, str> {
+        self.apply_to(text, None, &mut Changes::default())
+    }
+
+    /// Applies the form to a text in the language `label`, as far as that is known, and counts the rules that fired
+    /// (those of a profile only). Borrows when there is nothing to change.
+    pub fn apply_to<'a>(self, text: &'a str, label: Option<&str>, changes: &mut Changes) -> Cow<'a, str> {
         match self {
             Normalize::Nfc => training_form(text),
             Normalize::None => Cow::Borrowed(text),
+            Normalize::Profile(profile) => profile.apply(text, label, changes),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
+use super::curate::{Applied, Curation};
 use crate::chat::{RecordError, RecordKind, Role, record};
 use crate::config::is_source_name;
 use crate::dedup::KeyDigest;
@@ -14,7 +15,7 @@ use crate::licence::{LicenceGate, Verdict};
 use crate::normalize::Normalize;
 use crate::opt_out::{Candidate, MarkerKind, OptOuts};
 use crate::source::discover::InputFile;
-use crate::source::{Chunk, Fields, Place, Reason, Reject, Slot, Value, excerpt, lines, parse_line};
+use crate::source::{Chunk, Fields, Place, Reason, Reject, RowChunk, Slot, Value, excerpt, lines, parse_line};
 use crate::stats::count_words;
 
 /// Language label of records that could not be read far enough to know.
@@ -31,6 +32,8 @@ pub(crate) struct Admission<'a> {
     pub max_record_bytes: u64,
     /// Whose words of chats are learned.
     pub roles: Vec<Role>,
+    /// What is done to texts beyond their normal form.
+    pub curation: Option<&'a Curation>,
 }
 
 /// What the rows of a chunk have in common: one entry each combination of labels seen.
@@ -41,11 +44,25 @@ pub(crate) struct Labels {
     pub licence: String,
     pub rows: u64,
     pub dropped: BTreeMap<Reason, u64>,
+    /// How often each rule of a stage fired.
+    pub applied: BTreeMap<String, u64>,
     problem: Option<Reason>,
     refused: bool,
 }
 
-/// A document of a chunk; its address and text lie in [`Admitted::content`].
+impl Labels {
+    fn new(lang: String, source: String, licence: String) -> Labels {
+        let (dropped, applied) = (BTreeMap::new(), BTreeMap::new());
+        Labels { lang, source, licence, rows: 0, dropped, applied, problem: None, refused: false }
+    }
+
+    /// The language, when it is known.
+    fn given(&self) -> Option<&str> {
+        Some(self.lang.as_str()).filter(|lang| *lang != UNKNOWN_LANGUAGE)
+    }
+}
+
+/// A document of a chunk; its address, text and notes lie in [`Admitted::content`].
 #[derive(Debug)]
 pub(crate) struct AdmittedDocument {
     pub id: [u8; DOCUMENT_ID_BYTES],
@@ -54,7 +71,15 @@ pub(crate) struct AdmittedDocument {
     pub labels: usize,
     pub url_len: u32,
     pub text_len: u32,
-    pub words: u64,
+    pub notes_len: u32,
+    pub words: u32,
+}
+
+impl AdmittedDocument {
+    /// Bytes of address, text and notes.
+    pub fn content_len(&self) -> usize {
+        self.url_len as usize + self.text_len as usize + self.notes_len as usize
+    }
 }
 
 /// A record that is broken, as the quarantine file holds it.
@@ -94,12 +119,19 @@ pub(crate) struct Admitted {
     pub documents: Vec<AdmittedDocument>,
     pub content: Vec<u8>,
     pub quarantine: Vec<QuarantineEntry>,
+    /// Lines about texts that hold parts of benchmarks.
+    pub hits: Vec<u8>,
     pub refusal: Option<Refusal>,
     /// The first record that stops a preparation of chats.
     pub bad_record: Option<BadRecord>,
 }
 
 impl Admission<'_> {
+    /// Whether rows without a language get one.
+    fn identifies(&self) -> bool {
+        self.curation.is_some_and(Curation::identifies)
+    }
+
     /// Judges the rows of a chunk of file number `file`.
     pub fn judge(&self, file: usize, chunk: &Chunk) -> Admitted {
         let Some(input) = self.files.get(file) else { return Admitted::default() };
@@ -116,17 +148,9 @@ impl Admission<'_> {
                 judge.rejects(rejects);
                 judge.lines(bytes, *first);
             }
-            Chunk::Rows(rows) => {
-                judge.rejects(&rows.rejects);
-                for row in rows.rows() {
-                    match rows.fields(row) {
-                        Ok(fields) => judge.row(row.place, &fields, rows.bytes(row, Slot::Text).unwrap_or_default()),
-                        Err(reason) => {
-                            judge.broken(row.place, reason, rows.bytes(row, Slot::Text).unwrap_or_default());
-                        }
-                    }
-                }
-            }
+            Chunk::Rows(rows) => judge.rows(rows),
+            // Web pages are taken apart here, on all threads, and not where they are read.
+            Chunk::Pages(pages) => judge.rows(&pages.rows()),
         }
         judge.out
     }
@@ -148,11 +172,24 @@ impl Judge<'_> {
         for reject in rejects {
             let labels = self.labels(&Fields::default());
             self.count(labels, reject.reason.clone());
-            self.quarantine(reject.place, &reject.reason, reject.excerpt.clone());
+            if reject.reason.is_quarantined() {
+                self.quarantine(reject.place, &reject.reason, reject.excerpt.clone());
+            }
             // A damaged file is judged as a whole.
             if !self.kind().is_text() && reject.reason != Reason::Damaged {
                 let problem = RecordError::Unreadable(reject.reason.to_string());
                 self.bad_record(reject.place, None, problem);
+            }
+        }
+    }
+
+    fn rows(&mut self, rows: &RowChunk) {
+        self.rejects(&rows.rejects);
+        for row in rows.rows() {
+            let text = rows.bytes(row, Slot::Text).unwrap_or_default();
+            match rows.fields(row) {
+                Ok(fields) => self.row(row.place, &fields, text),
+                Err(reason) => self.broken(row.place, reason, text),
             }
         }
     }
@@ -224,10 +261,10 @@ impl Judge<'_> {
     }
 
     fn row(&mut self, place: Place, fields: &Fields<'_>, raw: &[u8]) {
-        let index = self.labels(fields);
-        match self.document(place, fields, index) {
+        let mut index = self.labels(fields);
+        match self.document(place, fields, &mut index) {
             Ok(document) => {
-                if let Some(labels) = self.out.labels.get_mut(index) {
+                if let Some(labels) = self.out.labels.get_mut(document.labels) {
                     labels.rows += 1;
                 }
                 self.out.documents.push(document);
@@ -245,13 +282,16 @@ impl Judge<'_> {
         }
     }
 
-    fn document(&mut self, place: Place, fields: &Fields<'_>, index: usize) -> Result<AdmittedDocument, Reason> {
+    /// Makes a document of a row. `index` becomes the entry of the labels that the row ends with.
+    fn document(&mut self, place: Place, fields: &Fields<'_>, index: &mut usize) -> Result<AdmittedDocument, Reason> {
         let text = match fields.get(Slot::Text) {
             Value::Missing => return Err(Reason::MissingText),
             Value::Null => return Err(Reason::NullText),
             Value::Number(_) | Value::Other => return Err(Reason::TextNotString),
-            Value::Str(text) => self.rules.normalize.apply(text),
+            Value::Str(text) => text,
         };
+        let mut applied = Applied::default();
+        let text = self.normalized(text, *index, &mut applied);
         if text.trim().is_empty() {
             return Err(Reason::EmptyText);
         }
@@ -260,7 +300,7 @@ impl Judge<'_> {
             Value::Number(number) => Some(number.as_str()),
             other => optional(other)?,
         };
-        let Some(labels) = self.out.labels.get(index) else { return Err(Reason::BadField) };
+        let Some(labels) = self.out.labels.get(*index) else { return Err(Reason::BadField) };
         let id = document_id(&labels.source, given_id.unwrap_or(&text));
         // Who is left out anyway is no reason to refuse the run.
         if let Some(what) = opted_out(&self.rules.opt_outs, fields, (&id, given_id), (url, &labels.source)) {
@@ -273,13 +313,72 @@ impl Judge<'_> {
         if let Some(problem) = &labels.problem {
             return Err(problem.clone());
         }
+        let (text, notes) = match self.rules.curation.filter(|curation| curation.is_on()) {
+            Some(curation) => self.curated(curation, text, &id, applied, index)?,
+            None => (text, Vec::new()),
+        };
         let digest = KeyDigest::of(&text, &mut self.key);
-        let words = count_words(&text);
-        let length = |s: &str| u32::try_from(s.len()).map_err(|_| Reason::RecordTooLarge);
-        let (url_len, text_len) = (length(url)?, length(&text)?);
+        let words = u32::try_from(count_words(&text)).unwrap_or(u32::MAX);
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| Reason::RecordTooLarge);
+        let (url_len, text_len, notes_len) = (length(url.as_bytes())?, length(text.as_bytes())?, length(&notes)?);
         self.out.content.extend_from_slice(url.as_bytes());
         self.out.content.extend_from_slice(text.as_bytes());
-        Ok(AdmittedDocument { id, digest, labels: index, url_len, text_len, words })
+        self.out.content.extend_from_slice(&notes);
+        Ok(AdmittedDocument { id, digest, labels: *index, url_len, text_len, notes_len, words })
+    }
+
+    /// Takes a text through the stages; the text and the notes about it.
+    fn curated<'t>(
+        &mut self,
+        curation: &Curation,
+        text: Cow<'t, str>,
+        id: &[u8; DOCUMENT_ID_BYTES],
+        mut applied: Applied,
+        index: &mut usize,
+    ) -> Result<(Cow<'t, str>, Vec<u8>), Reason> {
+        let labels = self.out.labels.get(*index);
+        let (given, source) = labels.map_or((None, ""), |labels| (labels.given(), labels.source.as_str()));
+        let outcome = curation.apply(text, given, (id, source), &mut applied);
+        if let Some(label) = applied.label.take() {
+            *index = self.relabelled(*index, label);
+        }
+        if let Some(labels) = self.out.labels.get_mut(*index) {
+            for (rule, count) in &applied.counts {
+                match labels.applied.get_mut(rule) {
+                    Some(sum) => *sum += count,
+                    None => _ = labels.applied.insert(rule.clone(), *count),
+                }
+            }
+        }
+        self.out.hits.append(&mut applied.hits);
+        let text = outcome.map_err(Reason::Judged)?;
+        if text.trim().is_empty() {
+            return Err(Reason::EmptyText);
+        }
+        // Plain data always has a JSON form.
+        Ok((text, serde_json::to_vec(&applied.into_notes()).unwrap_or_default()))
+    }
+
+    /// The text in its normal form.
+    fn normalized<'t>(&self, text: &'t str, index: usize, applied: &mut Applied) -> Cow<'t, str> {
+        let given = self.out.labels.get(index).and_then(Labels::given);
+        applied.normalize(self.rules.normalize, text, given)
+    }
+
+    /// The entry of the same labels with another language.
+    fn relabelled(&mut self, index: usize, lang: String) -> usize {
+        let Some(labels) = self.out.labels.get(index) else { return index };
+        if labels.lang == lang {
+            return index;
+        }
+        let name = format!("{index}\u{3}{lang}");
+        if let Some(&known) = self.known.get(&name) {
+            return known;
+        }
+        let (source, licence) = (labels.source.clone(), labels.licence.clone());
+        self.out.labels.push(Labels::new(lang, source, licence));
+        self.known.insert(name, self.out.labels.len() - 1);
+        self.out.labels.len() - 1
     }
 
     /// Index of the entry for a row's labels.
@@ -316,7 +415,9 @@ impl Judge<'_> {
         let licence = text(Slot::Licence).or(config.licence.as_deref());
         let lang = match lang {
             Some(lang) => language_label(lang, script).ok_or(Reason::BadLanguage),
-            None if self.kind().is_text() => config.lang.clone().ok_or(Reason::MissingLanguage),
+            None if self.kind().is_text() && !self.rules.identifies() => {
+                config.lang.clone().ok_or(Reason::MissingLanguage)
+            }
             None => Ok(config.lang.clone().unwrap_or_else(|| UNKNOWN_LANGUAGE.to_owned())),
         };
         let lang = lang.unwrap_or_else(|reason| {
@@ -339,7 +440,7 @@ impl Judge<'_> {
             problem = Some(Reason::OptOut("licence"));
         }
         let refused = verdict == Verdict::NonCommercial && !says_no;
-        Labels { lang, source, licence, rows: 0, dropped: BTreeMap::new(), problem, refused }
+        Labels { problem, refused, ..Labels::new(lang, source, licence) }
     }
 
     fn count(&mut self, index: usize, reason: Reason) {

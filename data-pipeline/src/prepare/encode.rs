@@ -1,6 +1,6 @@
 //! Owns the shard stage: the order of the documents and the last sums; never encodes a text itself.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -12,9 +12,13 @@ use crate::config::PrepareConfig;
 use crate::dataset::{ChatsToWrite, DataError, Dataset, DatasetMeta, Group, WriteProgress, write_chats, write_dataset};
 use crate::document::{DOCUMENT_ID_BYTES, Document};
 use crate::manifest::{Manifest, Split};
-use crate::spool::{Entry, Spool};
+use crate::near::sort::{ExternalSort, Merged, Record};
+use crate::spool::{ENTRY_BYTES, Entry, Spool};
 use crate::stats::Stats;
 use crate::tokenizer::Tokenizer;
+
+/// Share of the memory that sorting may use.
+const SORT_SHARE: u64 = 4;
 
 /// Writes the shards of `spool` and its manifest into `dir`, and completes the statistics.
 pub(super) fn encode(
@@ -28,7 +32,7 @@ pub(super) fn encode(
     let stage = Stage::Shards;
     observe(&PrepareEvent::StageStarted { stage, total_bytes: spool.manifest.stats.total.bytes });
     let meta = DatasetMeta {
-        config_digest: existing::origin_digest(config, chats, &spool.manifest.stats),
+        config_digest: existing::origin_digest(config, chats, &spool.manifest.stats)?,
         seed: config.seed,
         max_shard_tokens: config.shards.max_tokens,
     };
@@ -36,7 +40,8 @@ pub(super) fn encode(
         let (bytes, rows) = (progress.counts.text_bytes, progress.counts.documents);
         observe(&PrepareEvent::Progress { stage, bytes, rows });
     };
-    let groups = groups(spool, config.seed);
+    let ordered = RefCell::new(Ordered::new(config, spool)?);
+    let groups = groups(&ordered);
     let written = match chats {
         None => write_dataset(dir, groups, tokenizer, &meta, &progress, stop),
         Some(encoder) => {
@@ -68,19 +73,105 @@ fn warn_of_bos(dir: &Path, manifest: &Manifest, tokenizer: &Tokenizer, observe: 
     }
 }
 
-/// The documents by split, language and source, each group in an order that the seed decides.
-fn groups(spool: &Spool, seed: u64) -> impl Iterator<Item = Group<impl Iterator<Item = Result<Document, DataError>>>> {
-    let mut members: BTreeMap<(Split, &crate::spool::Group), Vec<usize>> = BTreeMap::new();
-    for (entry, number) in spool.entries.iter().zip(0..) {
-        let split = if spool.is_validation(entry) { Split::Validation } else { Split::Train };
-        members.entry((split, spool.group(entry))).or_default().push(number);
+/// A document in the order of the shards: split, language and source, place in the group, place in the order read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Placed {
+    held_out: bool,
+    group: u32,
+    place: u128,
+    number: u64,
+    entry: [u8; ENTRY_BYTES],
+}
+
+impl Record for Placed {
+    const BYTES: usize = 1 + 4 + 16 + 8 + ENTRY_BYTES;
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.held_out));
+        out.extend_from_slice(&self.group.to_le_bytes());
+        out.extend_from_slice(&self.place.to_le_bytes());
+        out.extend_from_slice(&self.number.to_le_bytes());
+        out.extend_from_slice(&self.entry);
     }
-    let entry = |number: usize| spool.entries.get(number);
-    members.into_iter().map(move |((split, group), mut numbers)| {
-        // Equal identifiers (kept duplicates) stay in the order read.
-        numbers.sort_by_cached_key(|&number| entry(number).map(|entry| place(seed, &entry.id)));
-        let documents = numbers.into_iter().filter_map(entry).map(|entry| read(spool, entry));
-        Group { split, lang: group.lang.clone(), source: group.source.clone(), documents }
+
+    fn read(bytes: &[u8]) -> Placed {
+        fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+            bytes.get(at..at + N).and_then(|part| part.try_into().ok()).unwrap_or([0; N])
+        }
+        Placed {
+            held_out: bytes.first() == Some(&1),
+            group: u32::from_le_bytes(array(bytes, 1)),
+            place: u128::from_le_bytes(array(bytes, 5)),
+            number: u64::from_le_bytes(array(bytes, 21)),
+            entry: array(bytes, 29),
+        }
+    }
+}
+
+/// All documents in the order of the shards, sorted within the memory allowed.
+struct Ordered<'a> {
+    spool: &'a Spool,
+    sorted: Merged<Placed>,
+    next: Option<Placed>,
+    failure: Option<DataError>,
+}
+
+impl<'a> Ordered<'a> {
+    fn new(config: &PrepareConfig, spool: &'a Spool) -> Result<Ordered<'a>, PrepareError> {
+        let failed = || PrepareError::io(spool.dir(), "read");
+        // Numbers of groups are those of the order read; shards follow their names.
+        let mut names: Vec<usize> = (0..spool.manifest.groups.len()).collect();
+        names.sort_by_key(|&number| spool.manifest.groups.get(number));
+        let mut ranks = vec![0_u32; names.len()];
+        for (&number, rank) in names.iter().zip(0..) {
+            if let Some(place) = ranks.get_mut(number) {
+                *place = rank;
+            }
+        }
+        let memory = config.limits.memory_mib(SORT_SHARE) << 20;
+        let mut sort = ExternalSort::new(spool.dir(), memory);
+        for (entry, number) in spool.entries().map_err(failed())?.zip(0..) {
+            let entry = entry.map_err(failed())?;
+            let group = ranks.get(entry.group as usize).copied().unwrap_or(0);
+            let (held_out, place) = (spool.is_validation(&entry), place(config.seed, &entry.id));
+            // Equal identifiers (kept duplicates) stay in the order read.
+            sort.push(Placed { held_out, group, place, number, entry: entry.to_bytes() })?;
+        }
+        let mut sorted = sort.finish()?;
+        let next = sorted.next()?;
+        Ok(Ordered { spool, sorted, next, failure: None })
+    }
+
+    /// The next document, if it belongs to the split and group.
+    fn next_of(&mut self, held_out: bool, group: u32) -> Option<Result<Document, DataError>> {
+        if let Some(failure) = self.failure.take() {
+            return Some(Err(failure));
+        }
+        let placed = self.next.filter(|placed| (placed.held_out, placed.group) == (held_out, group))?;
+        self.next = match self.sorted.next() {
+            Ok(next) => next,
+            Err(error) => {
+                let source = std::io::Error::other(error.to_string());
+                self.failure = Some(DataError::io(self.spool.dir(), "read")(source));
+                Some(placed)
+            }
+        };
+        Some(read(self.spool, &Entry::from_bytes(&placed.entry)))
+    }
+}
+
+/// The documents by split, language and source, each group in an order that the seed decides.
+fn groups<'a>(
+    ordered: &'a RefCell<Ordered<'_>>,
+) -> impl Iterator<Item = Group<impl Iterator<Item = Result<Document, DataError>> + 'a>> + 'a {
+    std::iter::from_fn(move || {
+        let this = ordered.borrow();
+        let head = this.next.as_ref()?;
+        let (held_out, number) = (head.held_out, head.group);
+        let crate::spool::Group { lang, source } = this.spool.group(&Entry::from_bytes(&head.entry)).clone();
+        let split = if held_out { Split::Validation } else { Split::Train };
+        let documents = std::iter::from_fn(move || ordered.borrow_mut().next_of(held_out, number));
+        Some(Group { split, lang, source, documents })
     })
 }
 

@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::event::Stage;
+use super::ingest::MAX_COMPONENTS;
 use crate::chat::RecordError;
 use crate::config::ConfigError;
 use crate::dataset::DataError;
+use crate::near::DedupError;
 use crate::opt_out::OptOutError;
+use crate::rounds::Stopped;
 use crate::source::SourceError;
+use crate::spool::Group;
 use crate::stats::StatsError;
 use crate::tokenizer::TokenizerError;
 use crate::tokenizer::chat::ChatError;
@@ -70,6 +75,23 @@ pub enum PrepareError {
     NoTemplate {
         /// The tokenizer.
         tokenizer: PathBuf,
+    },
+    /// A model, word list or benchmark that a stage needs cannot be used.
+    #[error("{key}: {problem}")]
+    Stage {
+        /// Key of the configuration.
+        key: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// The search for duplicates failed.
+    #[error(transparent)]
+    Dedup(DedupError),
+    /// A file of the work folder is not what was written.
+    #[error("{}: is not as it was written; remove the folder and run again", .path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
     },
     /// A chat template that cannot be used.
     #[error(transparent)]
@@ -152,9 +174,43 @@ pub enum PrepareError {
     },
 }
 
+impl From<DedupError> for PrepareError {
+    fn from(error: DedupError) -> Self {
+        match error {
+            DedupError::Stopped => PrepareError::Interrupted { stage: Stage::Dedup.name() },
+            error => PrepareError::Dedup(error),
+        }
+    }
+}
+
+impl From<Stopped> for PrepareError {
+    fn from(_: Stopped) -> Self {
+        PrepareError::Interrupted { stage: Stage::Read.name() }
+    }
+}
+
 impl PrepareError {
+    pub(crate) fn changed(path: &Path) -> PrepareError {
+        PrepareError::Changed { path: path.to_owned() }
+    }
+
+    /// Whether the work done so far is worth keeping: the same command may go on with it.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            PrepareError::Interrupted { .. } | PrepareError::Io { .. } | PrepareError::Dedup(_) => true,
+            PrepareError::Data(error) => matches!(error, DataError::Io { .. }),
+            PrepareError::Source(error) => matches!(error, SourceError::Io { .. }),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn too_many_components(example: &Group) -> PrepareError {
+        let example = format!("{}/{}", example.lang, example.source);
+        PrepareError::TooManyComponents { limit: MAX_COMPONENTS, example }
+    }
+
     /// Turns an I/O error at `path` into one of these.
-    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> PrepareError {
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> PrepareError + use<> {
         let path = path.to_owned();
         move |source| PrepareError::Io { path, action, source }
     }

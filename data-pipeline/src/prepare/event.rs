@@ -5,6 +5,8 @@
 pub enum Stage {
     /// Raw files to documents; progress in stored bytes of the input.
     Read,
+    /// Documents that repeat others, and the split; progress in bytes of text, once for each search.
+    Dedup,
     /// Training or loading the tokenizer; progress in bytes of text.
     Tokenizer,
     /// Documents to token shards; progress in bytes of text.
@@ -16,6 +18,7 @@ impl Stage {
     pub fn name(self) -> &'static str {
         match self {
             Stage::Read => "read",
+            Stage::Dedup => "dedup",
             Stage::Tokenizer => "tokenizer",
             Stage::Shards => "shards",
         }

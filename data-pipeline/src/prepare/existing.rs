@@ -62,22 +62,33 @@ pub(crate) fn documents_key(config: &PrepareConfig, files: &[InputFile]) -> Resu
             Ok(Fingerprint { entry: file.entry, file: &file.label, bytes: file.bytes, modified_ns })
         })
         .collect::<Result<Vec<_>, PrepareError>>()?;
-    Ok(json_digest(&(PREPARE_VERSION, config.documents_digest(), prints)))
+    let documents = json_digest(&(PREPARE_VERSION, config.documents_digest(), prints));
+    Ok(match config.stage_files_digest()? {
+        None => documents,
+        Some(files) => json_digest(&(documents, files)),
+    })
 }
 
-/// Digest of the rules, the chat template included.
-fn rules(config: &PrepareConfig, chats: Option<&ChatEncoder<'_>>) -> String {
-    let rules = config.rules_digest();
-    match chats {
+/// Digest of the rules, the chat template and the files of the stages included.
+fn rules(config: &PrepareConfig, chats: Option<&ChatEncoder<'_>>) -> Result<String, PrepareError> {
+    let rules = match config.stage_files_digest()? {
+        None => config.rules_digest(),
+        Some(files) => json_digest(&(config.rules_digest(), files)),
+    };
+    Ok(match chats {
         None => rules,
         Some(encoder) => json_digest(&(rules, encoder.template().source(), encoder.roles())),
-    }
+    })
 }
 
 /// Names what a dataset is made from, wherever it lies: rules and the digests of the input files.
-pub(crate) fn origin_digest(config: &PrepareConfig, chats: Option<&ChatEncoder<'_>>, stats: &Stats) -> String {
+pub(crate) fn origin_digest(
+    config: &PrepareConfig,
+    chats: Option<&ChatEncoder<'_>>,
+    stats: &Stats,
+) -> Result<String, PrepareError> {
     let files: Vec<_> = stats.files.iter().map(|file| (file.entry, &file.file, &file.blake3)).collect();
-    json_digest(&(PREPARE_VERSION, rules(config, chats), files))
+    Ok(json_digest(&(PREPARE_VERSION, rules(config, chats)?, files)))
 }
 
 /// The record of a finished dataset's inputs, as [`INPUTS_FILE`] holds it.
@@ -97,7 +108,7 @@ pub(crate) fn record(
         })
         .collect::<Result<Vec<_>, PrepareError>>()?;
     let tokenizer = given.map(|tokenizer| tokenizer.digest().to_owned());
-    let inputs = Inputs { version: PREPARE_VERSION, rules: rules(config, chats), tokenizer, files };
+    let inputs = Inputs { version: PREPARE_VERSION, rules: rules(config, chats)?, tokenizer, files };
     // Plain data always has a JSON form.
     let mut json = serde_json::to_vec_pretty(&inputs).unwrap_or_default();
     json.push(b'\n');
@@ -128,7 +139,7 @@ pub(crate) fn is_prepared(
     let inputs: Inputs = serde_json::from_slice(&json).map_err(|_| taken())?;
     let difference = if inputs.version != PREPARE_VERSION {
         Some(format!("version {} of the preparation, this program has {PREPARE_VERSION}", inputs.version))
-    } else if inputs.rules != rules(config, chats) {
+    } else if inputs.rules != rules(config, chats)? {
         Some("another configuration".to_owned())
     } else if inputs.tokenizer.as_deref() != given.map(Tokenizer::digest) {
         Some("another tokenizer".to_owned())

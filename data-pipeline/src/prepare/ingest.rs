@@ -1,206 +1,139 @@
-//! Owns the reading stage: chunks of all files judged in parallel and gathered in file order; never tokenises.
+//! Owns the reading stage: chunks of a part's files judged in parallel and gathered in file order, so that a crash costs
+//! no more than what was read since the last commit; never tokenises or compares documents.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use rayon::prelude::*;
-
-use super::admit::{Admission, Admitted, BadRecord, Labels, QuarantineEntry};
+use super::admit::{Admission, Admitted, AdmittedDocument, BadRecord, Labels, QuarantineEntry};
+use super::curate::Curation;
 use super::error::PrepareError;
 use super::event::{Observer, PrepareEvent, Stage};
-use crate::config::{Limits, OnDamage, PrepareConfig};
-use crate::dedup::{Dedup, SeenKeys};
+use crate::config::{OnDamage, PrepareConfig};
 use crate::licence::LicenceGate;
 use crate::opt_out::OptOuts;
+use crate::rounds::{Reading, Step, read_all};
 use crate::source::discover::InputFile;
-use crate::source::{Chunk, Feed, FileEnd, Item, Place, Reason, SourceError};
-use crate::split::SplitCount;
-use crate::spool::{Entry, Group, SpoolWriter};
-use crate::stats::{ComponentStats, FileStats, STATS_VERSION, Stats};
+use crate::source::{Chunk, FileEnd, Place, Reason, SourceError};
+use crate::spool::{Entry, Group, Next, PartState, PartWriter};
+use crate::stats::{ComponentStats, FileStats};
 
-/// Bytes of rows that each thread gets in a round.
-const ROUND_BYTES_PER_THREAD: usize = 4 * 1024 * 1024;
-/// Chunks of a round at most; with very small files a round ends here.
-const ROUND_CHUNKS: usize = 4096;
 /// Pairs of language and source at most.
 pub(crate) const MAX_COMPONENTS: usize = 10_000;
-/// File name of the quarantine inside a dataset.
-pub const QUARANTINE_FILE: &str = "quarantine.jsonl";
+/// Share of the allowed memory that the rows of a round may take. Two rounds and what is made of them are held at once.
+const ROUND_SHARE: u64 = 16;
 
-/// What a round brings, in file order.
-pub(crate) enum Step {
-    /// A judged chunk.
-    Chunk(Admitted),
-    /// A file's end.
-    End(FileEnd),
-    /// Stored bytes read so far.
-    Position(u64),
+/// What reading needs to know.
+pub(super) struct Reader<'a> {
+    pub config: &'a PrepareConfig,
+    pub files: &'a [InputFile],
+    pub admission: Admission<'a>,
+    pub key: &'a str,
+    pub observe: Observer<'a>,
+    pub stop: &'a AtomicBool,
 }
 
-struct Round {
-    items: Vec<Item>,
-    /// Why reading stopped after `items`.
-    failure: Option<SourceError>,
-    position: u64,
-}
+impl<'a> Reader<'a> {
+    pub fn new(
+        config: &'a PrepareConfig,
+        files: &'a [InputFile],
+        curation: &'a Curation,
+        key: &'a str,
+        observe: Observer<'a>,
+        stop: &'a AtomicBool,
+    ) -> Result<Reader<'a>, PrepareError> {
+        let admission = Admission {
+            files,
+            normalize: config.normalize,
+            gate: LicenceGate::new(&config.allow_licences, config.non_commercial),
+            opt_outs: OptOuts::open(&config.opt_outs.clone().unwrap_or_default())?,
+            max_record_bytes: config.limits.max_record_bytes,
+            roles: config.chat.clone().unwrap_or_default().roles(),
+            curation: Some(curation),
+        };
+        Ok(Reader { config, files, admission, key, observe, stop })
+    }
 
-fn next_round(feed: &mut Feed<'_>, bytes: usize) -> Round {
-    let (mut items, mut held) = (Vec::new(), 0);
-    let mut failure = None;
-    while held < bytes && items.len() < ROUND_CHUNKS {
-        match feed.next() {
-            Ok(Some(item)) => {
-                if let Item::Chunk { chunk, .. } = &item {
-                    held += match chunk {
-                        Chunk::Lines { bytes, .. } => bytes.len(),
-                        Chunk::Rows(rows) => rows.len_bytes(),
-                    };
+    /// Reads the files of `range` into the part in `dir`, going on where an earlier run was cut off.
+    pub fn part(&self, range: Range<usize>, dir: &Path) -> Result<PartState, PrepareError> {
+        let failed = || PrepareError::io(dir, "written");
+        let mut writer = PartWriter::open(dir, self.key).map_err(failed())?;
+        if writer.state.done {
+            return Ok(writer.state);
+        }
+        if writer.state.files.is_empty() {
+            let named =
+                |file: &InputFile| FileStats { file: file.label.clone(), entry: file.entry, ..FileStats::default() };
+            writer.state.files = self.files.get(range.clone()).unwrap_or_default().iter().map(named).collect();
+            writer.state.next = Next { file: range.start, row: 1 };
+        }
+        let next = writer.state.next;
+        let limits = &self.config.limits;
+        let checkpoint = limits.checkpoint_bytes;
+        let round_bytes = usize::try_from(checkpoint.min(limits.max_memory_bytes / ROUND_SHARE)).unwrap_or(usize::MAX);
+        let (files, range) = (self.files, next.file..range.end);
+        let first_file = range.end - writer.state.files.len();
+        let reading = Reading { files, limits, range, first_row: next.row, round_bytes };
+        let mut collector = Collector::new(self, writer, dir, first_file);
+        let admission = &self.admission;
+        let judge = |file: usize, chunk: &Chunk| (admission.judge(file, chunk), chunk.next_row(), chunk.len_bytes());
+        read_all(&reading, self.stop, &judge, &mut |step| match step {
+            Step::Chunk((admitted, next_row, bytes)) => {
+                collector.since_commit += bytes as u64;
+                collector.writer.state.next = Next { file: admitted.file, row: next_row };
+                collector.chunk(admitted)
+            }
+            Step::End(end) => {
+                collector.writer.state.next = Next { file: end.file + 1, row: 1 };
+                collector.end(end)
+            }
+            Step::Position(bytes) => {
+                let rows = collector.writer.state.files.iter().map(|file| file.rows).sum();
+                (self.observe)(&PrepareEvent::Progress { stage: Stage::Read, bytes, rows });
+                if collector.since_commit.max(collector.writer.uncommitted()) >= checkpoint {
+                    collector.since_commit = 0;
+                    collector.writer.commit().map_err(failed())?;
                 }
-                items.push(item);
+                Ok::<(), PrepareError>(())
             }
-            Ok(None) => break,
-            Err(error) => {
-                failure = Some(error);
-                break;
-            }
-        }
-    }
-    Round { items, failure, position: feed.stored_bytes() }
-}
-
-/// Reads all files: while one round is judged on all threads, the next one is read. `take` sees everything in file order,
-/// whatever the number of threads.
-pub(crate) fn read_all(
-    admission: &Admission<'_>,
-    limits: &Limits,
-    stop: &AtomicBool,
-    take: &mut dyn FnMut(Step) -> Result<(), PrepareError>,
-) -> Result<(), PrepareError> {
-    let mut feed = Feed::new(admission.files, limits);
-    let bytes = ROUND_BYTES_PER_THREAD * rayon::current_num_threads();
-    let mut round = next_round(&mut feed, bytes);
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            return Err(PrepareError::Interrupted { stage: Stage::Read.name() });
-        }
-        let Round { items, failure, position } = round;
-        let last = failure.is_some() || items.is_empty();
-        let judge = || -> Vec<Step> {
-            items
-                .into_par_iter()
-                .map(|item| match item {
-                    Item::Chunk { file, chunk } => Step::Chunk(admission.judge(file, &chunk)),
-                    Item::End(end) => Step::End(end),
-                })
-                .collect()
-        };
-        let (steps, next) = if last {
-            (judge(), None)
-        } else {
-            let (steps, next) = rayon::join(judge, || next_round(&mut feed, bytes));
-            (steps, Some(next))
-        };
-        for step in steps {
-            take(step)?;
-        }
-        take(Step::Position(position))?;
-        if let Some(error) = failure {
-            return Err(error.into());
-        }
-        match next {
-            Some(next) => round = next,
-            None => return Ok(()),
-        }
+        })?;
+        collector.writer.finish().map_err(failed())
     }
 }
 
-/// Reads the inputs of `config` into a spool at `dir`.
-pub(crate) fn ingest(
-    config: &PrepareConfig,
-    files: &[InputFile],
-    key: &str,
-    dir: &Path,
-    observe: Observer<'_>,
-    stop: &AtomicBool,
-) -> Result<(), PrepareError> {
-    let admission = Admission {
-        files,
-        normalize: config.normalize,
-        gate: LicenceGate::new(&config.allow_licences, config.non_commercial),
-        opt_outs: OptOuts::open(&config.opt_outs.clone().unwrap_or_default())?,
-        max_record_bytes: config.limits.max_record_bytes,
-        roles: config.chat.clone().unwrap_or_default().roles(),
-    };
-    let mut collector = Collector::create(config, files, dir)?;
-    read_all(&admission, &config.limits, stop, &mut |step| match step {
-        Step::Chunk(admitted) => collector.chunk(admitted),
-        Step::End(end) => collector.end(end, observe),
-        Step::Position(bytes) => {
-            let rows = collector.files.iter().map(|file| file.rows).sum();
-            observe(&PrepareEvent::Progress { stage: Stage::Read, bytes, rows });
-            Ok(())
-        }
-    })?;
-    collector.finish(key, dir)
-}
-
-/// Gathers judged chunks: numbers groups and licences, removes duplicates, counts, writes.
+/// Gathers judged chunks: numbers groups and licences, counts, writes.
 struct Collector<'a> {
-    config: &'a PrepareConfig,
-    inputs: &'a [InputFile],
-    spool: SpoolWriter,
+    reader: &'a Reader<'a>,
+    writer: PartWriter,
     dir: &'a Path,
-    quarantine: BufWriter<File>,
-    quarantined: u64,
-    languages: HashMap<String, usize>,
-    splits: Vec<SplitCount>,
+    /// Number of the part's first file among all.
+    first_file: usize,
     groups: HashMap<Group, usize>,
-    components: Vec<ComponentStats>,
-    licences: Vec<(String, u64)>,
-    licence_numbers: HashMap<String, usize>,
-    licence_words: Vec<u64>,
-    seen: SeenKeys,
-    files: Vec<FileStats>,
+    licences: HashMap<String, usize>,
+    /// Bytes of rows judged since the last commit.
+    since_commit: u64,
 }
 
-/// The numbers that a chunk's labels have in the whole run.
+/// The numbers that a chunk's labels have in the part.
 #[derive(Clone, Copy)]
 struct Numbers {
     group: usize,
-    language: usize,
     licence: usize,
 }
 
 impl<'a> Collector<'a> {
-    fn create(config: &'a PrepareConfig, inputs: &'a [InputFile], dir: &'a Path) -> Result<Self, PrepareError> {
-        let path = dir.join(QUARANTINE_FILE);
-        let quarantine = File::create(&path).map_err(PrepareError::io(&path, "created"))?;
-        Ok(Collector {
-            config,
-            inputs,
-            spool: SpoolWriter::create(dir).map_err(PrepareError::io(dir, "written"))?,
-            dir,
-            quarantine: BufWriter::new(quarantine),
-            quarantined: 0,
-            languages: HashMap::new(),
-            splits: Vec::new(),
-            groups: HashMap::new(),
-            components: Vec::new(),
-            licences: Vec::new(),
-            licence_numbers: HashMap::new(),
-            licence_words: Vec::new(),
-            seen: SeenKeys::default(),
-            files: inputs.iter().map(|file| FileStats { file: file.label.clone(), ..FileStats::default() }).collect(),
-        })
+    fn new(reader: &'a Reader<'a>, writer: PartWriter, dir: &'a Path, first_file: usize) -> Self {
+        let groups = writer.state.groups.iter().cloned().zip(0..).collect();
+        let licences = writer.state.licences.iter().cloned().zip(0..).collect();
+        Collector { reader, writer, dir, first_file, groups, licences, since_commit: 0 }
     }
 
     fn chunk(&mut self, admitted: Admitted) -> Result<(), PrepareError> {
-        refuse_bad_record(self.inputs, &admitted)?;
+        let inputs = self.reader.files;
+        refuse_bad_record(inputs, &admitted)?;
         if let Some(refusal) = admitted.refusal {
-            let file = self.inputs.get(admitted.file).map(|file| file.path.clone()).unwrap_or_default();
+            let file = inputs.get(admitted.file).map(|file| file.path.clone()).unwrap_or_default();
             let Place { row, .. } = refusal.place;
             let (source_name, licence) = (refusal.source, refusal.licence);
             return Err(PrepareError::NonCommercial { file, place: format!("row {row}"), source_name, licence });
@@ -209,112 +142,88 @@ impl<'a> Collector<'a> {
         let mut rows = 0;
         for (labels, numbers) in admitted.labels.iter().zip(&numbers) {
             rows += labels.rows;
-            if let Some(component) = self.components.get_mut(numbers.group) {
+            if let Some(component) = self.writer.state.components.get_mut(numbers.group) {
                 component.tally.rows += labels.rows;
                 for (reason, count) in &labels.dropped {
                     *component.tally.dropped.entry(reason.to_string()).or_default() += count;
+                }
+                for (rule, count) in &labels.applied {
+                    *component.applied.entry(rule.clone()).or_default() += count;
                 }
             }
         }
         for entry in &admitted.quarantine {
             self.record(entry)?;
         }
-        let mut documents = 0;
+        self.writer.hits(&admitted.hits).map_err(PrepareError::io(self.dir, "written"))?;
         let mut rest = admitted.content.as_slice();
         for document in &admitted.documents {
-            let length = document.url_len as usize + document.text_len as usize;
+            let length = document.content_len();
             let (content, tail) = rest.split_at_checked(length).unwrap_or((rest, &[]));
             rest = tail;
             let Some(&numbers) = numbers.get(document.labels) else { continue };
-            documents += u64::from(self.document(document, numbers, content)?);
+            self.document(admitted.file, document, numbers, content)?;
         }
-        if let Some(file) = self.files.get_mut(admitted.file) {
+        if let Some(file) = self.writer.state.files.get_mut(admitted.file - self.first_file) {
             file.rows += rows;
-            file.documents += documents;
         }
         Ok(())
     }
 
-    /// Keeps a document, or counts it as a duplicate and returns false.
     fn document(
         &mut self,
-        document: &super::admit::AdmittedDocument,
+        file: usize,
+        document: &AdmittedDocument,
         numbers: Numbers,
         content: &[u8],
-    ) -> Result<bool, PrepareError> {
-        let Some(component) = self.components.get_mut(numbers.group) else { return Ok(false) };
-        if self.config.dedup == Dedup::Exact && !self.seen.insert(numbers.language, document.digest.key) {
-            *component.tally.dropped.entry(Reason::Duplicate.to_string()).or_default() += 1;
-            return Ok(false);
-        }
-        if let Some(split) = self.splits.get_mut(numbers.language) {
-            split.add(document.digest.split);
-        }
-        component.tally.documents += 1;
-        component.tally.bytes += u64::from(document.text_len);
-        component.tally.words += document.words;
-        if let (Some((name, count)), Some(words)) =
-            (self.licences.get_mut(numbers.licence), self.licence_words.get_mut(numbers.licence))
-        {
-            *count += 1;
-            *words += document.words;
-            match component.licences.get_mut(name.as_str()) {
-                Some(count) => *count += 1,
-                None => _ = component.licences.insert(name.clone(), 1),
-            }
-        }
+    ) -> Result<(), PrepareError> {
         let entry = Entry {
             offset: 0,
+            segment: 0,
             id: document.id,
             split: document.digest.split,
+            key: document.digest.key,
             group: numbers.group as u32,
             licence: numbers.licence as u32,
+            file: file as u32,
             url_len: document.url_len,
             text_len: document.text_len,
+            notes_len: document.notes_len,
+            words: document.words,
         };
-        self.spool.add(entry, content).map_err(PrepareError::io(self.dir, "written"))?;
-        Ok(true)
+        self.writer.add(entry, content).map_err(PrepareError::io(self.dir, "written"))
     }
 
     fn number(&mut self, labels: &Labels) -> Result<Numbers, PrepareError> {
-        let next = self.languages.len();
-        let language = *self.languages.entry(labels.lang.clone()).or_insert(next);
-        if language == self.splits.len() {
-            self.splits.push(SplitCount::new(&self.config.validation));
-        }
+        let state = &mut self.writer.state;
         let group = Group { lang: labels.lang.clone(), source: labels.source.clone() };
         let next = self.groups.len();
         if next >= MAX_COMPONENTS && !self.groups.contains_key(&group) {
-            let example = format!("{}/{}", group.lang, group.source);
-            return Err(PrepareError::TooManyComponents { limit: MAX_COMPONENTS, example });
+            return Err(PrepareError::too_many_components(&group));
         }
-        let group = *self.groups.entry(group).or_insert(next);
-        if group == self.components.len() {
-            let (lang, source) = (labels.lang.clone(), labels.source.clone());
-            self.components.push(ComponentStats { lang, source, ..ComponentStats::default() });
-        }
-        let next = self.licence_numbers.len();
-        let licence = *self.licence_numbers.entry(labels.licence.clone()).or_insert(next);
-        if licence == self.licences.len() {
-            self.licences.push((labels.licence.clone(), 0));
-            self.licence_words.push(0);
-        }
-        Ok(Numbers { group, language, licence })
+        let group = *self.groups.entry(group).or_insert_with_key(|group| {
+            state.groups.push(group.clone());
+            let (lang, source) = (group.lang.clone(), group.source.clone());
+            state.components.push(ComponentStats { lang, source, ..ComponentStats::default() });
+            next
+        });
+        let next = self.licences.len();
+        let licence = *self.licences.entry(labels.licence.clone()).or_insert_with_key(|licence| {
+            state.licences.push(licence.clone());
+            next
+        });
+        Ok(Numbers { group, licence })
     }
 
     fn record(&mut self, entry: &QuarantineEntry) -> Result<(), PrepareError> {
-        let failed = PrepareError::io(self.dir, "written");
-        self.quarantined += 1;
         let line = serde_json::to_vec(entry).map_err(std::io::Error::from);
-        line.and_then(|line| {
-            self.quarantine.write_all(&line)?;
-            self.quarantine.write_all(b"\n")
-        })
-        .map_err(failed)
+        line.and_then(|line| self.writer.quarantine(&line)).map_err(PrepareError::io(self.dir, "written"))
     }
 
-    fn end(&mut self, end: FileEnd, observe: Observer<'_>) -> Result<(), PrepareError> {
-        let (Some(input), Some(file)) = (self.inputs.get(end.file), self.files.get_mut(end.file)) else {
+    fn end(&mut self, end: FileEnd) -> Result<(), PrepareError> {
+        let (files, observe) = (self.reader.files, self.reader.observe);
+        let number = end.file - self.first_file;
+        let (Some(input), Some(file)) = (files.get(end.file), self.writer.state.files.get_mut(number)) else {
             return Ok(());
         };
         if end.stored.bytes != input.bytes {
@@ -322,17 +231,17 @@ impl<'a> Collector<'a> {
         }
         file.bytes = end.stored.bytes;
         file.blake3 = end.stored.blake3;
-        file.entry = input.entry;
-        if file.rows > 0 && file.documents == 0 {
+        file.encoding = end.encoding.map(|encoding| encoding.name().to_owned());
+        if let Some(encoding) = &file.encoding {
             let path = input.path.display();
-            observe(&PrepareEvent::Warning(format!("{path}: none of its {} rows was kept", file.rows)));
+            observe(&PrepareEvent::Warning(format!("{path}: read as {encoding}; write `encoding:` if it is another")));
         }
         let Some(damage) = end.damage else { return Ok(()) };
         let damage = match damage {
             SourceError::Damaged { path, byte, what, .. } => SourceError::Damaged { path, byte, what, rows: file.rows },
             other => return Err(other.into()),
         };
-        if self.config.on_damage == OnDamage::Error {
+        if self.reader.config.on_damage == OnDamage::Error {
             return Err(damage.into());
         }
         let what = match &damage {
@@ -349,40 +258,6 @@ impl<'a> Collector<'a> {
             reason: Reason::Damaged.to_string(),
             excerpt: what,
         })
-    }
-
-    fn finish(mut self, key: &str, dir: &Path) -> Result<(), PrepareError> {
-        let failed = || PrepareError::io(dir, "written");
-        self.quarantine.flush().and_then(|()| self.quarantine.get_ref().sync_all()).map_err(failed())?;
-        let mut stats = Stats {
-            version: STATS_VERSION,
-            quarantined: self.quarantined,
-            components: self.components,
-            files: self.files,
-            ..Stats::default()
-        };
-        for ((name, documents), words) in self.licences.iter().zip(&self.licence_words) {
-            if *documents > 0 {
-                let tally = stats.licences.entry(name.clone()).or_default();
-                tally.documents = *documents;
-                tally.words = *words;
-            }
-        }
-        stats.sum();
-        if stats.total.documents == 0 {
-            return Err(PrepareError::NothingLeft { rows: stats.total.rows, dropped: stats.total.dropped });
-        }
-        stats.reconcile().map_err(|what| PrepareError::Unreconciled { what })?;
-        let cutoffs: Vec<Option<u64>> = self.splits.into_iter().map(SplitCount::cutoff).collect();
-        let mut groups: Vec<(Group, usize)> = self.groups.into_iter().collect();
-        groups.sort_by_key(|(_, number)| *number);
-        let of_group = |group: &Group| {
-            self.languages.get(&group.lang).and_then(|&language| cutoffs.get(language)).copied().flatten()
-        };
-        let cutoffs: Vec<Option<u64>> = groups.iter().map(|(group, _)| of_group(group)).collect();
-        let groups = groups.into_iter().map(|(group, _)| group).collect();
-        let licences = self.licences.into_iter().map(|(name, _)| name).collect();
-        self.spool.finish(key.to_owned(), groups, licences, cutoffs, stats).map_err(failed())
     }
 }
 
@@ -406,9 +281,11 @@ pub(crate) fn survey(
     let max_record_bytes = config.limits.max_record_bytes;
     let roles = config.chat.clone().unwrap_or_default().roles();
     let opt_outs = OptOuts::open(&config.opt_outs.clone().unwrap_or_default())?;
-    let admission = Admission { files, normalize: config.normalize, gate, opt_outs, max_record_bytes, roles };
+    let admission =
+        Admission { files, normalize: config.normalize, gate, opt_outs, max_record_bytes, roles, curation: None };
     let mut found = BTreeMap::new();
-    read_all(&admission, &config.limits, stop, &mut |step| {
+    let judge = |file: usize, chunk: &Chunk| admission.judge(file, chunk);
+    read_all(&Reading::all(files, &config.limits), stop, &judge, &mut |step| {
         if let Step::Chunk(admitted) = step {
             refuse_bad_record(files, &admitted)?;
             for document in &admitted.documents {
@@ -417,7 +294,7 @@ pub(crate) fn survey(
                 }
             }
         }
-        Ok(())
+        Ok::<(), PrepareError>(())
     })?;
     Ok(found)
 }

@@ -1,21 +1,28 @@
 //! Owns the way from raw files to a finished dataset: its stages, what is reused and what is published; never prints.
 
 pub(crate) mod admit;
+pub(crate) mod curate;
+mod dedupe;
 mod encode;
 mod error;
 mod event;
 mod existing;
 pub(crate) mod ingest;
+mod parts;
+mod queue;
+mod together;
 mod vocabulary;
 mod work;
 
+pub use dedupe::NEAR_DUPLICATES_FILE;
 pub use error::PrepareError;
 pub use event::{Observer, PrepareEvent, Stage};
 pub use existing::INPUTS_FILE;
-pub use ingest::QUARANTINE_FILE;
+pub use parts::{CONTAMINATION_FILE, QUARANTINE_FILE};
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use crate::card;
 use crate::chat::ChatEncoder;
@@ -24,14 +31,21 @@ use crate::dataset::DataError;
 use crate::manifest::Manifest;
 use crate::opt_out::OptOuts;
 use crate::source::discover::{InputFile, discover};
-use crate::spool::Spool;
+use crate::spool::{PartState, Spool};
 use crate::stats::{STATS_FILE, Stats};
 use crate::tokenizer::{Tokenizer, TokenizerError};
-use work::WorkDir;
+use curate::Curation;
+use dedupe::Searches;
+use ingest::Reader;
+use work::{Holding, WorkDir};
 
 /// Version of everything that decides what a configuration makes of its inputs. A change of rules raises it, so that
 /// results of older versions are not taken for current.
 pub const PREPARE_VERSION: u32 = 1;
+
+/// Folders of the work folder.
+const SPOOL: &str = "spool";
+const DATASET: &str = "dataset";
 
 /// A dataset that is in place.
 #[derive(Debug, Clone)]
@@ -48,13 +62,47 @@ pub struct Prepared {
 
 /// Makes the dataset that `config` describes.
 ///
-/// The reading stage and the tokenizer are kept in a hidden folder beside the output until the dataset is whole, and are
-/// reused when a run that was stopped or killed is started again. The finished folder appears in one rename. The same
-/// configuration and input bytes give the same bytes, wherever they lie and however many threads work.
+/// Everything up to the tokenizer is kept in a hidden folder beside the output until the dataset is whole; a run that was
+/// stopped or killed goes on from its last checkpoint when it is started again. The finished folder appears in one
+/// rename. The same configuration and input bytes give the same bytes, wherever they lie and however many threads and
+/// processes work.
 ///
 /// # Errors
 /// See [`PrepareError`]. After a refusal nothing is left on disk.
 pub fn prepare(config: &PrepareConfig, observe: Observer<'_>, stop: &AtomicBool) -> Result<Prepared, PrepareError> {
+    prepare_as(config, None, observe, stop)
+}
+
+/// Makes the dataset together with other processes that call this for the same configuration, on this machine or on
+/// others that see the same files under the same paths. They divide the reading among them; one of them, at the end,
+/// does the rest, and all return when the dataset is in place. A process that dies is replaced by the others. The bytes
+/// are those of [`prepare`].
+///
+/// # Errors
+/// See [`PrepareError`].
+pub fn prepare_together(
+    config: &PrepareConfig,
+    worker: &Worker,
+    observe: Observer<'_>,
+    stop: &AtomicBool,
+) -> Result<Prepared, PrepareError> {
+    prepare_as(config, Some(worker), observe, stop)
+}
+
+/// How a process works with others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worker {
+    /// A process that has not been heard of for this long is taken for dead. Too short a time costs work done twice,
+    /// never a wrong result.
+    pub lease_time: Duration,
+}
+
+fn prepare_as(
+    config: &PrepareConfig,
+    worker: Option<&Worker>,
+    observe: Observer<'_>,
+    stop: &AtomicBool,
+) -> Result<Prepared, PrepareError> {
     config.validate()?;
     let config = &with_opt_out_digest(config)?;
     let files = discover(&config.sources)?;
@@ -66,30 +114,24 @@ pub fn prepare(config: &PrepareConfig, observe: Observer<'_>, stop: &AtomicBool)
     if config.allow_licences.is_empty() {
         return Err(PrepareError::NoLicencesAllowed { found: ingest::survey(config, &files, stop)? });
     }
-    let run = Run { config, files: &files, given: given.as_ref(), chats: chats.as_ref(), observe, stop };
-    let work = WorkDir::open(&config.output_dir)?;
-    let spool = match run.read(&work) {
-        Ok(spool) => spool,
-        Err(error) => {
-            work.discard();
-            return Err(error);
+    let curation = Curation::open(config)?;
+    let (given, chats) = (given.as_ref(), chats.as_ref());
+    let run = Run { config, files: &files, curation: &curation, given, chats, observe, stop };
+    match worker {
+        None => {
+            let work = WorkDir::open(&config.output_dir, Holding::Alone)?;
+            match run.alone(&work) {
+                Ok(prepared) => run.publish(work, prepared),
+                Err(error) => {
+                    if !error.is_passing() {
+                        work.discard();
+                    }
+                    Err(error)
+                }
+            }
         }
-    };
-    let trained = match &config.tokenizer {
-        TokenizerConfig::Train(train) => Some(vocabulary::train(train, &spool, &work, observe, stop)?),
-        TokenizerConfig::Path(_) => None,
-    };
-    let dataset = work.fresh("dataset")?;
-    let (manifest, stats) = match run.write(&spool, trained.as_ref(), &dataset) {
-        Ok(written) => written,
-        Err(error) => {
-            // Half a dataset is of no use to the next run; the stages before it are.
-            _ = std::fs::remove_dir_all(&dataset);
-            return Err(error);
-        }
-    };
-    work.publish("dataset")?;
-    Ok(Prepared { dir: config.output_dir.clone(), id: manifest.id(), already: false, stats })
+        Some(worker) => together::run(&run, worker),
+    }
 }
 
 /// The configuration with the digest of its opt-out lists, which are read before anything else.
@@ -131,6 +173,7 @@ fn already(dir: &Path) -> Result<Prepared, PrepareError> {
 struct Run<'a> {
     config: &'a PrepareConfig,
     files: &'a [InputFile],
+    curation: &'a Curation,
     /// The tokenizer that the configuration names.
     given: Option<&'a Tokenizer>,
     /// What makes tokens of chats.
@@ -140,24 +183,55 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The reading stage, or its result from an earlier run.
-    fn read(&self, work: &WorkDir) -> Result<Spool, PrepareError> {
+    /// All stages in one process.
+    fn alone(&self, work: &WorkDir) -> Result<(Manifest, Stats), PrepareError> {
+        let key = existing::documents_key(self.config, self.files)?;
         let stage = Stage::Read;
         let total_bytes = self.files.iter().map(|file| file.bytes).sum();
         (self.observe)(&PrepareEvent::StageStarted { stage, total_bytes });
-        let key = existing::documents_key(self.config, self.files)?;
-        let reused = Spool::reuse(&work.at("spool"), &key);
-        let finished = PrepareEvent::StageFinished { stage, reused: reused.is_some() };
-        let spool = match reused {
-            Some(spool) => spool,
-            None => {
-                let dir = work.fresh("spool")?;
-                ingest::ingest(self.config, self.files, &key, &dir, self.observe, self.stop)?;
-                Spool::open(&dir).map_err(PrepareError::io(&dir, "read back"))?
-            }
+        work.keep_only_parts(&key)?;
+        if let Some(spool) = Spool::reuse(work.path(), &work.at(SPOOL), &key) {
+            (self.observe)(&PrepareEvent::StageFinished { stage, reused: true });
+            return self.after_reading(&spool, work);
+        }
+        let reader = Reader::new(self.config, self.files, self.curation, &key, self.observe, self.stop)?;
+        let (mut parts, mut reused) = (Vec::new(), true);
+        for (number, range) in parts::plan(self.files, self.config.limits.checkpoint_bytes).into_iter().enumerate() {
+            let below = parts::folder(&key).join(parts::name(number));
+            let state = PartState::read(&work.at(&below), &key).filter(|state| state.done);
+            reused &= state.is_some();
+            parts.push((below.clone(), state.map_or_else(|| reader.part(range, &work.at(&below)), Ok)?));
+        }
+        (self.observe)(&PrepareEvent::StageFinished { stage, reused });
+        let spool = self.dedupe(&parts, work, &key)?;
+        self.after_reading(&spool, work)
+    }
+
+    /// The dedup stage, from parts that lie in the work folder.
+    fn dedupe(&self, parts: &[(PathBuf, PartState)], work: &WorkDir, key: &str) -> Result<Spool, PrepareError> {
+        let dir = work.fresh(SPOOL)?;
+        let (config, files, observe, stop) = (self.config, self.files, self.observe, self.stop);
+        Searches { config, files, root: work.path(), dir: &dir, observe, stop }.run(parts, key)?;
+        parts::gather(parts, work.path(), &dir)?;
+        Spool::open(work.path(), &dir).map_err(PrepareError::io(&dir, "read back"))
+    }
+
+    /// Tokenizer and shards; the dataset is whole in the work folder then.
+    fn after_reading(&self, spool: &Spool, work: &WorkDir) -> Result<(Manifest, Stats), PrepareError> {
+        let trained = match &self.config.tokenizer {
+            TokenizerConfig::Train(train) => Some(vocabulary::train(train, spool, work, self.observe, self.stop)?),
+            TokenizerConfig::Path(_) => None,
         };
-        (self.observe)(&finished);
-        Ok(spool)
+        let dataset = work.fresh(DATASET)?;
+        self.write(spool, trained.as_ref(), &dataset).inspect_err(|_| {
+            // Half a dataset is of no use to the next run; the stages before it are.
+            _ = std::fs::remove_dir_all(&dataset);
+        })
+    }
+
+    fn publish(&self, work: WorkDir, (manifest, stats): (Manifest, Stats)) -> Result<Prepared, PrepareError> {
+        work.publish(DATASET)?;
+        Ok(Prepared { dir: self.config.output_dir.clone(), id: manifest.id(), already: false, stats })
     }
 
     /// Writes everything that a dataset folder holds.
@@ -175,9 +249,14 @@ impl Run<'_> {
             &dir.join(INPUTS_FILE),
             &existing::record(self.config, (self.given, self.chats), self.files, &stats)?,
         )?;
-        let (from, to) = (spool.dir().join(QUARANTINE_FILE), dir.join(QUARANTINE_FILE));
-        std::fs::copy(&from, &to).map_err(PrepareError::io(&to, "written"))?;
-        sync_file(&to)?;
+        for name in [QUARANTINE_FILE, CONTAMINATION_FILE, NEAR_DUPLICATES_FILE] {
+            let (from, to) = (spool.dir().join(name), dir.join(name));
+            // Only what a stage wrote; the quarantine is always there.
+            if from.exists() || name == QUARANTINE_FILE {
+                std::fs::copy(&from, &to).map_err(PrepareError::io(&to, "written"))?;
+                sync_file(&to)?;
+            }
+        }
         Ok((manifest, stats))
     }
 }

@@ -40,15 +40,15 @@ pub(super) fn train(
     stop: &AtomicBool,
 ) -> Result<Tokenizer, PrepareError> {
     let stage = Stage::Tokenizer;
-    let training: Vec<&Entry> = spool.entries.iter().filter(|entry| !spool.is_validation(entry)).collect();
-    let total_bytes = training.iter().map(|entry| u64::from(entry.text_len)).sum();
+    let bytes_by_language = bytes_by_language(spool)?;
+    let total_bytes = bytes_by_language.values().sum();
     observe(&PrepareEvent::StageStarted { stage, total_bytes });
     let key = json_digest(&(PREPARE_VERSION, spool.digest(), config));
     let dir = work.at(FOLDER);
     let reused = is_done(&dir, &key);
     if !reused {
         let dir = work.fresh(FOLDER)?;
-        let files = learn(config, spool, &training, observe, stop).map_err(|error| match error {
+        let files = learn(config, spool, &bytes_by_language, observe, stop).map_err(|error| match error {
             PrepareError::Tokenizer(TokenizerError::Stopped) => PrepareError::Interrupted { stage: stage.name() },
             error => error,
         })?;
@@ -64,6 +64,29 @@ pub(super) fn train(
     Ok(tokenizer)
 }
 
+/// The training documents, in the order read.
+fn training(spool: &Spool) -> Result<impl Iterator<Item = Result<Entry, PrepareError>>, PrepareError> {
+    let failed = || PrepareError::io(spool.dir(), "read");
+    let entries = spool.entries().map_err(failed())?;
+    let trained = |entry: &Result<Entry, PrepareError>| !entry.as_ref().is_ok_and(|entry| spool.is_validation(entry));
+    Ok(entries.map(move |entry| entry.map_err(failed())).filter(trained))
+}
+
+fn bytes_by_language(spool: &Spool) -> Result<BTreeMap<String, u64>, PrepareError> {
+    let mut by_group = vec![0; spool.manifest.groups.len()];
+    for entry in training(spool)? {
+        let entry = entry?;
+        if let Some(bytes) = by_group.get_mut(entry.group as usize) {
+            *bytes += u64::from(entry.text_len);
+        }
+    }
+    let mut sums = BTreeMap::new();
+    for (group, bytes) in spool.manifest.groups.iter().zip(by_group).filter(|(_, bytes)| *bytes > 0) {
+        *sums.entry(group.lang.clone()).or_default() += bytes;
+    }
+    Ok(sums)
+}
+
 fn is_done(dir: &Path, key: &str) -> bool {
     let read = |name: &str| std::fs::read(dir.join(name)).ok();
     let done: Option<Done> = read(DONE_FILE).and_then(|json| serde_json::from_slice(&json).ok());
@@ -76,18 +99,15 @@ fn is_done(dir: &Path, key: &str) -> bool {
 fn learn(
     config: &TrainConfig,
     spool: &Spool,
-    training: &[&Entry],
+    bytes_by_language: &BTreeMap<String, u64>,
     observe: Observer<'_>,
     stop: &AtomicBool,
 ) -> Result<BTreeMap<&'static str, Vec<u8>>, PrepareError> {
     let stage = Stage::Tokenizer;
-    let mut bytes_by_language: BTreeMap<String, u64> = BTreeMap::new();
-    for entry in training {
-        *bytes_by_language.entry(spool.group(entry).lang.clone()).or_default() += u64::from(entry.text_len);
-    }
-    let mut trainer = TokenizerTrainer::new(config, &bytes_by_language)?;
+    let mut trainer = TokenizerTrainer::new(config, bytes_by_language)?;
     let (mut bytes, mut rows) = (0, 0);
-    for entry in training {
+    for entry in training(spool)? {
+        let entry = &entry?;
         bytes += u64::from(entry.text_len);
         rows += 1;
         if rows % DOCUMENTS_PER_REPORT == 0 {

@@ -4,8 +4,18 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::error::PrepareError;
+use super::parts;
 
-/// The folder `.NAME.preparing` beside the output, held by one process at a time.
+/// Who may use a work folder at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// One process.
+    Alone,
+    /// Any number of workers.
+    Together,
+}
+
+/// The folder `.NAME.preparing` beside the output, held by one process at a time, or by workers.
 pub(crate) struct WorkDir {
     output: PathBuf,
     parent: PathBuf,
@@ -16,11 +26,11 @@ pub(crate) struct WorkDir {
 }
 
 impl WorkDir {
-    /// Creates or re-enters the work folder of `output`.
+    /// Creates or re-enters the work folder of `output`, alone or together with others.
     ///
     /// # Errors
     /// [`PrepareError::Busy`] when another process holds it.
-    pub fn open(output: &Path) -> Result<WorkDir, PrepareError> {
+    pub fn open(output: &Path, holding: Holding) -> Result<WorkDir, PrepareError> {
         let name = output.file_name().ok_or_else(|| PrepareError::OutputTaken { dir: output.to_owned() })?;
         let parent = match output.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -32,7 +42,11 @@ impl WorkDir {
         std::fs::create_dir_all(&path).map_err(PrepareError::io(&path, "created"))?;
         let lock_path = path.join("lock");
         let lock = File::create(&lock_path).map_err(PrepareError::io(&lock_path, "created"))?;
-        match lock.try_lock() {
+        let locked = match holding {
+            Holding::Alone => lock.try_lock(),
+            Holding::Together => lock.try_lock_shared(),
+        };
+        match locked {
             Ok(()) => Ok(WorkDir { output: output.to_owned(), parent, path, created, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(PrepareError::Busy { dir: output.to_owned() }),
             Err(TryLockError::Error(source)) => Err(PrepareError::Io { path: lock_path, action: "locked", source }),
@@ -50,8 +64,26 @@ impl WorkDir {
     }
 
     /// The folder `name` inside, which may not exist.
-    pub fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// The work folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the parts that other configurations or inputs left behind.
+    pub fn keep_only_parts(&self, key: &str) -> Result<(), PrepareError> {
+        let own = parts::folder(key);
+        for entry in std::fs::read_dir(&self.path).map_err(PrepareError::io(&self.path, "listed"))? {
+            let entry = entry.map_err(PrepareError::io(&self.path, "listed"))?;
+            let (name, path) = (entry.file_name(), entry.path());
+            if parts::is_folder(&name) && name != own {
+                std::fs::remove_dir_all(&path).map_err(PrepareError::io(&path, "removed"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Moves the finished folder `name` to the output, durably, and removes the rest.
@@ -93,7 +125,7 @@ mod tests {
     fn publishing_moves_one_folder_and_leaves_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let output = dir.path().join("a/b/out");
-        let work = WorkDir::open(&output).unwrap();
+        let work = WorkDir::open(&output, Holding::Alone).unwrap();
         std::fs::write(work.fresh("spool").unwrap().join("x"), "1").unwrap();
         std::fs::write(work.fresh("dataset").unwrap().join("y"), "2").unwrap();
         std::fs::create_dir(&output).unwrap();
@@ -106,12 +138,12 @@ mod tests {
     fn discarding_removes_what_opening_created_and_no_more() {
         let dir = tempfile::tempdir().unwrap();
         let output = dir.path().join("a/b/out");
-        let work = WorkDir::open(&output).unwrap();
+        let work = WorkDir::open(&output, Holding::Alone).unwrap();
         work.fresh("spool").unwrap();
         work.discard();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         std::fs::create_dir(dir.path().join("a")).unwrap();
-        WorkDir::open(&output).unwrap().discard();
+        WorkDir::open(&output, Holding::Alone).unwrap().discard();
         assert!(dir.path().join("a").exists() && !dir.path().join("a/b").exists());
     }
 
@@ -119,8 +151,10 @@ mod tests {
     fn a_folder_in_use_is_busy_and_a_full_output_is_never_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let output = dir.path().join("out");
-        let work = WorkDir::open(&output).unwrap();
-        assert!(matches!(WorkDir::open(&output), Err(PrepareError::Busy { .. })));
+        let work = WorkDir::open(&output, Holding::Alone).unwrap();
+        for holding in [Holding::Alone, Holding::Together] {
+            assert!(matches!(WorkDir::open(&output, holding), Err(PrepareError::Busy { .. })));
+        }
         work.fresh("dataset").unwrap();
         std::fs::create_dir(&output).unwrap();
         std::fs::write(output.join("precious"), "").unwrap();

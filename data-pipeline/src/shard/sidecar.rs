@@ -1,6 +1,7 @@
 //! Owns the table beside a shard, one row a document: what it is, where it comes from, how large it is; never touches
 //! tokens.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -17,10 +18,10 @@ use parquet::schema::parser::parse_message_type;
 
 use super::file::DigestedFile;
 use crate::dataset::DataError;
-use crate::document::Document;
+use crate::document::{Document, Notes};
 use crate::manifest::FileRecord;
 
-const SCHEMA: &str = "message document {
+const COLUMNS: &str = "
     REQUIRED BYTE_ARRAY id (STRING);
     REQUIRED BYTE_ARRAY language (STRING);
     REQUIRED BYTE_ARRAY script (STRING);
@@ -29,9 +30,18 @@ const SCHEMA: &str = "message document {
     OPTIONAL BYTE_ARRAY url (STRING);
     REQUIRED INT64 bytes;
     REQUIRED INT64 tokens;
-    OPTIONAL DOUBLE quality;
-}";
+    OPTIONAL DOUBLE quality;";
+/// Columns of documents with notes, after the others. `figures` and `history` are JSON objects.
+const NOTES_COLUMNS: &str = "
+    OPTIONAL BYTE_ARRAY given_language (STRING);
+    OPTIONAL BYTE_ARRAY identified_language (STRING);
+    OPTIONAL DOUBLE language_score;
+    OPTIONAL BYTE_ARRAY mixed_languages (STRING);
+    OPTIONAL BYTE_ARRAY figures (STRING);
+    OPTIONAL BYTE_ARRAY history (STRING);";
 
+/// Columns of documents without notes.
+const NUM_COLUMNS: usize = 9;
 /// Documents of a row group: the unit that a reader must decode to see one of them.
 const GROUP_ROWS: usize = 1 << 16;
 /// Written into the file instead of a version, so that equal documents give equal bytes for ever.
@@ -56,12 +66,16 @@ pub struct DocumentFacts {
     pub tokens: u64,
     /// Quality score, when a stage gave one.
     pub quality: Option<f64>,
+    /// What the stages of the preparation found out, when it had any.
+    pub notes: Option<Notes>,
 }
 
 /// Writes the table of a shard.
 pub(crate) struct SidecarWriter {
     path: PathBuf,
-    table: SerializedFileWriter<DigestedFile>,
+    /// Created with its file, begun with the first document, which tells the columns.
+    file: Option<DigestedFile>,
+    table: Option<SerializedFileWriter<DigestedFile>>,
     columns: Columns,
 }
 
@@ -78,35 +92,44 @@ struct Columns {
     tokens: Vec<i64>,
     qualities: Vec<f64>,
     quality_levels: Vec<i16>,
+    notes: Option<Vec<Notes>>,
 }
 
 impl SidecarWriter {
     /// Creates the file, which must not exist.
     pub fn create(path: &Path) -> Result<Self, DataError> {
-        let failed = |error: ParquetError| failure(path, "written", &error);
-        let schema = Arc::new(parse_message_type(SCHEMA).map_err(failed)?);
-        let level = ZstdLevel::try_new(3).map_err(failed)?;
-        let properties = WriterProperties::builder()
-            .set_created_by(CREATED_BY.to_owned())
-            .set_compression(Compression::ZSTD(level))
-            .set_statistics_enabled(EnabledStatistics::Chunk)
-            .build();
-        let table =
-            SerializedFileWriter::new(DigestedFile::create(path)?, schema, Arc::new(properties)).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), table, columns: Columns::default() })
+        let file = Some(DigestedFile::create(path)?);
+        Ok(Self { path: path.to_owned(), file, table: None, columns: Columns::default() })
+    }
+
+    /// The table, with or without columns for notes.
+    fn table(&mut self, notes: bool) -> Result<&mut SerializedFileWriter<DigestedFile>, ParquetError> {
+        if let Some(file) = self.file.take() {
+            let columns = if notes { [COLUMNS, NOTES_COLUMNS].concat() } else { COLUMNS.to_owned() };
+            let schema = Arc::new(parse_message_type(&format!("message document {{{columns}\n}}"))?);
+            let properties = WriterProperties::builder()
+                .set_created_by(CREATED_BY.to_owned())
+                .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+                .set_statistics_enabled(EnabledStatistics::Chunk)
+                .build();
+            self.table = Some(SerializedFileWriter::new(file, schema, Arc::new(properties))?);
+        }
+        self.table.as_mut().ok_or_else(|| ParquetError::General("the table was not begun".to_owned()))
     }
 
     /// Appends a document of `tokens` tokens.
     pub fn add(&mut self, document: &Document, tokens: u64) -> Result<(), DataError> {
         let Document { id, lang, source, licence, url, .. } = document;
         let text_bytes = document.text.len() as u64;
-        self.push([id, lang, source, licence], url.as_deref(), [text_bytes, tokens], None)
+        let found = (None, document.notes.as_deref());
+        self.push([id, lang, source, licence], url.as_deref(), [text_bytes, tokens], found)
     }
 
     /// Appends a document of which only the facts are at hand.
     pub fn add_facts(&mut self, facts: &DocumentFacts) -> Result<(), DataError> {
-        let DocumentFacts { id, lang, source, licence, url, text_bytes, tokens, quality } = facts;
-        self.push([id, lang, source, licence], url.as_deref(), [*text_bytes, *tokens], *quality)
+        let DocumentFacts { id, lang, source, licence, url, text_bytes, tokens, quality, notes } = facts;
+        let found = (*quality, notes.as_ref());
+        self.push([id, lang, source, licence], url.as_deref(), [*text_bytes, *tokens], found)
     }
 
     fn push(
@@ -114,7 +137,7 @@ impl SidecarWriter {
         [id, lang, source, licence]: [&str; 4],
         url: Option<&str>,
         [text_bytes, tokens]: [u64; 2],
-        quality: Option<f64>,
+        (quality, notes): (Option<f64>, Option<&Notes>),
     ) -> Result<(), DataError> {
         let text = |value: &str| ByteArray::from(value.as_bytes().to_vec());
         let (language, script) = lang.split_once('_').unwrap_or((lang, ""));
@@ -130,6 +153,9 @@ impl SidecarWriter {
         columns.tokens.push(tokens as i64);
         columns.qualities.extend(quality);
         columns.quality_levels.push(i16::from(quality.is_some()));
+        if let Some(notes) = notes {
+            columns.notes.get_or_insert_default().push(notes.clone());
+        }
         if columns.ids.len() >= GROUP_ROWS { self.flush() } else { Ok(()) }
     }
 
@@ -138,13 +164,19 @@ impl SidecarWriter {
         if columns.ids.is_empty() {
             return Ok(());
         }
-        columns.write(&mut self.table).map_err(|error| failure(&self.path, "written", &error))
+        let written = self.table(columns.notes.is_some()).and_then(|table| columns.write(table));
+        written.map_err(|error| failure(&self.path, "written", &error))
     }
 
     /// Makes the file durable.
     pub fn finish(mut self) -> Result<FileRecord, DataError> {
         self.flush()?;
-        self.table.into_inner().map_err(|error| failure(&self.path, "written", &error))?.finish()
+        let path = self.path.clone();
+        let failed = |error: ParquetError| failure(&path, "written", &error);
+        self.table(false).map_err(failed)?;
+        let missing = || ParquetError::General("the table was not begun".to_owned());
+        let table = self.table.take().ok_or_else(missing).map_err(failed)?;
+        table.into_inner().map_err(failed)?.finish()
     }
 }
 
@@ -158,8 +190,33 @@ impl Columns {
         column::<Int64Type>(&mut group, &self.bytes, None)?;
         column::<Int64Type>(&mut group, &self.tokens, None)?;
         column::<DoubleType>(&mut group, &self.qualities, Some(&self.quality_levels))?;
+        if let Some(notes) = &self.notes {
+            let text = |of: &dyn Fn(&Notes) -> Option<String>| -> Vec<Option<ByteArray>> {
+                notes.iter().map(|notes| of(notes).map(|text| ByteArray::from(text.into_bytes()))).collect()
+            };
+            optional::<ByteArrayType>(&mut group, text(&|notes| notes.given.clone()))?;
+            optional::<ByteArrayType>(&mut group, text(&|notes| notes.identified.clone()))?;
+            optional::<DoubleType>(&mut group, notes.iter().map(|notes| notes.score.map(f64::from)).collect())?;
+            optional::<ByteArrayType>(&mut group, text(&|n| Some(n.mixed.clone()).filter(|text| !text.is_empty())))?;
+            optional::<ByteArrayType>(&mut group, text(&|notes| json_of(&notes.figures)))?;
+            optional::<ByteArrayType>(&mut group, text(&|notes| json_of(&notes.history)))?;
+        }
         group.close().map(|_| ())
     }
+}
+
+/// A map as a JSON object; none when it is empty.
+fn json_of<T: serde::Serialize>(map: &BTreeMap<String, T>) -> Option<String> {
+    if map.is_empty() { None } else { serde_json::to_string(map).ok() }
+}
+
+fn optional<T: DataType>(
+    group: &mut SerializedRowGroupWriter<'_, DigestedFile>,
+    values: Vec<Option<T::T>>,
+) -> Result<(), ParquetError> {
+    let levels: Vec<i16> = values.iter().map(|value| i16::from(value.is_some())).collect();
+    let values: Vec<T::T> = values.into_iter().flatten().collect();
+    column::<T>(group, &values, Some(&levels))
 }
 
 fn column<T: DataType>(
@@ -279,7 +336,20 @@ fn facts_of(row: &parquet::record::Row) -> Result<DocumentFacts, ParquetError> {
         text_bytes: number(6)?,
         tokens: number(7)?,
         quality: row.get_double(8).ok(),
+        notes: (row.len() > NUM_COLUMNS).then(|| notes_of(row)),
     })
+}
+
+fn notes_of(row: &parquet::record::Row) -> Notes {
+    let text = |column: usize| row.get_string(column).ok();
+    Notes {
+        given: text(9).cloned(),
+        identified: text(10).cloned(),
+        score: row.get_double(11).ok().map(|score| score as f32),
+        mixed: text(12).cloned().unwrap_or_default(),
+        figures: text(13).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
+        history: text(14).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
+    }
 }
 
 /// The library panics on some damaged files; here that is damage like any other.
@@ -309,6 +379,7 @@ mod tests {
             source: "s".into(),
             licence: "MIT".into(),
             url: i.is_multiple_of(2).then(|| format!("https://example.org/{i}")),
+            notes: None,
         }
     }
 
@@ -336,6 +407,27 @@ mod tests {
         }
         assert_eq!(read_facts(&path, count as u64 - 1, 9).unwrap().len(), 1);
         assert_eq!(read_facts(&path, count as u64, 9).unwrap(), []);
+    }
+
+    #[test]
+    fn notes_come_back_and_leave_tables_without_them_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        let mut writer = SidecarWriter::create(&path).unwrap();
+        let notes = |i: usize| Notes {
+            given: i.is_multiple_of(3).then(|| "ary_Arab".to_owned()),
+            identified: Some("arb_Arab".into()),
+            score: i.is_multiple_of(2).then_some(0.5),
+            mixed: if i == 1 { "fra_Latn 0.3".into() } else { String::new() },
+            figures: BTreeMap::from([("words".to_owned(), i as f32)]),
+            history: if i == 2 { BTreeMap::from([("pii:phone".to_owned(), 2)]) } else { BTreeMap::new() },
+        };
+        for i in 0..4 {
+            writer.add(&Document { notes: Some(Box::new(notes(i))), ..document(i) }, 1).unwrap();
+        }
+        writer.finish().unwrap();
+        let read: Vec<_> = read_facts(&path, 0, 9).unwrap().into_iter().map(|facts| facts.notes.unwrap()).collect();
+        assert_eq!(read, (0..4).map(notes).collect::<Vec<_>>());
     }
 
     #[test]

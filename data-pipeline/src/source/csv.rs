@@ -17,6 +17,10 @@ pub(crate) struct RecordCutter {
     columns: usize,
     /// Slot and column, in the order of preference.
     mapping: Vec<(Slot, usize)>,
+    /// Names of all columns.
+    names: Vec<String>,
+    /// A row is handed out as a JSON object of all its columns, in the place of its text.
+    whole: bool,
     rows: u64,
     record: Record,
     parser: csv_core::Reader,
@@ -49,7 +53,7 @@ enum Cut {
 }
 
 impl RecordCutter {
-    /// Reads the header.
+    /// Reads the header. Rows hold the `wanted` columns, or else all of them.
     ///
     /// # Errors
     /// [`SourceError::MissingColumn`] when a column that the configuration names is absent.
@@ -57,12 +61,14 @@ impl RecordCutter {
         window: Window,
         delimiter: u8,
         max_record: usize,
-        wanted: &[Wanted],
+        wanted: Option<&[Wanted]>,
     ) -> Result<RecordCutter, SourceError> {
         let parser = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
         let record = Record::default();
+        let (mapping, names) = (Vec::new(), Vec::new());
+        let (columns, rows, whole) = (0, 0, wanted.is_none());
         let mut cutter =
-            RecordCutter { window, delimiter, max_record, columns: 0, mapping: Vec::new(), rows: 0, record, parser };
+            RecordCutter { window, delimiter, max_record, columns, mapping, names, whole, rows, record, parser };
         let header = match cutter.cut() {
             Cut::Record(length) => length,
             Cut::Endless => 0,
@@ -71,7 +77,7 @@ impl RecordCutter {
         cutter.columns = cutter.record.fields;
         let names: Vec<String> =
             (0..cutter.columns).map(|i| String::from_utf8_lossy(cutter.record.field(i)).trim().to_owned()).collect();
-        for wanted in wanted {
+        for wanted in wanted.unwrap_or_default() {
             match names.iter().position(|name| *name == wanted.name) {
                 Some(column) => cutter.mapping.push((wanted.slot, column)),
                 None if wanted.required => {
@@ -86,7 +92,22 @@ impl RecordCutter {
             }
         }
         cutter.window.consume(header);
+        cutter.names = names;
         Ok(cutter)
+    }
+
+    /// The record as a JSON object of strings, `None` unless it is UTF-8.
+    fn object(&self) -> Option<String> {
+        let mut line = String::from("{");
+        for (i, name) in self.names.iter().enumerate() {
+            let value = std::str::from_utf8(self.record.field(i)).ok()?;
+            line.push_str(if i > 0 { "," } else { "" });
+            line.push_str(&serde_json::Value::from(name.as_str()).to_string());
+            line.push(':');
+            line.push_str(&serde_json::Value::from(value).to_string());
+        }
+        line.push('}');
+        Some(line)
     }
 
     pub fn window(&self) -> &Window {
@@ -126,8 +147,15 @@ impl RecordCutter {
         };
         match reason {
             None => {
+                let object = if self.whole { self.object() } else { None };
+                if self.whole && object.is_none() {
+                    return self.reject(length, Reason::InvalidUtf8, chunk);
+                }
                 self.rows += 1;
                 chunk.open_row(Place { row: self.rows, byte: Some(self.window.offset()) });
+                if let Some(object) = object {
+                    chunk.value(Slot::Text, object.as_bytes());
+                }
                 for &(slot, column) in &self.mapping {
                     let value = self.record.field(column);
                     // An empty cell is a value that is not there, except for the text, which is then empty.

@@ -32,6 +32,12 @@ pub enum Layout {
     Text(Unit),
     /// Apache Parquet.
     Parquet,
+    /// JSON objects in a list or one after another.
+    Json,
+    /// Apache Arrow IPC.
+    Arrow,
+    /// Web archive records.
+    Warc,
 }
 
 /// What the files of one source entry share.
@@ -64,6 +70,8 @@ pub struct InputFile {
     pub entry: usize,
     /// That entry.
     pub spec: Arc<SourceSpec>,
+    /// Rows are wanted with all their fields, as JSON.
+    pub(crate) whole: bool,
 }
 
 /// Folders nested deeper than this are not searched (a link that points upwards would never end).
@@ -84,7 +92,7 @@ pub fn discover(sources: &[SourceConfig]) -> Result<Vec<InputFile>, SourceError>
             .iter()
             .map(|pattern| glob::Pattern::new(pattern).map_err(|error| bad_glob(pattern, &error)))
             .collect::<Result<Vec<_>, _>>()?;
-        let wanted = source.fields.wanted();
+        let wanted = source.fields.wanted(source.format);
         let tree = FieldTree::new(&wanted);
         let spec = Arc::new(SourceSpec { config: source.clone(), wanted, tree });
         let (before, mut ignored) = (files.len(), 0);
@@ -97,7 +105,7 @@ pub fn discover(sources: &[SourceConfig]) -> Result<Vec<InputFile>, SourceError>
                 continue;
             }
             let (layout, compression) = known?;
-            if !source.kind.is_text() && !matches!(layout, Layout::Jsonl | Layout::Parquet) {
+            if !source.kind.is_text() && !matches!(layout, Layout::Jsonl | Layout::Json | Layout::Parquet) {
                 return Err(SourceError::NoChats { path });
             }
             if !taken.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
@@ -166,6 +174,10 @@ fn walk(folder: &Path, depth: usize, paths: &mut BTreeSet<PathBuf>) -> Result<()
         if entry.file_name().to_string_lossy().starts_with('.') {
             continue;
         }
+        // Dolma keeps what it says of the documents beside them, in lines that are no documents.
+        if entry.file_name() == "attributes" && path.is_dir() && folder.join("documents").is_dir() {
+            continue;
+        }
         if path.is_dir() {
             walk(&path, depth + 1, paths)?;
         } else {
@@ -207,7 +219,43 @@ fn input_file(
         stem.chars().filter(|c| !c.is_control()).collect::<String>()
     };
     let default_source = config.source.clone().unwrap_or_else(stem);
-    Ok(InputFile { path, label, layout, compression, bytes, default_source, entry, spec: Arc::clone(spec) })
+    Ok(InputFile {
+        path,
+        label,
+        layout,
+        compression,
+        bytes,
+        default_source,
+        entry,
+        spec: Arc::clone(spec),
+        whole: false,
+    })
+}
+
+/// Standard input as a file, with all fields of its rows; JSONL unless the format of `source` is given.
+///
+/// # Errors
+/// A format that cannot be read from a pipe.
+pub(crate) fn of_standard_input(source: &SourceConfig) -> Result<InputFile, SourceError> {
+    let path = PathBuf::from("/dev/stdin");
+    let layout = match source.format {
+        Format::Auto | Format::Jsonl | Format::Dolma => Layout::Jsonl,
+        Format::Json => Layout::Json,
+        Format::Arrow => Layout::Arrow,
+        Format::Warc => Layout::Warc,
+        Format::Csv => Layout::Delimited(b','),
+        Format::Tsv => Layout::Delimited(b'\t'),
+        Format::Text => Layout::Text(source.unit.unwrap_or_default()),
+        Format::Parquet => {
+            return Err(SourceError::UnknownFormat { path, hint: "; this format cannot be read from a pipe" });
+        }
+    };
+    let wanted = source.fields.wanted(source.format);
+    let tree = FieldTree::new(&wanted);
+    let spec = Arc::new(SourceSpec { config: source.clone(), wanted, tree });
+    let default_source = source.source.clone().unwrap_or_else(|| "stdin".to_owned());
+    let (label, compression) = ("-".to_owned(), Compression::None);
+    Ok(InputFile { path, label, layout, compression, bytes: 0, default_source, entry: 0, spec, whole: true })
 }
 
 fn layout(path: &Path, source: &SourceConfig) -> Result<(Layout, Compression), SourceError> {
@@ -219,7 +267,12 @@ fn layout(path: &Path, source: &SourceConfig) -> Result<(Layout, Compression), S
     };
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
     let by_name = match extension {
+        "jsonl" | "ndjson" if source.format == Format::Dolma => Some(Format::Dolma),
         "jsonl" | "ndjson" => Some(Format::Jsonl),
+        "json" if source.format == Format::Dolma => Some(Format::Dolma),
+        "json" => Some(Format::Json),
+        "arrow" | "arrows" | "feather" | "ipc" => Some(Format::Arrow),
+        "warc" | "wet" => Some(Format::Warc),
         "csv" => Some(Format::Csv),
         "tsv" => Some(Format::Tsv),
         "txt" => Some(Format::Text),
@@ -231,8 +284,8 @@ fn layout(path: &Path, source: &SourceConfig) -> Result<(Layout, Compression), S
         (Format::Auto, Some(format)) => format,
         (Format::Auto, None) => {
             let hint = match extension {
-                "json" => "; a JSON array is not read, turn it into lines first: `jq -c '.[]' FILE > FILE.jsonl`",
-                "arrow" | "feather" => "; Arrow files are not read, write them as Parquet first",
+                "xz" | "bz2" | "zip" | "7z" | "tar" | "tgz" => "; unpack it first, or compress it as .gz or .zst",
+                "xml" | "html" | "htm" => "; markup is read from web archives only (`.warc`)",
                 _ => "",
             };
             return Err(SourceError::UnknownFormat { path: path.to_owned(), hint });
@@ -244,7 +297,10 @@ fn layout(path: &Path, source: &SourceConfig) -> Result<(Layout, Compression), S
         (format, _) => format,
     };
     let layout = match format {
-        Format::Auto | Format::Jsonl => Layout::Jsonl,
+        Format::Auto | Format::Jsonl | Format::Dolma => Layout::Jsonl,
+        Format::Json => Layout::Json,
+        Format::Arrow => Layout::Arrow,
+        Format::Warc => Layout::Warc,
         Format::Csv => Layout::Delimited(b','),
         Format::Tsv => Layout::Delimited(b'\t'),
         Format::Text => Layout::Text(source.unit.unwrap_or_default()),

@@ -33,7 +33,7 @@ pub enum SourceError {
         ignored: usize,
     },
     /// The file name does not tell the format.
-    #[error("{}: cannot tell the format from the name; write `format: jsonl`, `csv`, `tsv`, `text` or `parquet`{hint}", .path.display())]
+    #[error("{}: cannot tell the format from the name; write `format:` (`jsonl`, `json`, `csv`, `tsv`, `text`, `parquet`, `arrow` or `warc`){hint}", .path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -97,24 +97,23 @@ pub enum SourceError {
         log_max: u32,
     },
     /// A file that cannot hold chats.
-    #[error("{}: chats are read from JSONL and Parquet; convert the file, or leave it out with `exclude:`", .path.display())]
+    #[error("{}: chats are read from JSONL, JSON and Parquet; convert the file, or leave it out with `exclude:`", .path.display())]
     NoChats {
         /// The file.
         path: PathBuf,
     },
-    /// Text in another encoding than UTF-8.
+    /// Text in an encoding that is not read.
     #[error(
-        "{}: looks like {encoding}, not UTF-8; convert it: `iconv -f {iconv} -t UTF-8 < FILE > FILE.utf8`", .path.display()
+        "{}: {found}; convert it to UTF-8 with `iconv`, or write `encoding:` if it is one that is read ({})",
+        .path.display(), "utf-8, utf-16le, utf-16be, windows-1256, windows-1252, iso-8859-6"
     )]
     Encoding {
         /// The file.
         path: PathBuf,
-        /// Name for people.
-        encoding: &'static str,
-        /// Name for `iconv`.
-        iconv: &'static str,
+        /// What the bytes look like.
+        found: &'static str,
     },
-    /// A CSV, TSV or Parquet file without a column that is needed.
+    /// A CSV, TSV, Parquet or Arrow file without a column that is needed.
     #[error("{}: no column `{column}`; it has {found}; write `fields: {{{field}: COLUMN}}`", .path.display())]
     MissingColumn {
         /// The file.

@@ -6,30 +6,30 @@ use std::path::{Path, PathBuf};
 
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use serde_json::{Map, Value as Json};
 
 use super::error::SourceError;
 use super::jsonl::CHUNK_BYTES;
-use super::parquet::check_group;
+use super::parquet::{check_expansion, check_group};
 use super::row::{Chunk, Place};
 use crate::config::Limits;
 
 /// Nesting of a value at most.
 const MAX_DEPTH: usize = 16;
-/// Rows decoded at a time.
-const BATCH_ROWS: usize = 256;
 
 /// Reads a Parquet file row by row.
 pub(crate) struct JsonRows {
     path: PathBuf,
-    file: SerializedFileReader<File>,
-    limits: Limits,
+    iter: RowIter<'static>,
     stored_bytes: u64,
-    group: usize,
-    /// Rows of the group that were read.
-    in_group: usize,
+    /// Rows that the file says it has.
+    all_rows: u64,
+    ended: bool,
     rows: u64,
+    produced: u64,
+    limits: Limits,
     failure: Option<SourceError>,
 }
 
@@ -40,8 +40,13 @@ impl JsonRows {
         let stored_bytes = file.metadata().map_err(io_error)?.len();
         let damaged = |what| SourceError::Damaged { path: path.to_owned(), byte: stored_bytes, what, rows: 0 };
         let file = fenced(|| SerializedFileReader::new(file)).map_err(damaged)?;
+        for (number, group) in file.metadata().row_groups().iter().enumerate() {
+            (0..group.num_columns()).try_for_each(|column| check_group(path, group, number, column, limits))?;
+        }
+        let all_rows = u64::try_from(file.metadata().file_metadata().num_rows()).unwrap_or(0);
+        let iter = fenced(|| Ok(RowIter::from_file_into(Box::new(file)))).map_err(damaged)?;
         let (path, limits) = (path.to_owned(), limits.clone());
-        Ok(JsonRows { path, file, limits, stored_bytes, group: 0, in_group: 0, rows: 0, failure: None })
+        Ok(JsonRows { path, iter, stored_bytes, all_rows, ended: false, rows: 0, produced: 0, limits, failure: None })
     }
 
     pub fn path(&self) -> &Path {
@@ -50,7 +55,7 @@ impl JsonRows {
 
     /// Stored bytes that the rows so far stand for, by their share of all rows.
     pub fn stored_bytes(&self) -> u64 {
-        let all = u64::try_from(self.file.metadata().file_metadata().num_rows()).unwrap_or(0).max(1);
+        let all = self.all_rows.max(1);
         (u128::from(self.stored_bytes) * u128::from(self.rows.min(all)) / u128::from(all)) as u64
     }
 
@@ -63,48 +68,42 @@ impl JsonRows {
     pub fn next_chunk(&mut self) -> Option<Chunk> {
         let first = Place { row: self.rows + 1, byte: None };
         let mut bytes = Vec::new();
-        while bytes.len() < CHUNK_BYTES && self.failure.is_none() && self.group < self.file.num_row_groups() {
-            if self.in_group == 0
-                && let Err(error) = self.check_group()
-            {
-                self.failure = Some(error);
-                break;
-            }
-            let (file, group, skip) = (&self.file, self.group, self.in_group);
-            match fenced(|| read_lines(file, group, skip)) {
-                Ok((lines, 0)) => {
-                    bytes.extend(lines);
-                    (self.group, self.in_group) = (self.group + 1, 0);
-                }
-                Ok((lines, count)) => {
-                    bytes.extend(lines);
-                    self.in_group += count;
-                    self.rows += count as u64;
-                }
-                Err(what) => {
-                    let (path, byte) = (self.path.clone(), self.stored_bytes);
-                    self.failure = Some(SourceError::Damaged { path, byte, what, rows: self.rows });
-                }
-            }
+        if self.ended {
+            return None;
+        }
+        let iter = &mut self.iter;
+        match fenced(|| read_lines(iter, &mut bytes)) {
+            Ok(ended) => self.ended = ended,
+            Err(what) => self.fail(what),
+        }
+        // A batch that fails may have added whole rows before the damage.
+        self.rows += memchr::memchr_iter(b'\n', &bytes).count() as u64;
+        self.produced += bytes.len() as u64;
+        if let Err(bomb) = check_expansion(&self.path, self.produced, self.stored_bytes, &self.limits) {
+            (self.failure, self.ended) = (Some(bomb), true);
+        }
+        if self.ended && self.failure.is_none() && self.rows < self.all_rows {
+            // The decoder ends without a word when a row group has fewer rows than the footer says.
+            self.fail(format!("its footer says {} rows", self.all_rows));
         }
         (!bytes.is_empty()).then_some(Chunk::Lines { bytes, first, rejects: Vec::new() })
     }
 
-    fn check_group(&self) -> Result<(), SourceError> {
-        let group = self.file.metadata().row_group(self.group);
-        (0..group.num_columns()).try_for_each(|column| check_group(&self.path, group, self.group, column, &self.limits))
+    fn fail(&mut self, what: String) {
+        let (path, byte) = (self.path.clone(), self.stored_bytes);
+        self.failure = Some(SourceError::Damaged { path, byte, what, rows: self.rows });
+        self.ended = true;
     }
 }
 
-/// Rows of a group from `skip` on as lines, and how many.
-fn read_lines(file: &SerializedFileReader<File>, group: usize, skip: usize) -> Result<(Vec<u8>, usize), ParquetError> {
-    let (mut lines, mut count) = (Vec::new(), 0);
-    for row in file.get_row_group(group)?.get_row_iter(None)?.skip(skip).take(BATCH_ROWS) {
+/// Adds a chunk of rows as lines, and says whether they were the last.
+fn read_lines(iter: &mut RowIter<'_>, lines: &mut Vec<u8>) -> Result<bool, ParquetError> {
+    while lines.len() < CHUNK_BYTES {
+        let Some(row) = iter.next() else { return Ok(true) };
         lines.extend(object(&row?, 0)?.to_string().into_bytes());
         lines.push(b'\n');
-        count += 1;
     }
-    Ok((lines, count))
+    Ok(false)
 }
 
 fn object(row: &Row, depth: usize) -> Result<Json, ParquetError> {

@@ -335,10 +335,10 @@ impl<'a> Visitor<'a> for BranchSeed<'_, '_, 'a> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::config::FieldNames;
+    use crate::config::{FieldNames, Format};
 
     fn parse<'a>(line: &'a str, names: &FieldNames) -> Result<Fields<'a>, Reason> {
-        parse_line(line, &FieldTree::new(&names.wanted()))
+        parse_line(line, &FieldTree::new(&names.wanted(Format::Jsonl)))
     }
 
     fn text(s: &str) -> Value<'_> {

@@ -4,22 +4,29 @@
 //! Suggested reading order: [`discover`], `stream` (bytes under limits), `window`, then one reader a format, then `feed`
 //! (all files as one sequence of chunks).
 
+mod arrow;
+mod arrow_json;
 mod csv;
 pub mod discover;
 mod encoding;
 mod error;
 mod feed;
+mod html;
+mod http;
+mod json_array;
 mod json_rows;
 mod jsonl;
+mod page;
 mod parquet;
 mod row;
 mod stream;
 mod text;
+mod warc;
 mod window;
 
 pub use error::SourceError;
 pub(crate) use feed::{Feed, FileEnd, Item};
 pub(crate) use jsonl::{lines, parse_line};
 pub use row::Reason;
-pub(crate) use row::{Chunk, Fields, Place, Reject, Slot, Value, excerpt};
+pub(crate) use row::{Chunk, Fields, Place, Reject, RowChunk, Slot, Value, excerpt};
 pub(crate) use stream::digest_file;

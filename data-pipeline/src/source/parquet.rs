@@ -135,7 +135,7 @@ impl TableReader {
                 continue;
             }
             self.take_row(&mut chunk);
-            if let Err(error) = self.check_limits() {
+            if let Err(error) = check_expansion(&self.path, self.produced, self.stored_bytes, &self.limits) {
                 self.failure = Some(error);
             }
         }
@@ -166,20 +166,6 @@ impl TableReader {
                 chunk.value(column.slot, bytes.data());
             }
         }
-    }
-
-    fn check_limits(&self) -> Result<(), SourceError> {
-        let bomb = |what, limit| Err(SourceError::Bomb { path: self.path.clone(), what, limit });
-        if self.produced > self.limits.max_file_bytes {
-            return bomb(format!("expands to more than {} bytes", self.limits.max_file_bytes), "max_file_bytes");
-        }
-        if self.produced > EXPANSION_GRACE_BYTES
-            && self.produced / self.stored_bytes.max(1) >= self.limits.max_expansion
-        {
-            let (stored, times) = (self.stored_bytes, self.limits.max_expansion);
-            return bomb(format!("{stored} bytes hold over {times} times as much text"), "max_expansion");
-        }
-        Ok(())
     }
 
     /// Reads the next batch, from the next row group when this one has ended.
@@ -217,6 +203,19 @@ impl TableReader {
         let byte = offset.unwrap_or(self.stored_bytes);
         SourceError::Damaged { path: self.path.clone(), byte, what, rows: 0 }
     }
+}
+
+/// Refuses a file whose rows are `produced` bytes and that is out of proportion to its size.
+pub(super) fn check_expansion(path: &Path, produced: u64, stored: u64, limits: &Limits) -> Result<(), SourceError> {
+    let bomb = |what, limit| Err(SourceError::Bomb { path: path.to_owned(), what, limit });
+    if produced > limits.max_file_bytes {
+        return bomb(format!("expands to more than {} bytes", limits.max_file_bytes), "max_file_bytes");
+    }
+    if produced > EXPANSION_GRACE_BYTES && produced / stored.max(1) >= limits.max_expansion {
+        let times = limits.max_expansion;
+        return bomb(format!("{stored} bytes hold over {times} times as much text"), "max_expansion");
+    }
+    Ok(())
 }
 
 /// Refuses a column of a row group that expands too far.

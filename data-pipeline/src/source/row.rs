@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::config::FieldNames;
+use super::page::PageChunk;
+use crate::config::{FieldNames, Format};
 use crate::opt_out::{self, MarkerKind};
 
 /// Why a record did not become a document. The text form stands in statistics and in the quarantine file.
@@ -33,6 +34,17 @@ pub enum Reason {
     BadQuoting,
     /// The record that the damage of its file cuts.
     Damaged,
+    /// A web page whose publisher forbids its use for training: by which header or tag. Quarantined, so that the address
+    /// is on record.
+    OptOut(&'static str),
+    /// A web page that the server did not deliver (its status is not 200). Counted, not quarantined.
+    HttpStatus,
+    /// A web record that is neither HTML nor plain text. Counted, not quarantined.
+    NotText,
+    /// A web page without a main text. Counted, not quarantined.
+    NoMainText,
+    /// A web record that is not laid out as WARC, HTTP or its content encoding ask.
+    BadWebRecord,
     /// No language, and no default.
     MissingLanguage,
     /// The language is not an ISO 639-3 and ISO 15924 pair.
@@ -43,12 +55,24 @@ pub enum Reason {
     OptOut(&'static str),
     /// Same key form as an earlier document of the language. Counted, not quarantined.
     Duplicate,
+    /// A stage does not want the text; its reason (`language:und`, `garbage:ocr_soup`). Counted, not quarantined.
+    Judged(Cow<'static, str>),
 }
 
 impl Reason {
     /// Whether the record is written to the quarantine: it is broken, rather than unwanted.
     pub fn is_quarantined(&self) -> bool {
-        !matches!(self, Reason::BlankLine | Reason::Licence(_) | Reason::OptOut(_) | Reason::Duplicate)
+        !matches!(
+            self,
+            Reason::BlankLine
+                | Reason::Licence(_)
+                | Reason::OptOut(_)
+                | Reason::Duplicate
+                | Reason::Judged(_)
+                | Reason::HttpStatus
+                | Reason::NotText
+                | Reason::NoMainText
+        )
     }
 }
 
@@ -67,17 +91,23 @@ impl fmt::Display for Reason {
             Reason::ColumnCount => "column_count",
             Reason::BadQuoting => "bad_quoting",
             Reason::Damaged => "damaged_file",
+            Reason::OptOut(how) => return write!(f, "opt_out:{how}"),
+            Reason::HttpStatus => "http_status",
+            Reason::NotText => "not_text",
+            Reason::NoMainText => "no_main_text",
+            Reason::BadWebRecord => "bad_web_record",
             Reason::MissingLanguage => "missing_language",
             Reason::BadLanguage => "bad_language",
             Reason::Licence(id) => return write!(f, "licence:{id}"),
             Reason::OptOut(what) => return write!(f, "opt_out:{what}"),
             Reason::Duplicate => "duplicate",
+            Reason::Judged(reason) => reason,
         })
     }
 }
 
 /// Where a record stands in its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     /// Record number from 1 (for JSONL the line number, blank lines included; for CSV the header is not counted).
     pub row: u64,
@@ -153,8 +183,8 @@ pub(crate) struct Wanted {
 }
 
 impl FieldNames {
-    /// The names to look for; of two names for one slot the first that a row holds wins.
-    pub(crate) fn wanted(&self) -> Vec<Wanted> {
+    /// The names to look for in files of `format`; of two names for one slot the first that a row holds wins.
+    pub(crate) fn wanted(&self, format: Format) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         let mut add = |slot, field, given: &Option<String>, defaults: &[&str]| match given {
             Some(name) => wanted.push(Wanted { slot, field, name: name.clone(), required: true }),
@@ -166,12 +196,15 @@ impl FieldNames {
             })),
         };
         add(Slot::Text, "text", &self.text, &["text"]);
+        let dolma = format == Format::Dolma;
+        let pick = |plain: &'static [&'static str], nested: &'static [&'static str]| if dolma { nested } else { plain };
         add(Slot::Lang, "lang", &self.lang, &["lang"]);
         add(Slot::Script, "script", &self.script, &["script"]);
         add(Slot::Source, "source", &self.source, &["source"]);
-        add(Slot::Licence, "licence", &self.licence, &["licence", "license"]);
-        add(Slot::Url, "url", &self.url, &["url"]);
-        add(Slot::Id, "id", &self.id, &[]);
+        let nested = &["licence", "license", "metadata.licence", "metadata.license"];
+        add(Slot::Licence, "licence", &self.licence, pick(&["licence", "license"], nested));
+        add(Slot::Url, "url", &self.url, pick(&["url"], &["url", "metadata.url"]));
+        add(Slot::Id, "id", &self.id, pick(&[], &["id"]));
         // A name that says nothing of its kind is read as a flag, which also hears words such as `noai`.
         let marker = |name: String, required| Wanted {
             slot: Slot::of_marker(MarkerKind::of(&name).unwrap_or(MarkerKind::Flag)),
@@ -224,6 +257,99 @@ pub(crate) enum Chunk {
     Lines { bytes: Vec<u8>, first: Place, rejects: Vec<Reject> },
     /// Rows already cut into fields.
     Rows(RowChunk),
+    /// Web records, taken apart by whoever takes the chunk.
+    Pages(PageChunk),
+}
+
+impl Chunk {
+    /// The chunk with its web records, if any, taken apart into rows.
+    pub fn decoded(self) -> Chunk {
+        match self {
+            Chunk::Pages(pages) => Chunk::Rows(pages.rows()),
+            other => other,
+        }
+    }
+}
+
+/// Rows written out as lines of JSON.
+#[derive(Debug, Default)]
+pub(crate) struct LineChunk {
+    bytes: Vec<u8>,
+    first: Option<Place>,
+    pub rejects: Vec<Reject>,
+}
+
+impl LineChunk {
+    /// Adds a row.
+    pub fn push(&mut self, place: Place, line: &str) {
+        self.first.get_or_insert(place);
+        self.bytes.extend_from_slice(line.as_bytes());
+        self.bytes.push(b'\n');
+    }
+
+    /// Bytes held.
+    pub fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The chunk, unless nothing was collected. Its lines have no byte positions: the rows are written otherwise in their
+    /// file.
+    pub fn into_chunk(self) -> Option<Chunk> {
+        if self.bytes.is_empty() && self.rejects.is_empty() {
+            return None;
+        }
+        let first = Place { byte: None, ..self.first.unwrap_or(Place { row: 1, byte: None }) };
+        Some(Chunk::Lines { bytes: self.bytes, first, rejects: self.rejects })
+    }
+}
+
+impl Chunk {
+    /// Bytes of rows held.
+    pub fn len_bytes(&self) -> usize {
+        match self {
+            Chunk::Lines { bytes, .. } => bytes.len(),
+            Chunk::Rows(rows) => rows.len_bytes(),
+            Chunk::Pages(pages) => pages.len_bytes(),
+        }
+    }
+
+    /// Number of the row after the last one, whether usable or not.
+    pub fn next_row(&self) -> u64 {
+        let after = |rejects: &[Reject]| rejects.iter().map(|reject| reject.place.row + 1).max().unwrap_or(0);
+        match self {
+            Chunk::Lines { bytes, first, rejects } => {
+                let cut = bytes.last().is_some_and(|&last| last != b'\n');
+                let lines = memchr::memchr_iter(b'\n', bytes).count() as u64 + u64::from(cut);
+                (first.row + lines).max(after(rejects))
+            }
+            Chunk::Rows(rows) => {
+                rows.rows.iter().map(|row| row.place.row + 1).max().unwrap_or(0).max(after(&rows.rejects))
+            }
+            Chunk::Pages(pages) => pages.next_row().max(after(&pages.rejects)),
+        }
+    }
+
+    /// What is left from row number `from` on; `None` when nothing is.
+    pub fn from_row(self, from: u64) -> Option<Chunk> {
+        match self {
+            Chunk::Lines { mut bytes, mut first, mut rejects } => {
+                rejects.retain(|reject| reject.place.row >= from);
+                if first.row < from {
+                    let skip = usize::try_from(from - first.row).unwrap_or(usize::MAX);
+                    let end = memchr::memchr_iter(b'\n', &bytes).nth(skip - 1).map_or(bytes.len(), |at| at + 1);
+                    bytes.drain(..end);
+                    first = Place { row: from, byte: first.byte.map(|byte| byte + end as u64) };
+                }
+                (!bytes.is_empty() || !rejects.is_empty()).then_some(Chunk::Lines { bytes, first, rejects })
+            }
+            Chunk::Rows(mut rows) => {
+                rows.rejects.retain(|reject| reject.place.row >= from);
+                rows.rows.retain(|row| row.place.row >= from);
+                (!rows.is_empty()).then_some(Chunk::Rows(rows))
+            }
+            Chunk::Pages(pages) => pages.starting_at(from).map(Chunk::Pages),
+        }
+    }
 }
 
 /// Rows whose field values lie end to end in one buffer.

@@ -1,5 +1,6 @@
 //! Owns the sliding buffer that the line and record readers cut from; never knows a format.
 
+use super::encoding::Transcoder;
 use super::error::SourceError;
 use super::stream::{ByteStream, StoredDigest};
 
@@ -12,15 +13,42 @@ pub(crate) struct Window {
     stream: ByteStream,
     buf: Vec<u8>,
     start: usize,
-    /// Position of `buf[0]` in the decompressed stream.
+    /// Position of `buf[0]` in the decompressed stream, in its UTF-8 form when it is decoded.
     base: u64,
     ended: bool,
     failure: Option<SourceError>,
+    /// Turns what is read into UTF-8.
+    transcoder: Option<Transcoder>,
+    /// What was read and not decoded yet.
+    raw: Vec<u8>,
 }
 
 impl Window {
     pub fn new(stream: ByteStream) -> Window {
-        Window { stream, buf: Vec::new(), start: 0, base: 0, ended: false, failure: None }
+        Window {
+            stream,
+            buf: Vec::new(),
+            start: 0,
+            base: 0,
+            ended: false,
+            failure: None,
+            transcoder: None,
+            raw: Vec::new(),
+        }
+    }
+
+    /// Decodes everything from here on, the bytes at hand included.
+    pub fn transcode(&mut self, mut transcoder: Transcoder) {
+        let mut decoded = Vec::new();
+        transcoder.decode(self.data(), self.ended, &mut decoded);
+        self.base = self.offset();
+        (self.buf, self.start) = (decoded, 0);
+        self.transcoder = Some(transcoder);
+    }
+
+    /// The encoding that is decoded, if any.
+    pub fn transcoder(&self) -> Option<&Transcoder> {
+        self.transcoder.as_ref()
     }
 
     pub fn stream(&self) -> &ByteStream {
@@ -61,11 +89,7 @@ impl Window {
             self.buf.drain(..self.start);
             self.start = 0;
         }
-        let len = self.buf.len();
-        self.buf.resize(len + FILL_BYTES, 0);
-        let got = self.stream.read(self.buf.get_mut(len..).unwrap_or_default());
-        self.buf.truncate(len + got.as_ref().copied().unwrap_or(0));
-        match got {
+        match self.read() {
             Ok(0) => self.ended = true,
             Ok(_) => {}
             Err(error) => {
@@ -73,7 +97,26 @@ impl Window {
                 self.ended = true;
             }
         }
+        if let (true, Some(transcoder)) = (self.ended, &mut self.transcoder) {
+            let before = self.buf.len();
+            transcoder.decode(&[], true, &mut self.buf);
+            return self.buf.len() > before;
+        }
         !self.ended
+    }
+
+    /// Reads once, and decodes what was read; 0 at the end of the stream.
+    fn read(&mut self) -> Result<usize, SourceError> {
+        let target = if self.transcoder.is_some() { &mut self.raw } else { &mut self.buf };
+        let len = target.len();
+        target.resize(len + FILL_BYTES, 0);
+        let got = self.stream.read(target.get_mut(len..).unwrap_or_default());
+        target.truncate(len + got.as_ref().copied().unwrap_or(0));
+        if let Some(transcoder) = &mut self.transcoder {
+            transcoder.decode(&self.raw, false, &mut self.buf);
+            self.raw.clear();
+        }
+        got
     }
 
     /// Fills until `bytes` are at hand or the stream ends.

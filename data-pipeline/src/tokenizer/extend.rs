@@ -174,7 +174,7 @@ mod tests {
     fn document(lang: &str, text: &str) -> Document {
         let id = crate::document::id_to_hex(&crate::document::document_id("test", text));
         let (text, source, licence) = (text.to_owned(), "test".into(), "CC0-1.0".into());
-        Document { id, text, lang: lang.into(), source, licence, url: None }
+        Document { id, text, lang: lang.into(), source, licence, url: None, notes: None }
     }
 
     const OLD: &str = "le marché du village ouvre tôt le matin, et le pain du marché est bon";

@@ -7,6 +7,7 @@ mod error;
 pub mod eval;
 mod extend;
 pub mod files;
+mod guard;
 mod merges;
 mod open;
 pub mod pattern;

@@ -33,6 +33,7 @@ pub(super) fn parse(
 ) -> Result<Tokenizer, TokenizerError> {
     let path = path.to_owned();
     let malformed = |reason: String| TokenizerError::Malformed { path: path.clone(), reason };
+    super::guard::check(bytes).map_err(malformed)?;
     let mut library =
         fenced("read", || tokenizers::Tokenizer::from_bytes(bytes)).map_err(|error| malformed(reason_of(error)))?;
     // Saved cutting or filling lengths belong to someone else's batches.
@@ -116,6 +117,9 @@ fn check_kind(library: &tokenizers::Tokenizer) -> Result<Spelling, String> {
 /// Largest id plus one. A single id far outside would make every table as large as it says.
 fn vocab_size(library: &tokenizers::Tokenizer) -> Result<usize, String> {
     let vocabulary = library.get_vocab(true);
+    if vocabulary.contains_key("") && matches!(library.get_model(), ModelWrapper::Unigram(_)) {
+        return Err("its vocabulary has an empty token, which can be repeated for ever".to_owned());
+    }
     let largest = vocabulary.values().max().ok_or("its vocabulary is empty")?;
     let size = *largest as usize + 1;
     let limit = 2 * vocabulary.len() + 1024;

@@ -288,7 +288,15 @@ mod tests {
     fn document(lang: &str, text: &str) -> Document {
         let id = id_to_hex(&document_id("test", text));
         let text = text.to_owned();
-        Document { id, text, lang: lang.into(), source: "test".into(), licence: "CC0-1.0".into(), url: None }
+        Document {
+            id,
+            text,
+            lang: lang.into(),
+            source: "test".into(),
+            licence: "CC0-1.0".into(),
+            url: None,
+            notes: None,
+        }
     }
 
     fn sizes(list: &[(&str, u64)]) -> BTreeMap<String, u64> {

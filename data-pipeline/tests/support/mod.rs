@@ -27,7 +27,15 @@ pub fn document(lang: &str, source: &str, text: &str) -> Document {
     let id = id_to_hex(&document_id(source, text));
     let licence = if source == "b" { "MIT" } else { "CC0-1.0" };
     let url = text.len().is_multiple_of(2).then(|| format!("https://example.org/{id}"));
-    Document { id, text: text.into(), lang: lang.into(), source: source.into(), licence: licence.into(), url }
+    Document {
+        id,
+        text: text.into(),
+        lang: lang.into(),
+        source: source.into(),
+        licence: licence.into(),
+        url,
+        notes: None,
+    }
 }
 
 const WORDS: [(&str, &[&str]); 4] = [

@@ -3,20 +3,23 @@
 use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use data_pipeline::chat::{REJECTED, TRAINED};
 use data_pipeline::config::PrepareConfig;
 use data_pipeline::dataset::{DataError, Dataset};
+use data_pipeline::filter::Nothing;
 use data_pipeline::inspect::{self, InspectedDocument, Selection};
 use data_pipeline::manifest::Split;
-use data_pipeline::prepare::{self, PrepareError, PrepareEvent, Stage};
+use data_pipeline::prepare::{self, PrepareError, PrepareEvent, Stage, Worker};
 use data_pipeline::stats::{Stats, Tally};
 use data_pipeline::tokenizer::Tokenizer;
 use data_pipeline::trace::find;
 use data_pipeline::verify::{self, VerifyProgress};
 
 use super::failure::{Exit, Failure, note, say};
+use super::filter::{FilterArguments, filter};
 use super::progress::{StageProgress, short, thousands};
 use super::{ConfigArguments, governance, trace};
 use crate::config;
@@ -25,7 +28,9 @@ use crate::signals::StopFlag;
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Corpora to tokenizer, token shards, manifest, statistics, data card
-    Prepare(ConfigArguments),
+    Prepare(PrepareArguments),
+    /// Rows of any readable format as JSONL, every field as it was
+    Read(FilterArguments),
     /// Show documents of a prepared data set: text, tokens, origin
     Inspect(InspectArguments),
     /// Check every digest of a prepared data set
@@ -40,6 +45,19 @@ pub(super) enum Command {
     Convert(governance::ConvertArguments),
     /// Write the data cards (DATACARD.md, datacard.html) of a prepared data set anew
     Card(governance::CardArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PrepareArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Work together with other processes that run this very command on this config, here or on other machines that see
+    /// the same files under the same paths (Slurm array tasks, ssh and NFS): they share the reading, and one writes
+    #[arg(long)]
+    worker: bool,
+    /// A worker that is not heard of for so long is taken for dead, and its work is done by another
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", requires = "worker", value_parser = clap::value_parser!(u64).range(1..))]
+    lease_seconds: u64,
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +112,7 @@ pub(super) struct InspectArguments {
 pub(super) fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Prepare(arguments) => prepare(&arguments),
+        Command::Read(arguments) => Ok(filter(&arguments, "reading", &Nothing)?.0),
         Command::Inspect(arguments) => inspect(&arguments),
         Command::Verify(arguments) => verify(&arguments.folder),
         Command::Stats(arguments) => stats(&arguments),
@@ -104,15 +123,20 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
     }
 }
 
-fn prepare(arguments: &ConfigArguments) -> Result<Exit, Failure> {
-    let (config, notes) = config::load::<PrepareConfig>(&arguments.config, &arguments.set).map_err(Failure::usage)?;
+fn prepare(arguments: &PrepareArguments) -> Result<Exit, Failure> {
+    let ConfigArguments { config: path, set } = &arguments.config;
+    let (config, notes) = config::load::<PrepareConfig>(path, set).map_err(Failure::usage)?;
     for line in &notes {
         note(&format!("note: {line}"));
     }
     let stop = StopFlag::install(true).map_err(Failure::failed)?;
     let progress = RefCell::new(StageProgress::new());
     let observer = |event: &PrepareEvent| show(&mut progress.borrow_mut(), event);
-    let result = prepare::prepare(&config, &observer, stop.as_atomic());
+    let worker = Worker { lease_time: Duration::from_secs(arguments.lease_seconds) };
+    let result = match arguments.worker {
+        true => prepare::prepare_together(&config, &worker, &observer, stop.as_atomic()),
+        false => prepare::prepare(&config, &observer, stop.as_atomic()),
+    };
     progress.borrow_mut().end();
     let outcome = result.map_err(Failure::from)?;
     if outcome.already {
@@ -127,7 +151,8 @@ fn show(progress: &mut StageProgress, event: &PrepareEvent) {
     match event {
         PrepareEvent::StageStarted { stage, total_bytes } => {
             let name = match stage {
-                Stage::Read => "reading, cleaning, deduplicating",
+                Stage::Read => "reading, cleaning",
+                Stage::Dedup => "deduplicating",
                 Stage::Tokenizer => "tokenizer",
                 Stage::Shards => "writing token shards",
             };
@@ -325,9 +350,11 @@ fn tally_line(name: &str, tally: &Tally) -> String {
 impl From<PrepareError> for Failure {
     fn from(error: PrepareError) -> Self {
         match error {
-            PrepareError::Io { .. } | PrepareError::Unreconciled { .. } | PrepareError::Interrupted { .. } => {
-                Self::failed(error)
-            }
+            PrepareError::Io { .. }
+            | PrepareError::Dedup(_)
+            | PrepareError::Changed { .. }
+            | PrepareError::Unreconciled { .. }
+            | PrepareError::Interrupted { .. } => Self::failed(error),
             other => Self::usage(other),
         }
     }

@@ -8,6 +8,7 @@ mod eval;
 mod export;
 mod extend;
 mod failure;
+mod filter;
 mod formats;
 mod generate;
 mod governance;

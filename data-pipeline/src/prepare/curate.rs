@@ -1,0 +1,207 @@
+//! Owns what the document stages do to one text, in their order; never counts over documents or reads files after it was
+//! opened.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::error::PrepareError;
+use crate::config::PrepareConfig;
+use crate::decontaminate::{Action, Benchmarks, SearchBuffers};
+use crate::document::{DOCUMENT_ID_BYTES, Notes, id_to_hex};
+use crate::lid::{Decision, Identification, Identifier, IdentifyConfig};
+use crate::normalize::{Changes, Normalize};
+use crate::repair::Repairer;
+
+/// Languages with a smaller share of a text are not noted as mixed into it.
+const MIN_MIXED_SHARE: f32 = 0.05;
+
+/// The stages that a configuration asks for, opened once and shared by all threads.
+pub(crate) struct Curation {
+    /// The normal form is more than NFC, so what it changed is noted.
+    profile: bool,
+    repair: Option<(Repairer, f32)>,
+    identify: Option<(Model, IdentifyConfig)>,
+    benchmarks: Option<Benchmarks>,
+}
+
+/// A model of languages: the one in the binary, or one from a file.
+enum Model {
+    Embedded(&'static Identifier),
+    Opened(Box<Identifier>),
+}
+
+impl Model {
+    fn identify(&self, text: &str) -> Identification {
+        match self {
+            Model::Embedded(identifier) => identifier.identify(text),
+            Model::Opened(identifier) => identifier.identify(text),
+        }
+    }
+}
+
+/// What the stages did to one text and found out about it.
+#[derive(Default)]
+pub(crate) struct Applied {
+    /// How often each rule fired, by stage and name.
+    pub counts: BTreeMap<String, u64>,
+    /// The label that the text ends with, when that is another than the given one.
+    pub label: Option<String>,
+    /// Lines about parts of benchmarks in the text.
+    pub hits: Vec<u8>,
+    notes: Notes,
+}
+
+impl Applied {
+    /// Brings a text into its normal form.
+    pub fn normalize<'t>(&mut self, normalize: Normalize, text: &'t str, given: Option<&str>) -> Cow<'t, str> {
+        let mut changes = Changes::default();
+        let text = normalize.apply_to(text, given, &mut changes);
+        self.count("normalize", &changes);
+        text
+    }
+
+    /// What is kept of this beside the text.
+    pub fn into_notes(self) -> Notes {
+        Notes { history: self.counts, ..self.notes }
+    }
+
+    fn count(&mut self, stage: &str, changes: &Changes) {
+        for (rule, count) in changes.iter() {
+            self.add(stage, rule, count);
+        }
+    }
+
+    fn add(&mut self, stage: &str, rule: &str, count: u64) {
+        if count > 0 {
+            *self.counts.entry(format!("{stage}:{rule}")).or_default() += count;
+        }
+    }
+}
+
+impl Curation {
+    /// Opens models, word lists and benchmarks.
+    ///
+    /// # Errors
+    /// One that cannot be read.
+    pub fn open(config: &PrepareConfig) -> Result<Curation, PrepareError> {
+        fn failed<E: std::error::Error>(key: &'static str) -> impl FnOnce(E) -> PrepareError {
+            move |error| {
+                let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+                PrepareError::Stage { key, problem: format!("{error}{cause}") }
+            }
+        }
+        let repair = match &config.repair {
+            Some(repair) => Some((Repairer::new(repair).map_err(failed("repair"))?, repair.max_garbage)),
+            None => None,
+        };
+        let identify = match &config.identify {
+            Some(identify) => {
+                let model = match &identify.model {
+                    Some(path) => Model::Opened(Box::new(Identifier::open(path).map_err(failed("identify.model"))?)),
+                    None => Model::Embedded(Identifier::embedded()),
+                };
+                Some((model, identify.clone()))
+            }
+            None => None,
+        };
+        let benchmarks = match &config.decontaminate {
+            Some(config) => Some(Benchmarks::open(config).map_err(failed("decontaminate.against"))?),
+            None => None,
+        };
+        let profile = matches!(config.normalize, Normalize::Profile(_));
+        Ok(Curation { profile, repair, identify, benchmarks })
+    }
+
+    /// Whether there is anything to note about texts.
+    pub fn is_on(&self) -> bool {
+        self.profile || self.repair.is_some() || self.identify.is_some() || self.benchmarks.is_some()
+    }
+
+    /// Whether rows without a language get one.
+    pub fn identifies(&self) -> bool {
+        self.identify.is_some()
+    }
+
+    /// Takes a text in its normal form through the stages.
+    ///
+    /// # Errors
+    /// The reason to drop it.
+    pub fn apply<'t>(
+        &self,
+        text: Cow<'t, str>,
+        given: Option<&str>,
+        (id, source): (&[u8; DOCUMENT_ID_BYTES], &str),
+        applied: &mut Applied,
+    ) -> Result<Cow<'t, str>, Cow<'static, str>> {
+        applied.notes.given = given.map(str::to_owned);
+        let text = self.repaired(text, given, applied)?;
+        if let Some((model, config)) = &self.identify {
+            let found = model.identify(&text);
+            applied.notes.score = Some(found.score);
+            applied.notes.mixed = mixed(&found);
+            applied.notes.identified = Some(found.document_label());
+            match config.decide(given, &found) {
+                Decision::Keep(label) => applied.label = Some(label).filter(|label| Some(label.as_str()) != given),
+                Decision::Drop(reason) => return Err(format!("language:{}", reason.replace(' ', "_")).into()),
+            }
+        }
+        let label = applied.label.clone().or_else(|| given.map(str::to_owned)).unwrap_or_default();
+        self.decontaminated(&text, &label, (id, source), applied)?;
+        Ok(text)
+    }
+
+    fn repaired<'t>(
+        &self,
+        text: Cow<'t, str>,
+        given: Option<&str>,
+        applied: &mut Applied,
+    ) -> Result<Cow<'t, str>, Cow<'static, str>> {
+        let Some((repairer, max_garbage)) = &self.repair else { return Ok(text) };
+        let mut changes = Changes::default();
+        let (repaired, verdict) = repairer.repair(&text, given, &mut changes);
+        let repaired = match repaired {
+            Cow::Owned(repaired) => Some(repaired),
+            Cow::Borrowed(_) => None,
+        };
+        applied.count("repair", &changes);
+        if verdict.score > 0.0 {
+            applied.notes.figures.insert("garbage".to_owned(), verdict.score);
+        }
+        match verdict.garbage(*max_garbage) {
+            Some(reason) => Err(format!("garbage:{}", reason.name()).into()),
+            None => Ok(repaired.map_or(text, Cow::Owned)),
+        }
+    }
+
+    /// Lists the benchmark items in a text; an error when one of them drops it.
+    fn decontaminated(
+        &self,
+        text: &str,
+        label: &str,
+        (id, source): (&[u8; DOCUMENT_ID_BYTES], &str),
+        applied: &mut Applied,
+    ) -> Result<(), Cow<'static, str>> {
+        thread_local! {
+            static BUFFERS: RefCell<SearchBuffers> = RefCell::default();
+        }
+        let Some(benchmarks) = &self.benchmarks else { return Ok(()) };
+        let hits = BUFFERS.with_borrow_mut(|buffers| benchmarks.hits(text, label, buffers));
+        let mut dropped = false;
+        for hit in &hits {
+            dropped |= hit.action == Action::Drop;
+            let line = serde_json::json!({"document": id_to_hex(id), "lang": label, "source": source, "hit": hit});
+            applied.hits.extend_from_slice(line.to_string().as_bytes());
+            applied.hits.push(b'\n');
+        }
+        applied.add("decontaminate", "hit", hits.len() as u64);
+        if dropped { Err("contaminated".into()) } else { Ok(()) }
+    }
+}
+
+/// `fra_Latn 0.31, eng_Latn 0.12`: what is mixed into a text.
+fn mixed(found: &Identification) -> String {
+    let shares: Vec<String> =
+        found.with(MIN_MIXED_SHARE).iter().map(|(label, share)| format!("{label} {share:.2}")).collect();
+    shares.join(", ")
+}

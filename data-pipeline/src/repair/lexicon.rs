@@ -1,0 +1,257 @@
+//! Owns the list of Arabic words and how often they occur: reading, learning, writing and asking; never touches texts.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::LazyLock;
+
+use crate::dedup::AlreadyHashed;
+use crate::normalize::Normalize;
+
+/// The list built by `jazari data lexicon`, see docs/guide/normalisation.md for its sources and their licences.
+static BUILT_IN: &[u8] = include_bytes!("arabic-words.txt.zst");
+/// Bytes that a compressed list may expand to.
+const MAX_LIST_BYTES: usize = 256 << 20;
+/// How much less a stem tells than the word itself.
+const STEM_WEIGHT: f32 = 0.05;
+/// Letters that a stem must have.
+const MIN_STEM: usize = 3;
+/// Distinct words that are counted at most while learning; beyond it the rarest are forgotten.
+const MAX_LEARNED: usize = 4_000_000;
+/// Longest word of a list, in bytes.
+const MAX_WORD_BYTES: usize = 64;
+
+type Table = HashMap<u64, u32, BuildHasherDefault<AlreadyHashed>>;
+
+/// Arabic words with their frequency, without vowel signs. Words are kept as 64-bit hashes, 12 bytes each.
+#[derive(Debug, Default, Clone)]
+pub struct Lexicon {
+    words: Table,
+    stems: Table,
+}
+
+/// A line of a word list that is none.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("line {line}: is not `WORD`, a tab and a number; word lists are written by `jazari data lexicon`")]
+pub struct BadLine {
+    /// Line number from 1.
+    pub line: usize,
+}
+
+impl Lexicon {
+    /// The list inside the program.
+    pub fn built_in() -> &'static Lexicon {
+        static LEXICON: LazyLock<Lexicon> = LazyLock::new(|| {
+            let list = expand(BUILT_IN).unwrap_or_default();
+            let mut lexicon = Lexicon::default();
+            // A test reads the same bytes.
+            _ = lexicon.add_list(&list);
+            lexicon
+        });
+        &LEXICON
+    }
+
+    /// Adds a list: `WORD`, a tab and a count on every line; Zstandard-compressed or not.
+    ///
+    /// # Errors
+    /// The first line that is something else.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<(), BadLine> {
+        if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            return self.add_list(&expand(bytes).ok_or(BadLine { line: 1 })?);
+        }
+        self.add_list(std::str::from_utf8(bytes).map_err(|_| BadLine { line: 1 })?)
+    }
+
+    fn add_list(&mut self, list: &str) -> Result<(), BadLine> {
+        for (i, line) in list.lines().enumerate() {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let entry = line.split_once('\t').and_then(|(word, count)| Some((word, count.parse().ok()?)));
+            let (word, count) = entry.ok_or(BadLine { line: i + 1 })?;
+            self.add(word, count);
+        }
+        Ok(())
+    }
+
+    /// Adds a word without vowel signs.
+    pub fn add(&mut self, word: &str, count: u32) {
+        let add = |table: &mut Table, word: &str| {
+            let sum = table.entry(hash(word)).or_default();
+            *sum = sum.saturating_add(count);
+        };
+        add(&mut self.words, word);
+        add(&mut self.stems, stem(word));
+    }
+
+    /// Whether the list holds exactly this word.
+    pub fn contains(&self, word: &str) -> bool {
+        self.words.contains_key(&hash(word))
+    }
+
+    /// How usual a word is: its count, or a fraction of the count of its stem; 0 when neither is known.
+    pub fn weight(&self, word: &str) -> f32 {
+        let exact = self.words.get(&hash(word)).copied().unwrap_or(0) as f32;
+        let stem = self.stems.get(&hash(stem(word))).copied().unwrap_or(0) as f32;
+        exact + STEM_WEIGHT * stem
+    }
+
+    /// Number of words.
+    pub fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Whether there is no word.
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+}
+
+fn expand(bytes: &[u8]) -> Option<String> {
+    use std::io::Read;
+    let mut list = Vec::new();
+    let stream = zstd::stream::read::Decoder::new(bytes).ok()?;
+    let read = stream.take(MAX_LIST_BYTES as u64 + 1).read_to_end(&mut list).ok()?;
+    (read <= MAX_LIST_BYTES).then(|| String::from_utf8(list).ok())?
+}
+
+/// FNV-1a with a last mixing step: the same on every machine.
+fn hash(word: &str) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in word.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash ^ (hash >> 32)
+}
+
+const PREFIXES: [&str; 22] = [
+    "وبال", "وكال", "فبال", "وال", "بال", "كال", "فال", "ولل", "فلل", "لل", "ال", "وب", "ول", "وس", "فل", "فس", "و",
+    "ف", "ب", "ك", "ل", "س",
+];
+const SUFFIXES: [&str; 27] = [
+    "اتهما",
+    "اتها",
+    "اتهم",
+    "اتنا",
+    "اته",
+    "تهما",
+    "تها",
+    "تهم",
+    "تين",
+    "تان",
+    "تنا",
+    "يات",
+    "هما",
+    "ية",
+    "ته",
+    "ها",
+    "هم",
+    "هن",
+    "كم",
+    "نا",
+    "ات",
+    "ان",
+    "ين",
+    "ون",
+    "ه",
+    "ة",
+    "ي",
+];
+
+/// The word without article, conjunctions and endings: one of each list, longest first, as light stemmers do.
+fn stem(word: &str) -> &str {
+    let letters = |text: &str| text.len() / 2;
+    let mut stem = word;
+    if let Some(rest) = PREFIXES.iter().find_map(|prefix| stem.strip_prefix(prefix)).filter(|s| letters(s) >= MIN_STEM)
+    {
+        stem = rest;
+    }
+    let ending = SUFFIXES.iter().filter_map(|suffix| stem.strip_suffix(suffix)).find(|rest| letters(rest) >= MIN_STEM);
+    ending.unwrap_or(stem)
+}
+
+/// Whether a character stands inside Arabic words: letters and vowel signs, no digits or punctuation.
+pub(crate) fn is_arabic(c: char) -> bool {
+    matches!(c, '\u{620}'..='\u{655}' | '\u{66e}'..='\u{6d3}' | '\u{750}'..='\u{77f}')
+}
+
+/// Whether a character is a vowel sign or a tatweel, which lists do not hold.
+pub(crate) fn is_mark(c: char) -> bool {
+    matches!(c, '\u{640}' | '\u{64b}'..='\u{655}' | '\u{670}')
+}
+
+/// The words of a text as lists hold them.
+pub fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split(|c| !is_arabic(c))
+        .filter(|word| !word.is_empty())
+        .map(|word| word.chars().filter(|&c| !is_mark(c)).collect::<String>())
+        .filter(|word| !word.is_empty())
+}
+
+/// Counts words of clean texts.
+#[derive(Debug, Default)]
+pub struct Learner {
+    counts: HashMap<String, u32>,
+}
+
+impl Learner {
+    /// Counts the words of a text, `certain` ones only when the text is damaged in a way that words cannot show.
+    pub fn add(&mut self, text: &str, certain: impl Fn(&str) -> bool) {
+        let text = Normalize::Profile(crate::normalize::Profile::default()).apply(text);
+        for word in words(&text) {
+            if word.len() <= MAX_WORD_BYTES && word.len() > 2 && certain(&word) {
+                let count = self.counts.entry(word).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+        let mut floor = 1;
+        while self.counts.len() > MAX_LEARNED {
+            self.counts.retain(|_, count| *count > floor);
+            floor *= 2;
+        }
+    }
+
+    /// The list: words that occur at least `min_count` times, the most frequent first.
+    pub fn list(self, min_count: u32) -> String {
+        let mut words: Vec<(String, u32)> = self.counts.into_iter().filter(|(_, count)| *count >= min_count).collect();
+        words.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
+        words.iter().map(|(word, count)| format!("{word}\t{count}\n")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn the_built_in_list_is_whole() {
+        let list = expand(BUILT_IN).unwrap();
+        assert_eq!(Lexicon::default().read(BUILT_IN), Ok(()));
+        assert!(list.lines().count() > 20_000);
+        let lexicon = Lexicon::built_in();
+        for word in ["خلال", "القانون", "على", "لا", "الأشخاص", "الله"] {
+            assert!(lexicon.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn words_are_known_by_themselves_or_by_their_stem() {
+        let mut lexicon = Lexicon::default();
+        lexicon.read("# a comment\nالعلاقة\t40\nسلام\t3\n".as_bytes()).unwrap();
+        assert_eq!((lexicon.len(), lexicon.is_empty()), (2, false));
+        assert!(lexicon.weight("العلاقة") > 40.0);
+        assert!(lexicon.weight("علاقتها") > 0.0 && lexicon.weight("وبالسلام") > 0.0);
+        assert_eq!(lexicon.weight("عالقة"), 0.0);
+        assert!(!lexicon.contains("علاقة"));
+        assert_eq!(lexicon.read(b"x"), Err(BadLine { line: 1 }));
+        assert_eq!(lexicon.read("سلام\tx".as_bytes()), Err(BadLine { line: 1 }));
+    }
+
+    #[test]
+    fn learning_counts_words_without_their_signs() {
+        let mut learner = Learner::default();
+        learner.add("كَتَبَ كتب الكتــاب، hello 12 ء", |_| true);
+        learner.add("كتب قرأ", |word| word != "قرأ");
+        assert_eq!(learner.list(1), "كتب\t3\nالكتاب\t1\n");
+    }
+}

@@ -1,0 +1,125 @@
+//! Owns what a configuration asks of the stages between reading and tokenising: checks, and what of it decides about the
+//! result; never runs a stage.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::config::{PrepareConfig, json_digest};
+use crate::prepare::PrepareError;
+use crate::source::digest_file;
+
+/// Folders of benchmarks nested deeper than this are not searched.
+const MAX_FOLDER_DEPTH: usize = 32;
+
+impl PrepareConfig {
+    pub(crate) fn check_stages(&self, problems: &mut Vec<String>) {
+        if let Some(repair) = &self.repair
+            && let Err(found) = repair.validate()
+        {
+            problems.extend(found.into_iter().map(|problem| format!("repair.{problem}")));
+        }
+        if let Some(identify) = &self.identify
+            && let Err(error) = identify.validate()
+        {
+            problems.push(error.to_string());
+        }
+        if let Some(decontaminate) = &self.decontaminate {
+            decontaminate.check("decontaminate", problems);
+        }
+        if let Some(paragraphs) = &self.paragraphs {
+            paragraphs.check("paragraphs", problems);
+        }
+        if let Some(near) = &self.near {
+            near.check("near", problems);
+        }
+        let named = self.named_stages();
+        if let (false, Some(name)) = (self.kind().is_text(), named.first()) {
+            problems.push(format!("{name}: is made for texts, not for chats; remove it"));
+        }
+    }
+
+    /// Keys of the stages that are asked for.
+    fn named_stages(&self) -> Vec<&'static str> {
+        let asked = [
+            ("repair", self.repair.is_some()),
+            ("identify", self.identify.is_some()),
+            ("decontaminate", self.decontaminate.is_some()),
+            ("paragraphs", self.paragraphs.is_some()),
+            ("near", self.near.is_some()),
+        ];
+        asked.into_iter().filter_map(|(name, is)| is.then_some(name)).collect()
+    }
+
+    /// What the stages do, wherever their files lie and whatever memory they may use; `None` without any.
+    pub(crate) fn stages_digest(&self) -> Option<String> {
+        #[derive(Serialize)]
+        struct Stages<'a> {
+            repair: Option<crate::repair::RepairConfig>,
+            identify: Option<crate::lid::IdentifyConfig>,
+            decontaminate: Option<crate::decontaminate::DecontaminateConfig>,
+            paragraphs: Option<crate::near::ParagraphConfig>,
+            near: Option<crate::near::NearConfig>,
+            names: Vec<&'a str>,
+        }
+        let names = self.named_stages();
+        if names.is_empty() {
+            return None;
+        }
+        let mut stages = Stages {
+            repair: self.repair.clone(),
+            identify: self.identify.clone(),
+            decontaminate: self.decontaminate.clone(),
+            paragraphs: self.paragraphs.clone(),
+            near: self.near.clone(),
+            names,
+        };
+        // Files are judged by their content, see `stage_files_digest`.
+        stages.repair.iter_mut().for_each(|repair| repair.lexicons.clear());
+        stages.identify.iter_mut().for_each(|identify| identify.model = None);
+        stages.decontaminate.iter_mut().for_each(|decontaminate| decontaminate.against = PathBuf::new());
+        stages.paragraphs.iter_mut().for_each(|paragraphs| paragraphs.memory_mib = 0);
+        stages.near.iter_mut().for_each(|near| near.memory_mib = 0);
+        Some(json_digest(&stages))
+    }
+
+    /// Digest of the files that the stages read beside the inputs: models, word lists, benchmarks; `None` without any.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn stage_files_digest(&self) -> Result<Option<String>, PrepareError> {
+        let mut files = Vec::new();
+        for lexicon in self.repair.iter().flat_map(|repair| &repair.lexicons) {
+            files.push(("repair", String::new(), lexicon.clone()));
+        }
+        if let Some(model) = self.identify.as_ref().and_then(|identify| identify.model.clone()) {
+            files.push(("identify", String::new(), model));
+        }
+        if let Some(decontaminate) = &self.decontaminate {
+            let mut found = Vec::new();
+            walk(&decontaminate.against, 0, &mut found)?;
+            found.sort();
+            for path in found {
+                let below = path.strip_prefix(&decontaminate.against).unwrap_or(&path);
+                files.push(("decontaminate", below.to_string_lossy().into_owned(), path));
+            }
+        }
+        let digests = files
+            .into_iter()
+            .map(|(stage, name, path)| Ok((stage, name, digest_file(&path)?.blake3)))
+            .collect::<Result<Vec<_>, PrepareError>>()?;
+        Ok((!digests.is_empty()).then(|| json_digest(&digests)))
+    }
+}
+
+fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), PrepareError> {
+    if depth > MAX_FOLDER_DEPTH {
+        return Ok(());
+    }
+    let failed = || PrepareError::io(folder, "listed");
+    for entry in std::fs::read_dir(folder).map_err(failed())? {
+        let path = entry.map_err(failed())?.path();
+        if path.is_dir() { walk(&path, depth + 1, found)? } else { found.push(path) }
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! Prints the figures of docs/guide/normalisation.md and builds the word list inside the program, from ../shared/corpora.
+//! Run with `cargo test --release -p data-pipeline --test repair_figures -- --ignored --nocapture NAME`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use data_pipeline::normalize::{Changes, Profile};
+use data_pipeline::repair::inversion;
+use data_pipeline::repair::lexicon::{Learner, Lexicon, words};
+
+struct Row {
+    text: String,
+    label: String,
+    licence: String,
+    url: String,
+}
+
+fn rows(corpora: &Path, source: &str) -> Vec<Row> {
+    let file = std::fs::read_to_string(corpora.join(source).join("data.jsonl")).unwrap();
+    file.lines()
+        .map(|line| {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            let field = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+            let label = format!("{}_{}", field("lang"), field("script"));
+            Row { text: field("text"), label, licence: field("licence"), url: field("url") }
+        })
+        .collect()
+}
+
+fn is_arabic(row: &Row) -> bool {
+    row.label == "arb_Arab"
+}
+
+/// Sources of the built-in list with licences that allow to redistribute it.
+const CLEAN: [&str; 6] =
+    ["tashkeela", "arcd-wikipedia", "ud-treebanks", "android-l10n", "darija-phrases", "hassaniya-variants"];
+const LICENCES: [&str; 5] = ["MIT", "Apache-2.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "Unicode-3.0"];
+
+#[test]
+#[ignore = "writes src/repair/arabic-words.txt.zst; needs ../shared"]
+fn word_list() {
+    let Some(corpora) = support::shared("corpora") else { return };
+    let mut clean = Learner::default();
+    for row in CLEAN.iter().flat_map(|source| rows(&corpora, source)) {
+        if row.label.ends_with("_Arab") && LICENCES.contains(&row.licence.as_str()) {
+            clean.add(&row.text, |_| true);
+        }
+    }
+    let mut law = Learner::default();
+    for row in rows(&corpora, "moroccan-law").iter().filter(|row| is_arabic(row)) {
+        let found = inversion::Evidence::of(&row.text);
+        let damaged = found.inverted > 0 || found.sound == 0;
+        law.add(&row.text, |word| !damaged || inversion::is_certain(word));
+    }
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for line in clean.list(1).lines().chain(law.list(4).lines()) {
+        let (word, count) = line.split_once('\t').unwrap();
+        *counts.entry(word.to_owned()).or_default() += count.parse::<u32>().unwrap();
+    }
+    let mut list: Vec<_> = counts.into_iter().collect();
+    list.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
+    let text: String = list.iter().map(|(word, count)| format!("{word}\t{count}\n")).collect();
+    let packed = zstd::encode_all(text.as_bytes(), 19).unwrap();
+    println!(
+        "{} words, {} bytes, {} packed, BLAKE3 {}",
+        list.len(),
+        text.len(),
+        packed.len(),
+        blake3::hash(text.as_bytes())
+    );
+    std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/repair/arabic-words.txt.zst"), packed).unwrap();
+}
+
+fn plain(text: &str) -> String {
+    Profile::default().apply(text, Some("arb_Arab"), &mut Changes::default()).into_owned()
+}
+
+/// Words of a text outside a list, and all its words.
+fn outside(text: &str, lexicon: &Lexicon) -> (u64, u64) {
+    words(text)
+        .filter(|word| word.chars().count() > 1)
+        .fold((0, 0), |(out, all), word| (out + u64::from(!lexicon.contains(&word)), all + 1))
+}
+
+/// A list from the clean Arabic of all sources but `left_out`.
+fn judge_list(corpora: &Path, left_out: &str) -> Lexicon {
+    let mut learner = Learner::default();
+    for source in SOUND.iter().filter(|source| **source != left_out) {
+        rows(corpora, source).iter().filter(|row| is_arabic(row)).for_each(|row| learner.add(&row.text, |_| true));
+    }
+    let mut lexicon = Lexicon::default();
+    lexicon.read(learner.list(1).as_bytes()).unwrap();
+    lexicon
+}
+
+const SOUND: [&str; 8] = [
+    "tashkeela",
+    "arcd-wikipedia",
+    "ud-treebanks",
+    "mediawiki-i18n",
+    "android-l10n",
+    "mozilla-www-l10n",
+    "gettext-l10n",
+    "wordpress-ary",
+];
+
+#[test]
+#[ignore = "prints a table; needs ../shared"]
+fn out_of_lexicon() {
+    let Some(corpora) = support::shared("corpora") else { return };
+    let percent = |(out, all): (u64, u64)| 100.0 * out as f64 / all.max(1) as f64;
+    for source in ["arcd-wikipedia", "ud-treebanks", "tashkeela", "mozilla-www-l10n"] {
+        let lexicon = judge_list(&corpora, source);
+        let rows = rows(&corpora, source);
+        let sums = rows.iter().filter(|row| is_arabic(row)).map(|row| outside(&plain(&row.text), &lexicon));
+        let sum = sums.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        println!("clean, list without it: {source:18} {:5.1} % of {} words", percent(sum), sum.1);
+    }
+    let lexicon = judge_list(&corpora, "");
+    let (mut before, mut after, mut changes) = ((0, 0), (0, 0), Changes::default());
+    let mut unknown: BTreeMap<String, u64> = BTreeMap::new();
+    for row in rows(&corpora, "moroccan-law").iter().filter(|row| is_arabic(row)) {
+        let text = plain(&row.text);
+        let repaired = inversion::repair(&text, Lexicon::built_in(), &mut changes);
+        for (sum, text) in [(&mut before, text.as_str()), (&mut after, repaired.as_ref())] {
+            let more = outside(text, &lexicon);
+            *sum = (sum.0 + more.0, sum.1 + more.1);
+        }
+        for word in words(&repaired).filter(|word| !lexicon.contains(word)) {
+            *unknown.entry(word).or_default() += 1;
+        }
+    }
+    println!(
+        "moroccan-law before {:.1} %, after {:.1} % of {} words; list of {} words",
+        percent(before),
+        percent(after),
+        after.1,
+        lexicon.len()
+    );
+    println!("{changes:?}");
+    let mut unknown: Vec<_> = unknown.into_iter().collect();
+    unknown.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    println!("{:?}", &unknown[..unknown.len().min(120)]);
+    let alef: Vec<_> = unknown
+        .iter()
+        .filter(|(word, _)| word.contains("ال") && !word.starts_with("ال") || word.contains("األ"))
+        .take(150)
+        .collect();
+    println!("{alef:?}");
+}
+
+#[test]
+#[ignore = "prints a table; needs ../shared"]
+fn false_repairs() {
+    let Some(corpora) = support::shared("corpora") else { return };
+    for (source, label) in [
+        ("tashkeela", "arb_Arab"),
+        ("arcd-wikipedia", "arb_Arab"),
+        ("mediawiki-i18n", "arb_Arab"),
+        ("android-l10n", "arb_Arab"),
+        ("mozilla-www-l10n", "arb_Arab"),
+        ("ud-treebanks", "arb_Arab"),
+        ("doda-nc", "ary_Arab"),
+        ("mediawiki-i18n", "ary_Arab"),
+        ("hassaniya-variants", "mey_Arab"),
+    ] {
+        let (mut touched, mut all) = (0, 0);
+        let mut changes = Changes::default();
+        for row in rows(&corpora, source).iter().filter(|row| row.label == label) {
+            let text = plain(&row.text);
+            let repaired = inversion::repair(&text, Lexicon::built_in(), &mut changes);
+            all += 1;
+            if repaired != text {
+                touched += 1;
+                println!(
+                    "    {} -> {}",
+                    text.chars().take(120).collect::<String>(),
+                    repaired.chars().take(120).collect::<String>()
+                );
+            }
+        }
+        println!("{source:20} {label} {touched} of {all} texts changed {changes:?}");
+    }
+}

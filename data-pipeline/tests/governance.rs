@@ -278,3 +278,27 @@ fn a_stop_at_any_point_leaves_the_old_data_set() {
     }
     panic!("the removal never ended");
 }
+
+/// A card to be looked at: `cargo nextest run -p data-pipeline --test governance --run-ignored only` names the page.
+#[test]
+#[ignore = "for people to look at"]
+#[allow(clippy::print_stderr)]
+fn a_card_of_the_shared_corpora() {
+    let Some(corpora) = support::shared("corpora") else { return };
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("card");
+    _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    let list = dir.join("opt-outs.txt");
+    std::fs::write(&list, "domain: adala.justice.gov.ma\n").unwrap();
+    let config = json!({
+        "output_dir": dir.join("data"),
+        "sources": [{"path": corpora.join("*/data.jsonl"), "exclude": ["*/doda-nc/*"]}],
+        "allow_licences": ["*"],
+        "opt_outs": {"lists": [list]},
+        "tokenizer": {"train": {"vocab_size": 8192, "max_bytes": 8_000_000}},
+    });
+    let data = run(&config).unwrap().dir;
+    let source = Dataset::open(&data).unwrap().train()[0].source().to_owned();
+    take_down(&data, &[("source", &source)]).unwrap();
+    eprintln!("{}", data.join("datacard.html").display());
+}

@@ -250,7 +250,7 @@ fn method(config: &PrepareConfig, vocab_size: usize) -> Vec<String> {
         looked_at(config.paragraphs.is_some(), "Paragraphs that repeat across documents were removed"),
         looked_at(config.near.is_some(), "Near duplicates were left out (MinHash)"),
     ];
-    let lines = vec![
+    let lines = [
         format!("Normalisation: {normalize}."),
         format!("Duplicates: {dedup}."),
         format!("Licences allowed: {}; non-commercial ones are {commercial}.", licences.join(", ")),

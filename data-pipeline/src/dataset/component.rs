@@ -58,6 +58,19 @@ pub struct Span {
     pub tokens: Range<usize>,
 }
 
+/// The tokens of a document that are inputs of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowPart {
+    /// Number of the document in its component.
+    pub document: u64,
+    /// Where they stand in the row.
+    pub in_row: Range<usize>,
+    /// Which tokens of the document they are.
+    pub of_document: Range<u64>,
+    /// The tokens.
+    pub ids: Vec<u32>,
+}
+
 /// The tokens of a row before they are batched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
@@ -285,18 +298,34 @@ impl Component {
         Ok(placed.first_token + range.start..placed.first_token + range.end)
     }
 
-    /// Which tokens of its document a part of row `row` holds.
+    /// The parts of documents whose tokens are inputs of a row, in order.
     ///
     /// # Errors
-    /// A document past the last.
-    pub fn part_of(&self, row: u64, seq_len: usize, span: &Span) -> Result<Range<u64>, DataError> {
-        let length = span.tokens.len() as u64;
-        if self.samples.is_some() {
-            return Ok(0..length);
+    /// A row past the last.
+    pub fn parts_of_row(&self, row: u64, seq_len: usize) -> Result<Vec<RowPart>, DataError> {
+        let window = self.row(row, seq_len)?;
+        let mut parts = Vec::new();
+        for span in window.spans {
+            // What stands behind the last input is a target only, and an input of another row.
+            let in_row = span.tokens.start.min(seq_len)..span.tokens.end.min(seq_len);
+            if in_row.is_empty() {
+                continue;
+            }
+            let start = match self.samples {
+                Some(_) => 0,
+                None => {
+                    (row * seq_len as u64 + in_row.start as u64).saturating_sub(self.tokens_of(span.document)?.start)
+                }
+            };
+            let ids = window.ids.get(in_row.clone()).unwrap_or_default().to_vec();
+            parts.push(RowPart {
+                document: span.document,
+                of_document: start..start + in_row.len() as u64,
+                in_row,
+                ids,
+            });
         }
-        let start =
-            (row * seq_len as u64 + span.tokens.start as u64).saturating_sub(self.tokens_of(span.document)?.start);
-        Ok(start..start + length)
+        Ok(parts)
     }
 
     /// The rows that hold inputs of a document, ascending.

@@ -16,7 +16,7 @@ use crate::shard::reader::{ShardReader, check_size};
 use crate::tokenizer::files::TOKENIZER_FILE;
 
 pub(crate) use self::component::RowSlots;
-pub use self::component::{Component, EachDocument, Span, Window};
+pub use self::component::{Component, EachDocument, RowPart, Span, Window};
 pub use self::error::DataError;
 pub use self::join::Part;
 pub use self::packing::PackingCounts;

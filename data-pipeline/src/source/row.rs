@@ -34,8 +34,8 @@ pub enum Reason {
     BadQuoting,
     /// The record that the damage of its file cuts.
     Damaged,
-    /// A web page whose publisher forbids its use for training: by which header or tag. Quarantined, so that the address
-    /// is on record.
+    /// A row or page that asks not to be trained on, by itself, by its licence or on a list; what said so. Counted, not
+    /// quarantined: what must stay out is not copied elsewhere.
     OptOut(&'static str),
     /// A web page that the server did not deliver (its status is not 200). Counted, not quarantined.
     HttpStatus,
@@ -51,8 +51,6 @@ pub enum Reason {
     BadLanguage,
     /// The licence (`missing` when there is none) is not in `allow_licences`. Counted, not quarantined.
     Licence(String),
-    /// The row, its licence or an opt-out list asks for it to stay out; what said so. Counted, not quarantined.
-    OptOut(&'static str),
     /// Same key form as an earlier document of the language. Counted, not quarantined.
     Duplicate,
     /// A stage does not want the text; its reason (`language:und`, `garbage:ocr_soup`). Counted, not quarantined.
@@ -99,7 +97,6 @@ impl fmt::Display for Reason {
             Reason::MissingLanguage => "missing_language",
             Reason::BadLanguage => "bad_language",
             Reason::Licence(id) => return write!(f, "licence:{id}"),
-            Reason::OptOut(what) => return write!(f, "opt_out:{what}"),
             Reason::Duplicate => "duplicate",
             Reason::Judged(reason) => reason,
         })

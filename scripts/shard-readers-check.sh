@@ -38,4 +38,4 @@ fi
 for form in megatron datatrove; do
     "$jazari" data convert "$data" --to "$form" --out "$work/$form" >/dev/null
 done
-"$venv/bin/python" scripts/shard_readers_check.py "$data" "$work"
+"$venv/bin/python" data-pipeline/tests/shard_readers.py "$data" "$work"

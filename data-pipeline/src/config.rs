@@ -9,11 +9,13 @@ use crate::chat::{ChatConfig, RecordKind};
 use crate::decontaminate::DecontaminateConfig;
 use crate::dedup::Dedup;
 use crate::document::is_language_label;
+use crate::filters::FilterConfig;
 use crate::lid::IdentifyConfig;
 pub use crate::limits::*;
 use crate::near::{NearConfig, ParagraphConfig};
 use crate::normalize::Normalize;
 use crate::opt_out::OptOutConfig;
+use crate::pii::PiiConfig;
 use crate::repair::RepairConfig;
 use crate::tokenizer::TrainConfig;
 
@@ -45,6 +47,12 @@ pub struct PrepareConfig {
     /// Language identification: labels for rows without one, and a second opinion on the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identify: Option<IdentifyConfig>,
+    /// Quality filters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filters: Option<FilterConfig>,
+    /// Removal of personal data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pii: Option<PiiConfig>,
     /// Removal of texts that hold parts of benchmarks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decontaminate: Option<DecontaminateConfig>,

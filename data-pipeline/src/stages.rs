@@ -24,6 +24,12 @@ impl PrepareConfig {
         {
             problems.push(error.to_string());
         }
+        if let Some(filters) = &self.filters {
+            filters.validate("filters", problems);
+        }
+        if let Some(pii) = &self.pii {
+            pii.validate("pii", problems);
+        }
         if let Some(decontaminate) = &self.decontaminate {
             decontaminate.check("decontaminate", problems);
         }
@@ -44,6 +50,8 @@ impl PrepareConfig {
         let asked = [
             ("repair", self.repair.is_some()),
             ("identify", self.identify.is_some()),
+            ("filters", self.filters.is_some()),
+            ("pii", self.pii.is_some()),
             ("decontaminate", self.decontaminate.is_some()),
             ("paragraphs", self.paragraphs.is_some()),
             ("near", self.near.is_some()),
@@ -57,6 +65,8 @@ impl PrepareConfig {
         struct Stages<'a> {
             repair: Option<crate::repair::RepairConfig>,
             identify: Option<crate::lid::IdentifyConfig>,
+            filters: Option<crate::filters::FilterConfig>,
+            pii: Option<&'a crate::pii::PiiConfig>,
             decontaminate: Option<crate::decontaminate::DecontaminateConfig>,
             paragraphs: Option<crate::near::ParagraphConfig>,
             near: Option<crate::near::NearConfig>,
@@ -69,6 +79,8 @@ impl PrepareConfig {
         let mut stages = Stages {
             repair: self.repair.clone(),
             identify: self.identify.clone(),
+            filters: self.filters.clone(),
+            pii: self.pii.as_ref(),
             decontaminate: self.decontaminate.clone(),
             paragraphs: self.paragraphs.clone(),
             near: self.near.clone(),
@@ -77,6 +89,7 @@ impl PrepareConfig {
         // Files are judged by their content, see `stage_files_digest`.
         stages.repair.iter_mut().for_each(|repair| repair.lexicons.clear());
         stages.identify.iter_mut().for_each(|identify| identify.model = None);
+        stages.filters.iter_mut().for_each(|filters| filters.word_lists.clear());
         stages.decontaminate.iter_mut().for_each(|decontaminate| decontaminate.against = PathBuf::new());
         stages.paragraphs.iter_mut().for_each(|paragraphs| paragraphs.memory_mib = 0);
         stages.near.iter_mut().for_each(|near| near.memory_mib = 0);
@@ -94,6 +107,9 @@ impl PrepareConfig {
         }
         if let Some(model) = self.identify.as_ref().and_then(|identify| identify.model.clone()) {
             files.push(("identify", String::new(), model));
+        }
+        for (label, list) in self.filters.iter().flat_map(|filters| &filters.word_lists) {
+            files.push(("filters", label.clone(), list.clone()));
         }
         if let Some(decontaminate) = &self.decontaminate {
             let mut found = Vec::new();
@@ -122,4 +138,79 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Pre
         if path.is_dir() { walk(&path, depth + 1, found)? } else { found.push(path) }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn config(stages: Value) -> PrepareConfig {
+        let mut config = json!({
+            "output_dir": "out",
+            "sources": [{"path": "a.jsonl"}],
+            "tokenizer": {"path": "tokenizer.json"},
+        });
+        for (key, value) in stages.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        serde_json::from_value(config).unwrap()
+    }
+
+    #[test]
+    fn every_wrong_value_is_named_with_its_key() {
+        let wrong = config(json!({
+            "repair": {"max_garbage": 7.0},
+            "identify": {"min_score": 3.0},
+            "filters": {"rules": {"alphabetic_words": -1.0}},
+            "pii": {"audit_per_kind": 4_000_000_000_u32},
+            "decontaminate": {"against": "", "ngram": 1},
+            "paragraphs": {"min_count": 1},
+            "near": {"threshold": 0.0},
+            "limits": {"max_memory_bytes": 1, "checkpoint_bytes": 1},
+        }));
+        let problems = wrong.validate().unwrap_err().problems.join("\n");
+        for key in [
+            "repair.max_garbage",
+            "identify.min_score",
+            "filters.rules.alphabetic_words",
+            "pii.audit_per_kind",
+            "decontaminate.against",
+            "paragraphs.min_count",
+            "near.threshold",
+            "limits.max_memory_bytes",
+            "limits.checkpoint_bytes",
+        ] {
+            assert!(problems.contains(key), "{key} is not in\n{problems}");
+        }
+        let mut chats = config(json!({"near": {}}));
+        chats.sources[0].kind = crate::chat::RecordKind::Chat;
+        assert!(chats.validate().unwrap_err().to_string().contains("near: is made for texts"));
+    }
+
+    #[test]
+    fn stages_change_the_rules_and_their_absence_does_not() {
+        let plain = config(json!({}));
+        // As it was before there were stages: data sets made then are still recognised.
+        assert_eq!(plain.stages_digest(), None);
+        assert!(!serde_json::to_string(&plain).unwrap().contains("near"));
+        let digests: Vec<String> = [
+            json!({}),
+            json!({"near": {}}),
+            json!({"near": {"threshold": 0.9}}),
+            json!({"paragraphs": {}}),
+            json!({"pii": {}}),
+            json!({"filters": {}}),
+            json!({"repair": {}}),
+            json!({"identify": {}}),
+        ]
+        .into_iter()
+        .map(|stages| config(stages).rules_digest())
+        .collect();
+        let different: std::collections::BTreeSet<&String> = digests.iter().collect();
+        assert_eq!(different.len(), digests.len());
+        let memory = config(json!({"near": {"memory_mib": 7}, "limits": {"max_memory_bytes": 999_999_999}}));
+        assert_eq!(memory.rules_digest(), digests[1], "memory decides nothing");
+    }
 }

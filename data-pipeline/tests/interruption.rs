@@ -21,11 +21,18 @@ const TOGETHER: &str = "TEST_PREPARE_TOGETHER";
 /// A made-up text; every seventh is that of another row, some differ in one word.
 fn text(i: usize) -> String {
     let i = if i.is_multiple_of(7) { i / 7 } else { i };
-    let words = ["salam", "labas", "wach", "kayn", "chi", "jdid", "mzyan", "bzzaf", "7it", "m9wd", "lblad", "nhar"];
-    let word = |j: usize| words[(i * 31 + j * j * 7 + j * (i / 11)) % words.len()];
-    let mut text: Vec<&str> = (0..20 + i % 60).map(word).collect();
-    let number = (i / 3).to_string();
-    text.push(&number);
+    let mut state = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut next = || {
+        state ^= state >> 29;
+        state = state.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        state >> 32
+    };
+    let syllables = ["sa", "la", "ba", "ka", "mo", "ri", "zi", "ta", "na", "chi", "wa", "ghi"];
+    let mut word = || (0..3).map(|_| syllables[next() as usize % syllables.len()]).collect::<String>();
+    let mut text: Vec<String> = (0..12 + i % 30).map(|_| word()).collect();
+    if i.is_multiple_of(5) {
+        text.push("kont kanqra had lktab lli jabo liya men lmaktaba".to_owned());
+    }
     text.join(" ")
 }
 
@@ -56,7 +63,7 @@ fn config(dir: &Path, out: &Path) -> Value {
         "output_dir": out,
         "sources": [{"path": dir.join("*.jsonl*")}, {"path": dir.join("t.csv")}],
         "allow_licences": ["MIT"],
-        "tokenizer": {"train": {"vocab_size": 300, "max_bytes": 200_000}},
+        "tokenizer": {"train": {"vocab_size": 280, "max_bytes": 100_000}},
         "paragraphs": {"min_count": 3},
         "near": {"threshold": 0.8},
         "limits": {"checkpoint_bytes": 65536, "max_memory_bytes": 134_217_728},
@@ -108,7 +115,7 @@ fn as_a_child_of_another_test() {
 #[test]
 fn killed_again_and_again_it_goes_on_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    write_inputs(dir.path(), 3, 9_000);
+    write_inputs(dir.path(), 3, 2_500);
     let whole = dir.path().join("whole");
     prepare(&parsed(&config(dir.path(), &whole)), &|_| {}, &NEVER).unwrap();
     let expected = contents(&whole);
@@ -133,7 +140,7 @@ fn killed_again_and_again_it_goes_on_to_the_same_bytes() {
 #[test]
 fn several_processes_and_one_that_is_killed_make_the_bytes_of_one() {
     let dir = tempfile::tempdir().unwrap();
-    write_inputs(dir.path(), 6, 3_000);
+    write_inputs(dir.path(), 6, 600);
     let whole = dir.path().join("whole");
     prepare(&parsed(&config(dir.path(), &whole)), &|_| {}, &NEVER).unwrap();
     let out = dir.path().join("out");
@@ -164,12 +171,12 @@ impl Drop for Mounted<'_> {
 #[test]
 fn a_full_disk_is_an_error_and_space_lets_it_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    write_inputs(dir.path(), 3, 6_000);
+    write_inputs(dir.path(), 3, 2_500);
     let whole = dir.path().join("whole");
     prepare(&parsed(&config(dir.path(), &whole)), &|_| {}, &NEVER).unwrap();
     let disk = dir.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
-    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs"]).arg(&disk).output();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"]).arg(&disk).output();
     if !mount.is_ok_and(|output| output.status.success()) {
         eprintln!("SKIPPED: a file system cannot be mounted here, so no disk was filled");
         return;
@@ -177,7 +184,7 @@ fn a_full_disk_is_an_error_and_space_lets_it_go_on() {
     let _mounted = Mounted(&disk);
     let out = disk.join("out");
     let config = parsed(&config(dir.path(), &out));
-    let (mut full, mut size) = (0, 2);
+    let (mut full, mut size) = (0, 1);
     let done = loop {
         match prepare(&config, &|_| {}, &NEVER) {
             Ok(done) => break done,

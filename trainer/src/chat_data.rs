@@ -134,6 +134,8 @@ fn configuration(raw: &RawConfig, kind: RecordKind, dir: &Path) -> PrepareConfig
         normalize: Default::default(),
         repair: None,
         identify: None,
+        filters: None,
+        pii: None,
         decontaminate: None,
         dedup: Default::default(),
         paragraphs: None,

@@ -284,7 +284,7 @@ impl GramIndex {
     #[inline]
     fn get(&self, hash: u64) -> &[u32] {
         // The number of words of the filter is a power of two.
-        let word = self.filter.get(hash as usize / 64 & (self.filter.len() - 1)).copied().unwrap_or(0);
+        let word = self.filter.get((hash as usize / 64) & (self.filter.len() - 1)).copied().unwrap_or(0);
         if word >> (hash % 64) & 1 == 0 {
             return &[];
         }

@@ -7,6 +7,7 @@
 pub mod config;
 mod index;
 mod items;
+pub mod rows;
 mod search;
 
 pub use config::{DecontaminateConfig, OnHit};

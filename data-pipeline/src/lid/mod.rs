@@ -6,10 +6,25 @@
 //! to the document. A [`Identifier`] holds either the model that is embedded in the library or one read from a file:
 //! our own format, or a fastText model ([`fasttext`]).
 
+mod cache;
 mod config;
+pub mod confusion;
 mod error;
+pub mod evaluation;
+pub mod fasttext;
+pub mod file;
+pub mod judge;
+pub mod lexicon;
+pub mod model;
+pub mod script;
+pub mod stage;
+mod switch;
+mod tally;
+pub mod train;
+pub mod words;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 pub use config::{Decision, IdentifyConfig, OnConflict};
 pub use error::LidError;
@@ -76,14 +91,39 @@ impl Identification {
     }
 }
 
+/// The model that is part of the library: `scripts/lid-model.sh` makes it from the corpora.
+static EMBEDDED: &[u8] = include_bytes!("model.jzlid");
+
+/// Largest model file that is read, in bytes.
+const MAX_MODEL_BYTES: u64 = 4 << 30;
+
 /// A model that identifies languages; shared between threads.
-pub struct Identifier {}
+#[derive(Debug)]
+pub struct Identifier {
+    engine: Engine,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Own(Box<judge::Judge>),
+    FastText(Box<fasttext::FastText>),
+}
+
+impl From<judge::Judge> for Identifier {
+    fn from(judge: judge::Judge) -> Self {
+        Identifier { engine: Engine::Own(Box::new(judge)) }
+    }
+}
 
 impl Identifier {
     /// The model that is part of the library. Built once for a process.
     pub fn embedded() -> &'static Identifier {
-        static NONE: Identifier = Identifier {};
-        &NONE
+        static BUILT: LazyLock<Identifier> = LazyLock::new(|| match file::read(EMBEDDED) {
+            Some(Ok(loaded)) => judge::Judge::new(loaded.lexicon, loaded.models).into(),
+            // A test reads the embedded bytes; without models every answer is `und`.
+            _ => judge::Judge::new(lexicon::Lexicon::default(), Vec::new()).into(),
+        });
+        &BUILT
     }
 
     /// A model from a file: one written by the trainer of this module, or a fastText `.bin` or `.ftz`.
@@ -91,20 +131,37 @@ impl Identifier {
     /// # Errors
     /// The file cannot be read, is neither, or is damaged.
     pub fn open(path: &Path) -> Result<Identifier, LidError> {
-        Err(LidError::NotAModel { path: path.to_owned() })
+        let read = |source| LidError::Read { path: path.to_owned(), source };
+        let size = std::fs::metadata(path).map_err(read)?.len();
+        if size > MAX_MODEL_BYTES {
+            let what = format!("{size} bytes are more than the {MAX_MODEL_BYTES} that a model may have");
+            return Err(LidError::Damaged { path: path.to_owned(), at: 0, what });
+        }
+        let bytes = std::fs::read(path).map_err(read)?;
+        let damaged = |(at, what)| LidError::Damaged { path: path.to_owned(), at, what };
+        if let Some(loaded) = file::read(&bytes) {
+            let loaded = loaded.map_err(damaged)?;
+            return Ok(judge::Judge::new(loaded.lexicon, loaded.models).into());
+        }
+        match fasttext::FastText::read(bytes) {
+            Some(model) => Ok(Identifier { engine: Engine::FastText(Box::new(model.map_err(damaged)?)) }),
+            None => Err(LidError::NotAModel { path: path.to_owned() }),
+        }
+    }
+
+    /// Labels that an answer may have, macro labels aside.
+    pub fn labels(&self) -> Vec<&str> {
+        match &self.engine {
+            Engine::Own(judge) => judge.labels(),
+            Engine::FastText(model) => model.labels().iter().map(String::as_str).collect(),
+        }
     }
 
     /// The language of `text`. Never fails; time is linear in the length of the text.
     pub fn identify(&self, text: &str) -> Identification {
-        let label = if text.is_empty() { "zxx" } else { "und" };
-        Identification {
-            label: label.into(),
-            guess: label.into(),
-            script: "Zyyy",
-            score: 0.0,
-            margin: 0.0,
-            sure: false,
-            spans: Vec::new(),
+        match &self.engine {
+            Engine::Own(judge) => judge.identify(text),
+            Engine::FastText(model) => model.identify(text),
         }
     }
 }

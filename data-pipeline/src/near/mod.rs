@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod exact;
 pub(crate) mod hash;
 pub mod paragraphs;
+pub mod rows;
 pub mod signature;
 pub(crate) mod sort;
 mod table;
@@ -57,6 +58,9 @@ pub struct NearConfig {
     pub keep: Keep,
     /// Read every number as 0, so that texts which differ in numbers alone are duplicates.
     pub fold_numbers: bool,
+    /// Compare texts of one language only (whatever their script). Otherwise a text is a duplicate of the same text
+    /// under another label.
+    pub per_language: bool,
     /// Seed of the hash functions.
     pub seed: u64,
     /// Memory for sorting in MiB; what goes beyond is sorted on disk. Beside it 4 bytes a document are held, 12 with
@@ -87,6 +91,7 @@ impl Default for NearConfig {
             verify: true,
             keep: Keep::First,
             fold_numbers: false,
+            per_language: false,
             seed: 1,
             memory_mib: DEFAULT_MEMORY_MIB,
         }

@@ -75,6 +75,11 @@ impl Signer {
         hashes.extend(words(key).map(|(_, word)| self.word(word)));
         let mut signature = Signature { bytes: u32::try_from(text.len()).unwrap_or(u32::MAX), sketches: Vec::new() };
         let (count, short) = (hashes.len(), self.config.short_words);
+        // Bands of two languages never agree.
+        let language = match self.config.per_language {
+            true => hash_bytes(1, label.split(['_', '-']).next().unwrap_or(label).as_bytes()),
+            false => 0,
+        };
         if count > 0 && count <= short + short / 4 {
             units.clear();
             for (i, (_, word)) in words(key).enumerate() {
@@ -87,11 +92,11 @@ impl Signer {
                 }
             }
             roll(units, self.config.short_chars, self.char_power, SHORT_KIND, shingles);
-            signature.sketches.push(self.sketch(shingles, minima, SHORT_KIND));
+            signature.sketches.push(self.sketch(shingles, minima, SHORT_KIND, language));
         }
         if count > 0 && count >= short {
             roll(hashes, self.config.ngram, self.word_power, 0, shingles);
-            signature.sketches.push(self.sketch(shingles, minima, 0));
+            signature.sketches.push(self.sketch(shingles, minima, 0, language));
         }
         signature
     }
@@ -103,7 +108,7 @@ impl Signer {
         hash_bytes(0, word.as_bytes())
     }
 
-    fn sketch(&self, shingles: &mut Vec<u64>, minima: &mut Vec<u64>, kind: u64) -> Sketch {
+    fn sketch(&self, shingles: &mut Vec<u64>, minima: &mut Vec<u64>, kind: u64, language: u64) -> Sketch {
         shingles.sort_unstable();
         shingles.dedup();
         minima.clear();
@@ -116,7 +121,9 @@ impl Signer {
         let bands = minima
             .chunks_exact(self.config.rows.max(1))
             .enumerate()
-            .map(|(band, rows)| rows.iter().fold(mix(kind ^ band as u64 + 1), |state, &row| mix(state ^ mix(row))))
+            .map(|(band, rows)| {
+                rows.iter().fold(mix(kind ^ language ^ (band as u64 + 1)), |state, &row| mix(state ^ mix(row)))
+            })
             .collect();
         let mut halves: Vec<u32> = shingles.iter().map(|shingle| (shingle >> 32) as u32).collect();
         halves.dedup();
@@ -203,6 +210,18 @@ mod tests {
         assert!(pair("ⴰⵣⵓⵍ ⵜⴰⵎⴰⵣⵉⵖⵜ", "Azul tamaziɣt", &config));
         assert!(!pair("الفصل 12", "الفصل 13", &config));
         assert!(pair("الفصل 12", "الفصل 13", &NearConfig { fold_numbers: true, ..config }));
+    }
+
+    #[test]
+    fn languages_are_kept_apart_when_asked() {
+        let sign = |label: &str, per_language| {
+            let config = NearConfig { per_language, ..NearConfig::default() };
+            Signer::new(&config).sign("azul fllawn a tamazight", label, &mut SignerBuffers::default())
+        };
+        assert_eq!(sign("zgh_Latn", false), sign("kab_Latn", false));
+        let bands = |label| sign(label, true).sketches.remove(0).bands;
+        assert_eq!(bands("zgh_Latn"), bands("zgh_Tfng"));
+        assert!(bands("zgh_Latn").iter().zip(bands("kab_Latn")).all(|(a, b)| *a != b));
     }
 
     /// The share of equal minima estimates the similarity; bands agree as often as the formula says.

@@ -54,6 +54,7 @@ macro_rules! tuple_record {
 tuple_record!(u64 0, u32 1);
 tuple_record!(u32 0, u32 1);
 tuple_record!(u128 0, u32 1, u32 2);
+tuple_record!(u128 0, u32 1);
 tuple_record!(u128 0);
 
 /// Opens a scratch file in `folder` and takes its name away.

@@ -41,7 +41,7 @@ fn arabic_letter(c: char) -> Option<char> {
 
 /// Letters that Persian and its neighbours do not type: their keyboards have U+06CC and U+06A9 instead, and no U+0629.
 fn is_arabic_only(c: char) -> bool {
-    matches!(c, 'ي' | 'ك' | 'ة' | 'ى' | 'إ')
+    matches!(c, 'ي' | 'ك' | 'ة' | 'ى')
 }
 
 /// Letters of Persian, Urdu, Pashto, Kurdish and Uyghur that neither Arabic nor Darija has.

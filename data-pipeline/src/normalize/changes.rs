@@ -30,7 +30,7 @@ macro_rules! rules {
 rules! {
     /// CRLF or CR became LF.
     LineEnd = "line_end",
-    /// A control character was removed.
+    /// A control character was removed, or became the sign that it is in windows-1252.
     Control = "control",
     /// A byte order mark or another invisible character without a meaning in text (soft hyphen, zero-width space) was
     /// removed.

@@ -15,10 +15,13 @@ pub(super) struct Edits {
     pub keep_joiners: bool,
 }
 
+/// Glyph numbers of spaces before control characters are taken for glyphs.
+const MIN_GLYPH_SPACES: usize = 4;
 const TATWEEL: char = '\u{640}';
 
 /// The text with all rules of this module applied.
 pub(super) fn edit(text: &str, edits: Edits, changes: &mut Changes) -> String {
+    let keep_controls = are_glyph_numbers(text);
     let mut out = String::with_capacity(text.len());
     let mut last = '\n';
     let mut rest = text.chars();
@@ -31,17 +34,28 @@ pub(super) fn edit(text: &str, edits: Edits, changes: &mut Changes) -> String {
         }
         let length = out.len();
         match c {
-            '\r' => {
+            '\r' if !keep_controls => {
                 if rest.as_str().starts_with('\n') {
                     rest.next();
                 }
                 out.push('\n');
                 changes.add(Rule::LineEnd, 1);
             }
-            '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => {
+            '\u{b}' | '\u{c}' | '\u{2028}' | '\u{2029}' if !keep_controls || c > '\u{1f}' => {
                 out.push('\n');
                 changes.add(Rule::LineEnd, 1);
             }
+            // A windows-1252 byte that was taken for a Latin-1 one: d\u{92}accord.
+            '\u{80}'..='\u{9f}' => match windows_1252(c) {
+                Some(sign) => {
+                    out.push(sign);
+                    changes.add(Rule::Control, 1);
+                }
+                // Half of a letter in text read in a wrong encoding, which the repair decodes.
+                None if matches!(last, '\u{c2}'..='\u{f4}') => out.push(c),
+                None => changes.add(Rule::Control, 1),
+            },
+            '\u{1}'..='\u{1f}' if keep_controls => out.push(c),
             TATWEEL if last.is_ascii_digit() && next_kept(rest.as_str()).is_some_and(is_digit) => out.push(c),
             '\u{200c}' | '\u{200d}' if joins(c, last, rest.as_str(), edits) => out.push(c),
             '\u{fb50}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}' => {
@@ -70,6 +84,23 @@ pub(super) fn edit(text: &str, edits: Edits, changes: &mut Changes) -> String {
         }
     }
     out
+}
+
+/// Whether the control characters of a text are the numbers of glyphs, which the repair turns into letters: U+0003 is
+/// more frequent than the space that it stands for.
+fn are_glyph_numbers(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let found = memchr::memchr_iter(3, bytes).count();
+    found >= MIN_GLYPH_SPACES && found > memchr::memchr_iter(b' ', bytes).count()
+}
+
+/// The character of windows-1252 in the place of a control character, where it has one.
+fn windows_1252(c: char) -> Option<char> {
+    const SIGNS: [char; 32] = [
+        '€', '\0', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\0', 'Ž', '\0', '\0', '‘', '’', '“', '”',
+        '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\0', 'ž', 'Ÿ',
+    ];
+    SIGNS.get((c as usize).wrapping_sub(0x80)).copied().filter(|&sign| sign != '\0')
 }
 
 /// The rule that removes a character.
@@ -103,7 +134,7 @@ fn next_kept(rest: &str) -> Option<char> {
         let removed = class(c) & EDIT != 0
             && ascii_digit(c).is_none()
             && !matches!(c, '\u{fb50}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}')
-            && !matches!(c, '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+            && !matches!(c, '\r' | '\u{b}' | '\u{c}' | '\u{2028}' | '\u{2029}' | '\u{80}'..='\u{9f}');
         !removed
     })
 }
@@ -111,7 +142,7 @@ fn next_kept(rest: &str) -> Option<char> {
 /// Whether a joiner stays: between emoji and in scripts that need it, not in Arabic, Latin or Tifinagh.
 fn joins(joiner: char, last: char, rest: &str, edits: Edits) -> bool {
     let Some(next) = next_kept(rest) else { return false };
-    let arabic = |c: char| matches!(c, '\u{600}'..='\u{6ff}' | '\u{750}'..='\u{77f}');
+    let arabic = |c: char| matches!(c, '\u{620}'..='\u{63f}' | '\u{641}'..='\u{64a}' | '\u{671}'..='\u{6d3}');
     if edits.keep_joiners && joiner == '\u{200c}' && arabic(last) && arabic(next) {
         return true;
     }
@@ -139,6 +170,9 @@ mod tests {
         for (before, after) in [
             ("a\r\nb\rc\u{c}d\u{2028}e", "a\nb\nc\nd\ne"),
             ("a\0\u{1}b\u{7f}\u{9d}", "ab"),
+            ("d\u{92}accord \u{93}oui\u{94} \u{80}", "d’accord “oui” €"),
+            ("D\u{3}VRFLp\u{3}OD\u{3}ORL\u{3}", "D\u{3}VRFLp\u{3}OD\u{3}ORL\u{3}"),
+            ("Ù\u{81}", "Ù\u{81}"),
             ("\u{feff}a\u{ad}b\u{200b}c\u{2060}", "abc"),
             ("\u{202b}سلام\u{202c}\u{200f}\u{61c}", "سلام"),
             ("الســـلام", "السلام"),

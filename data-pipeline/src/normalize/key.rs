@@ -1,5 +1,7 @@
 //! Owns the key form, under which two texts count as the same for deduplication; never changes training text.
 
+use std::sync::LazyLock;
+
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::canonical_combining_class;
 
@@ -17,21 +19,27 @@ pub fn key_form(text: &str, out: &mut String) {
     out.clear();
     out.reserve(text.len());
     let mut writer = Writer { out, space_due: false, last: ' ', run: 0 };
+    let short_cuts: &[ShortCut; SHORT_CUTS] = &SHORT_CUT;
     let mut chars = text.chars().peekable();
     let mut segment = String::new();
     // The last character that a combining mark may still join; NFKC is only run from it to the end of such marks.
     let mut pending = None;
     while let Some(c) = chars.next() {
-        match class(c) {
-            Class::Dropped => {}
-            Class::Direct => {
-                if let Some(before) = pending.replace(c) {
-                    writer.fold(before);
+        let short_cut = short_cuts.get(c as usize).copied().unwrap_or_else(|| match class(c) {
+            Class::Dropped => ShortCut::Dropped,
+            Class::Direct => ShortCut::Fold,
+            Class::Complex => ShortCut::Complex,
+        });
+        match short_cut {
+            ShortCut::Dropped => {}
+            ShortCut::Letter(_) | ShortCut::Space | ShortCut::Fold => {
+                if let Some((before, short_cut)) = pending.replace((c, short_cut)) {
+                    writer.take(before, short_cut);
                 }
             }
-            Class::Complex => {
+            ShortCut::Complex => {
                 segment.clear();
-                segment.extend(pending.take());
+                segment.extend(pending.take().map(|(before, _)| before));
                 segment.push(c);
                 while let Some(next) = chars.next_if(|&next| class(next) != Class::Direct) {
                     if class(next) == Class::Complex {
@@ -42,8 +50,8 @@ pub fn key_form(text: &str, out: &mut String) {
             }
         }
     }
-    if let Some(before) = pending {
-        writer.fold(before);
+    if let Some((before, short_cut)) = pending {
+        writer.take(before, short_cut);
     }
     if out.is_empty() {
         out.extend(text.nfkc());
@@ -132,6 +140,44 @@ fn class(c: char) -> Class {
     }
 }
 
+/// What is known of a character without another look: [`class`], and for direct ones what [`Writer::fold`] makes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ShortCut {
+    Dropped,
+    Complex,
+    /// Direct; becomes this letter.
+    Letter(char),
+    /// Direct; stands between words.
+    Space,
+    /// Direct; has to be folded.
+    Fold,
+}
+
+/// Characters of one or two bytes in UTF-8: Latin, Greek, Cyrillic, Hebrew, Arabic.
+const SHORT_CUTS: usize = 0x800;
+
+static SHORT_CUT: LazyLock<[ShortCut; SHORT_CUTS]> = LazyLock::new(|| {
+    std::array::from_fn(|code| {
+        let Some(c) = u32::try_from(code).ok().and_then(char::from_u32) else { return ShortCut::Fold };
+        match class(c) {
+            Class::Dropped => ShortCut::Dropped,
+            Class::Complex => ShortCut::Complex,
+            Class::Direct => {
+                let mut out = String::from("0");
+                let mut writer = Writer { out: &mut out, space_due: false, last: '0', run: 0 };
+                writer.fold(c);
+                let spaced = writer.space_due;
+                let mut letters = out.chars().skip(1);
+                match (letters.next(), letters.next()) {
+                    (None, _) if spaced => ShortCut::Space,
+                    (Some(letter), None) => ShortCut::Letter(letter),
+                    _ => ShortCut::Fold,
+                }
+            }
+        }
+    })
+});
+
 struct Writer<'a> {
     out: &'a mut String,
     space_due: bool,
@@ -140,6 +186,15 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    #[inline]
+    fn take(&mut self, c: char, short_cut: ShortCut) {
+        match short_cut {
+            ShortCut::Letter(letter) => self.push(letter),
+            ShortCut::Space => self.space(),
+            _ => self.fold(c),
+        }
+    }
+
     /// Takes a character that NFKC has left its final form.
     fn fold(&mut self, c: char) {
         match c {
@@ -164,10 +219,12 @@ impl Writer<'_> {
         }
     }
 
+    #[inline]
     fn space(&mut self) {
         self.space_due = !self.out.is_empty();
     }
 
+    #[inline]
     fn push(&mut self, c: char) {
         if self.space_due {
             self.out.push(' ');

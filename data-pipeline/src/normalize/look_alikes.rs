@@ -101,7 +101,7 @@ impl Context {
                     text.contains(['ɣ', 'Ɣ', 'ɛ', 'Ɛ', 'ḍ', 'Ḍ', 'ḥ', 'Ḥ', 'ṛ', 'Ṛ', 'ṣ', 'Ṣ', 'ẓ', 'Ẓ', 'ǧ', 'Ǧ']);
                 let mixed = own || has_letter_between_letters(text);
                 // A doubled one only occurs in Kabyle.
-                let cedilla = own && !text.contains("\u{163}\u{163}") && !text.contains("\u{21b}\u{21b}");
+                let cedilla = mixed && !text.contains("\u{163}\u{163}") && !text.contains("\u{21b}\u{21b}");
                 Context { mixed, pure: false, cedilla }
             }
         }
@@ -109,39 +109,36 @@ impl Context {
 
     /// The word with its look-alikes replaced; `None` when it stays.
     fn word(&self, word: &str, changes: &mut Changes) -> Option<String> {
-        let has_latin = word.chars().any(is_latin);
+        // A look-alike that is replaced on its own counts for its neighbours as the letter that it becomes.
+        let has_latin = word.chars().any(|c| is_latin(c) || self.pure && is_pure_look_alike(c));
+        let euro = !word.contains("€€");
         // One letter that only Greek or Russian has makes it a Greek or Russian word.
         let foreign = word.chars().any(|c| is_greek_or_cyrillic(c) && class(c) & LOOK_ALIKE == 0);
         let (mut out, mut changed) = (String::with_capacity(word.len()), false);
-        let mut before = ['\0'; 2];
+        let mut before = '\0';
         let mut chars = word.chars().peekable();
         while let Some(c) = chars.next() {
-            let replaced = self.letter(c, before, chars.peek().copied(), has_latin && !foreign, foreign);
+            let is_letter = self.mixed && has_latin && !foreign || self.pure && !foreign;
+            let becomes_latin = |c| is_letter && (is_pure_look_alike(c) || has_latin && is_look_alike(c));
+            let latin_next = chars.peek().is_some_and(|&c| is_latin(c) || becomes_latin(c));
+            let around = Around { last: before, next: chars.peek().copied(), latin_next, is_letter, euro };
+            let replaced = self.letter(c, around, has_latin && !foreign);
             let written = replaced.map_or(c, |(letter, _)| letter);
             if let Some((_, rule)) = replaced {
                 changes.add(rule, 1);
                 changed = true;
             }
             out.push(written);
-            before = [before[1], written];
+            before = written;
         }
         changed.then_some(out)
     }
 
-    fn letter(
-        &self,
-        c: char,
-        before: [char; 2],
-        next: Option<char>,
-        mixed: bool,
-        foreign: bool,
-    ) -> Option<(char, Rule)> {
-        let latin = |c: Option<char>| c.is_some_and(is_latin);
-        let last = Some(before[1]);
-        if matches!(before[1], '\u{2d30}'..='\u{2d67}') && matches!(c, '\u{2b7}' | '°') {
+    fn letter(&self, c: char, around: Around, mixed: bool) -> Option<(char, Rule)> {
+        let Around { last, next, latin_next, is_letter, euro } = around;
+        if matches!(last, '\u{2d30}'..='\u{2d67}') && matches!(c, '\u{2b7}' | '°') {
             return Some(('\u{2d6f}', Rule::Tifinagh));
         }
-        let is_letter = self.mixed && mixed || self.pure && !foreign;
         match c {
             'γ' if is_letter => Some(('ɣ', Rule::GreekLetter)),
             'Γ' if is_letter => Some(('Ɣ', Rule::GreekLetter)),
@@ -155,16 +152,36 @@ impl Context {
             '\u{163}' | '\u{21b}' if self.cedilla => Some(('ṭ', Rule::Cedilla)),
             '\u{162}' | '\u{21a}' if self.cedilla => Some(('Ṭ', Rule::Cedilla)),
             // Not `10€` nor `5€/kg`: the euro is a letter only beside letters and away from digits.
-            '€' if self.mixed && (latin(last) || latin(next)) && !is_digit(last) && !is_digit(next) => {
+            '€' if self.mixed && euro && (is_latin(last) || latin_next) && !is_digit(Some(last)) && !is_digit(next) => {
                 Some(('ɛ', Rule::Euro))
             }
             // Not `n°`, `90°`, `°C`: only after a letter that Amazigh labialises.
-            '°' if self.mixed && mixed && "gGkKqQxXɣƔbBmMfFcChH".contains(before[1]) => {
-                Some(('\u{2b7}', Rule::Degree))
-            }
+            '°' if self.mixed && mixed && "gGkKqQxXɣƔbBmMfFcChH".contains(last) => Some(('\u{2b7}', Rule::Degree)),
             _ => None,
         }
     }
+}
+
+/// What stands around a character of a word.
+#[derive(Clone, Copy)]
+struct Around {
+    last: char,
+    next: Option<char>,
+    /// The next character is a Latin letter or becomes one.
+    latin_next: bool,
+    /// Look-alikes of this word are letters.
+    is_letter: bool,
+    /// A euro sign may be one.
+    euro: bool,
+}
+
+/// Look-alikes that are replaced also where a word has no Latin letter.
+fn is_pure_look_alike(c: char) -> bool {
+    matches!(c, 'γ' | 'Γ' | 'ε' | 'Σ' | '\u{510}' | '\u{511}')
+}
+
+fn is_look_alike(c: char) -> bool {
+    is_pure_look_alike(c) || matches!(c, 'σ' | 'ς' | '\u{4d8}' | '\u{4d9}')
 }
 
 fn is_digit(c: Option<char>) -> bool {

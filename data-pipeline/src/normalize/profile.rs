@@ -65,8 +65,12 @@ impl Profile {
         let mut edited = false;
         if seen & class::EDIT != 0 || (seen & class::HARAKAT != 0 && drop_harakat) {
             let edits = Edits { drop_harakat, keep_joiners: language == Arabic::No };
-            text = Cow::Owned(edit(&text, edits, changes));
-            edited = true;
+            let before = changes.total();
+            let out = edit(&text, edits, changes);
+            edited = changes.total() > before;
+            if edited {
+                text = Cow::Owned(out);
+            }
         }
         // Presentation forms may have become letters of Persian keyboards.
         if edited || seen & class::PERSIAN != 0 {

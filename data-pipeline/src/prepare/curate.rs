@@ -9,8 +9,10 @@ use super::error::PrepareError;
 use crate::config::PrepareConfig;
 use crate::decontaminate::{Action, Benchmarks, SearchBuffers};
 use crate::document::{DOCUMENT_ID_BYTES, Notes, id_to_hex};
+use crate::filters::Filters;
 use crate::lid::{Decision, Identification, Identifier, IdentifyConfig};
 use crate::normalize::{Changes, Normalize};
+use crate::pii::Scrubber;
 use crate::repair::Repairer;
 
 /// Languages with a smaller share of a text are not noted as mixed into it.
@@ -22,7 +24,10 @@ pub(crate) struct Curation {
     profile: bool,
     repair: Option<(Repairer, f32)>,
     identify: Option<(Model, IdentifyConfig)>,
+    filters: Option<Filters>,
+    clean_lines: bool,
     benchmarks: Option<Benchmarks>,
+    scrubber: Option<Scrubber>,
 }
 
 /// A model of languages: the one in the binary, or one from a file.
@@ -109,13 +114,24 @@ impl Curation {
             Some(config) => Some(Benchmarks::open(config).map_err(failed("decontaminate.against"))?),
             None => None,
         };
+        let filters = match &config.filters {
+            Some(filters) => Some(Filters::new(filters).map_err(failed("filters"))?),
+            None => None,
+        };
+        let clean_lines = config.filters.as_ref().is_some_and(|filters| filters.clean_lines);
+        let scrubber = config.pii.as_ref().map(Scrubber::new);
         let profile = matches!(config.normalize, Normalize::Profile(_));
-        Ok(Curation { profile, repair, identify, benchmarks })
+        Ok(Curation { profile, repair, identify, filters, clean_lines, benchmarks, scrubber })
     }
 
     /// Whether there is anything to note about texts.
     pub fn is_on(&self) -> bool {
-        self.profile || self.repair.is_some() || self.identify.is_some() || self.benchmarks.is_some()
+        self.profile
+            || self.repair.is_some()
+            || self.identify.is_some()
+            || self.filters.is_some()
+            || self.benchmarks.is_some()
+            || self.scrubber.is_some()
     }
 
     /// Whether rows without a language get one.
@@ -147,8 +163,9 @@ impl Curation {
             }
         }
         let label = applied.label.clone().or_else(|| given.map(str::to_owned)).unwrap_or_default();
+        let text = self.filtered(text, &label, source, applied)?;
         self.decontaminated(&text, &label, (id, source), applied)?;
-        Ok(text)
+        self.scrubbed(text, applied)
     }
 
     fn repaired<'t>(
@@ -174,6 +191,60 @@ impl Curation {
         }
     }
 
+    /// Leaves out lines, if asked to, and judges the rest.
+    fn filtered<'t>(
+        &self,
+        text: Cow<'t, str>,
+        label: &str,
+        source: &str,
+        applied: &mut Applied,
+    ) -> Result<Cow<'t, str>, Cow<'static, str>> {
+        let Some(filters) = &self.filters else { return Ok(text) };
+        let text = if self.clean_lines {
+            let (cleaned, counts) = filters.clean_lines(&text, label, source);
+            applied.add("filters", "unfinished_line", counts.unfinished);
+            applied.add("filters", "short_line", counts.short);
+            applied.add("filters", "boilerplate_line", counts.boilerplate);
+            match cleaned {
+                Cow::Owned(cleaned) => Cow::Owned(cleaned),
+                Cow::Borrowed(_) => text,
+            }
+        } else {
+            text
+        };
+        match filters.judge(&text, label, source) {
+            Ok(signals) => {
+                let figures = [
+                    ("alphabetic_words", signals.alphabetic_words),
+                    ("duplicate_line_chars", signals.duplicate_line_chars),
+                    ("dup_5_gram", signals.dup_5_gram),
+                    ("top_2_gram", signals.top_2_gram),
+                    ("word_length", signals.word_length),
+                ];
+                let told = figures.into_iter().filter(|(_, value)| *value > 0.0);
+                applied.notes.figures.extend(told.map(|(name, value)| (name.to_owned(), rounded(value))));
+                Ok(text)
+            }
+            Err(reason) => Err(format!("filter:{}", reason.rule.name()).into()),
+        }
+    }
+
+    /// Replaces personal data.
+    fn scrubbed<'t>(&self, text: Cow<'t, str>, applied: &mut Applied) -> Result<Cow<'t, str>, Cow<'static, str>> {
+        let Some(scrubber) = &self.scrubber else { return Ok(text) };
+        let (scrubbed, counts) = scrubber.scrub(&text);
+        for (kind, count) in counts.by_name() {
+            applied.add("pii", kind, count);
+        }
+        if let Some(kind) = counts.dropped_for {
+            return Err(format!("pii:{}", kind.name()).into());
+        }
+        Ok(match scrubbed {
+            Cow::Owned(scrubbed) => Cow::Owned(scrubbed),
+            Cow::Borrowed(_) => text,
+        })
+    }
+
     /// Lists the benchmark items in a text; an error when one of them drops it.
     fn decontaminated(
         &self,
@@ -197,6 +268,11 @@ impl Curation {
         applied.add("decontaminate", "hit", hits.len() as u64);
         if dropped { Err("contaminated".into()) } else { Ok(()) }
     }
+}
+
+/// Three digits after the point are enough, and keep tables small.
+fn rounded(value: f32) -> f32 {
+    (value * 1000.0).round() / 1000.0
 }
 
 /// `fra_Latn 0.31, eng_Latn 0.12`: what is mixed into a text.

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::card;
 use crate::chat::ChatEncoder;
-use crate::config::{PrepareConfig, TokenizerConfig};
+use crate::config::{PrepareConfig, SourceConfig, TokenizerConfig};
 use crate::dataset::DataError;
 use crate::manifest::Manifest;
 use crate::opt_out::OptOuts;
@@ -105,7 +105,7 @@ fn prepare_as(
 ) -> Result<Prepared, PrepareError> {
     config.validate()?;
     let config = &with_opt_out_digest(config)?;
-    let files = discover(&config.sources)?;
+    let files = discover_labelled(config)?;
     let given = open_given(config)?;
     let chats = given.as_ref().map(|tokenizer| open_chats(config, tokenizer)).transpose()?.flatten();
     if existing::is_prepared(config, (given.as_ref(), chats.as_ref()), &files)? {
@@ -141,6 +141,19 @@ fn with_opt_out_digest(config: &PrepareConfig) -> Result<PrepareConfig, PrepareE
         opt_outs.digest = OptOuts::open(opt_outs)?.list.digest().map(str::to_owned);
     }
     Ok(config)
+}
+
+/// The input files. Where languages are identified, a text file need not be told its own.
+fn discover_labelled(config: &PrepareConfig) -> Result<Vec<InputFile>, PrepareError> {
+    if config.identify.is_none() {
+        return Ok(discover(&config.sources)?);
+    }
+    let labelled = |source: &SourceConfig| {
+        let mut source = source.clone();
+        source.lang.get_or_insert_with(|| admit::UNKNOWN_LANGUAGE.to_owned());
+        source
+    };
+    Ok(discover(&config.sources.iter().map(labelled).collect::<Vec<_>>())?)
 }
 
 /// The tokenizer that the configuration names, checked before anything is read.

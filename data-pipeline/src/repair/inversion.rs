@@ -101,8 +101,9 @@ impl Evidence {
     }
 }
 
+/// Letters that stand before the article (ل does not: it takes the alef away).
 fn is_proclitic(c: char) -> bool {
-    matches!(c, 'و' | 'ف' | 'ب' | 'ك' | 'ل')
+    matches!(c, 'و' | 'ف' | 'ب' | 'ك')
 }
 
 fn is_alef(c: char) -> bool {
@@ -332,7 +333,8 @@ fn turn_end(word: &mut [char]) -> bool {
 pub fn is_certain(word: &str) -> bool {
     let letters: Vec<char> = word.chars().collect();
     let pairs = letters.windows(2).skip(1).any(|pair| matches!(pair, [alef, 'ل'] if is_alef(*alef)));
-    !pairs && meem_place(&letters).is_none() && !word.contains("ىل") && !word.contains("هلل")
+    let start = matches!(letters.as_slice(), ['أ' | 'إ' | 'آ', 'ل', ..] | ['ا', 'ل', 'ئ', ..]);
+    !pairs && !start && meem_place(&letters).is_none() && !word.contains("ىل") && !word.contains("هلل")
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ const MAX_LIST_BYTES: usize = 256 << 20;
 const STEM_WEIGHT: f32 = 0.05;
 /// Letters that a stem must have.
 const MIN_STEM: usize = 3;
+/// Letters of a stem that says something about a word: shorter ones belong to too many (ولا, علا, بلا).
+const MIN_TELLING_STEM: usize = 4;
 /// Distinct words that are counted at most while learning; beyond it the rarest are forgotten.
 const MAX_LEARNED: usize = 4_000_000;
 /// Longest word of a list, in bytes.
@@ -90,9 +92,14 @@ impl Lexicon {
 
     /// How usual a word is: its count, or a fraction of the count of its stem; 0 when neither is known.
     pub fn weight(&self, word: &str) -> f32 {
-        let exact = self.words.get(&hash(word)).copied().unwrap_or(0) as f32;
-        let stem = self.stems.get(&hash(stem(word))).copied().unwrap_or(0) as f32;
-        exact + STEM_WEIGHT * stem
+        let count = |table: &Table, word: &str| table.get(&hash(word)).copied().unwrap_or(0);
+        let of_stem = |word: &str| {
+            let stem = stem(word);
+            if stem.len() / 2 < MIN_TELLING_STEM { 0 } else { count(&self.stems, stem) }
+        };
+        // One letter before a word may be a particle or its own first letter: both are looked up.
+        let inner = word.strip_prefix(LETTER_PREFIXES).map_or(0, of_stem);
+        count(&self.words, word) as f32 + STEM_WEIGHT * of_stem(word).max(inner) as f32
     }
 
     /// Number of words.
@@ -123,49 +130,21 @@ fn hash(word: &str) -> u64 {
     hash ^ (hash >> 32)
 }
 
-const PREFIXES: [&str; 22] = [
-    "وبال", "وكال", "فبال", "وال", "بال", "كال", "فال", "ولل", "فلل", "لل", "ال", "وب", "ول", "وس", "فل", "فس", "و",
-    "ف", "ب", "ك", "ل", "س",
-];
-const SUFFIXES: [&str; 27] = [
-    "اتهما",
-    "اتها",
-    "اتهم",
-    "اتنا",
-    "اته",
-    "تهما",
-    "تها",
-    "تهم",
-    "تين",
-    "تان",
-    "تنا",
-    "يات",
-    "هما",
-    "ية",
-    "ته",
-    "ها",
-    "هم",
-    "هن",
-    "كم",
-    "نا",
-    "ات",
-    "ان",
-    "ين",
-    "ون",
-    "ه",
-    "ة",
-    "ي",
-];
+const PREFIXES: &str = "وبال وكال فبال وال بال كال فال ولل فلل لل ال وب ول وس فل فس";
+const LETTER_PREFIXES: [char; 6] = ['و', 'ف', 'ب', 'ك', 'ل', 'س'];
+const SUFFIXES: &str =
+    "اتهما اتها اتهم اتنا اته تهما تها تهم تين تان تنا يات هما ية ته ها هم هن كم نا ات ان ين ون ه ة ي ا";
 
-/// The word without article, conjunctions and endings: one of each list, longest first, as light stemmers do.
+/// The word without article, conjunctions and endings: the first of each list that leaves enough, as light stemmers do.
 fn stem(word: &str) -> &str {
     let letters = |text: &str| text.len() / 2;
     let mut stem = word;
-    if let Some(rest) = PREFIXES.iter().find_map(|prefix| stem.strip_prefix(prefix)).filter(|s| letters(s) >= MIN_STEM)
-    {
+    let mut start = PREFIXES.split(' ').filter_map(|prefix| stem.strip_prefix(prefix));
+    if let Some(rest) = start.find(|rest| letters(rest) >= MIN_STEM) {
         stem = rest;
     }
-    let ending = SUFFIXES.iter().filter_map(|suffix| stem.strip_suffix(suffix)).find(|rest| letters(rest) >= MIN_STEM);
+    let ending =
+        SUFFIXES.split(' ').filter_map(|suffix| stem.strip_suffix(suffix)).find(|rest| letters(rest) >= MIN_STEM);
     ending.unwrap_or(stem)
 }
 

@@ -1,14 +1,22 @@
 //! Owns the repair of damaged text and the judgement of what cannot be repaired; never touches files or drops documents.
 
+mod garbage;
 pub mod inversion;
 pub mod lexicon;
+mod mojibake;
+mod shifted;
+
+pub use garbage::{GarbageReason, Verdict};
 
 use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::normalize::Changes;
+use crate::normalize::{Changes, Rule};
+use lexicon::Lexicon;
 
 /// What the repair may do, and from which score on a text counts as garbage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,7 +24,7 @@ use crate::normalize::Changes;
 pub struct RepairConfig {
     /// Word lists (`jazari data lexicon`) that are added to the built-in one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub lexicons: Vec<std::path::PathBuf>,
+    pub lexicons: Vec<PathBuf>,
     /// Texts with this garbage score or a higher one are dropped, between 0 and 1; 1.1 drops none.
     #[serde(default = "default_garbage")]
     pub max_garbage: f32,
@@ -32,62 +40,17 @@ impl Default for RepairConfig {
     }
 }
 
-/// Why a text counts as garbage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GarbageReason {
-    /// Letters of rare blocks in place of text: a font without a table of characters.
-    GlyphSoup,
-    /// Words cut up by optical recognition.
-    OcrSoup,
-    /// Arabic letters that make no Arabic words: lines in the wrong order or direction.
-    ScrambledArabic,
-    /// Latin letters that an old font draws as Tifinagh.
-    LegacyTifinagh,
-    /// Control characters or U+FFFD in number.
-    Undecodable,
-    /// Text read in a wrong encoding, past repair.
-    Mojibake,
-}
-
-impl GarbageReason {
-    /// The name in reports: `glyph_soup`.
-    pub fn name(self) -> &'static str {
-        match self {
-            GarbageReason::GlyphSoup => "glyph_soup",
-            GarbageReason::OcrSoup => "ocr_soup",
-            GarbageReason::ScrambledArabic => "scrambled_arabic",
-            GarbageReason::LegacyTifinagh => "legacy_tifinagh",
-            GarbageReason::Undecodable => "undecodable",
-            GarbageReason::Mojibake => "mojibake",
-        }
-    }
-}
-
-/// How damaged a text still is after the repair.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Verdict {
-    /// 0 for clean text, 1 for text that no one can read.
-    pub score: f32,
-    /// The damage that scored highest; `None` when the score is 0.
-    pub reason: Option<GarbageReason>,
-}
-
-impl Verdict {
-    /// The reason to drop the text, if its score reaches `max_garbage`.
-    pub fn garbage(&self, max_garbage: f32) -> Option<GarbageReason> {
-        self.reason.filter(|_| self.score >= max_garbage)
-    }
-}
-
 /// The repair with its word list.
-#[derive(Debug, Default)]
-pub struct Repairer {}
+#[derive(Debug)]
+pub struct Repairer {
+    lexicon: Cow<'static, Lexicon>,
+}
 
 impl Repairer {
     /// The repair with the built-in word list.
     pub fn embedded() -> &'static Repairer {
-        static EMBEDDED: Repairer = Repairer {};
+        static EMBEDDED: LazyLock<Repairer> =
+            LazyLock::new(|| Repairer { lexicon: Cow::Borrowed(Lexicon::built_in()) });
         &EMBEDDED
     }
 
@@ -96,15 +59,42 @@ impl Repairer {
     /// # Errors
     /// A word list that cannot be read.
     pub fn new(config: &RepairConfig) -> Result<Repairer, RepairError> {
-        _ = config;
-        Ok(Repairer {})
+        let mut lexicon = Cow::Borrowed(Lexicon::built_in());
+        for path in &config.lexicons {
+            let read = |source| RepairError::Read { path: path.clone(), source };
+            let bytes = std::fs::read(path).map_err(read)?;
+            let bad = |source| RepairError::List { path: path.clone(), source };
+            lexicon.to_mut().read(&bytes).map_err(bad)?;
+        }
+        Ok(Repairer { lexicon })
     }
 
-    /// Repairs a text in training form and judges what is left. Borrows when nothing changes. `label` (`arb_Arab`) is the
-    /// language as far as it is known.
+    /// Repairs a text and judges what is left. Borrows when nothing changes. `label` (`arb_Arab`) is the language as far
+    /// as it is known.
+    ///
+    /// Meant for text in training form: a profile leaves alone what the repair needs to see.
     pub fn repair<'a>(&self, text: &'a str, label: Option<&str>, changes: &mut Changes) -> (Cow<'a, str>, Verdict) {
-        _ = (label, changes);
-        (Cow::Borrowed(text), Verdict::default())
+        let lost = garbage::Lost::of(text);
+        let mut out = shifted::decode(text, changes);
+        out = then(out, |text| mojibake::decode(text, &self.lexicon, changes));
+        if lost.any() {
+            out = then(out, |text| garbage::without_lost(text, changes));
+        }
+        out = then(out, |text| inversion::repair(text, &self.lexicon, changes));
+        let lost = if changes.count(Rule::ShiftedFont) > 0 { garbage::Lost::default() } else { lost };
+        let verdict = garbage::judge(&out, lost, label, &self.lexicon);
+        (out, verdict)
+    }
+}
+
+/// Takes a text one step further, without a copy where the step changes nothing.
+fn then<'a>(text: Cow<'a, str>, step: impl FnOnce(&str) -> Cow<'_, str>) -> Cow<'a, str> {
+    match text {
+        Cow::Borrowed(text) => step(text),
+        Cow::Owned(text) => match step(&text) {
+            Cow::Owned(changed) => Cow::Owned(changed),
+            Cow::Borrowed(_) => Cow::Owned(text),
+        },
     }
 }
 
@@ -117,13 +107,22 @@ pub fn repair<'a>(text: &'a str, label: Option<&str>, changes: &mut Changes) -> 
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
     /// The file could not be read.
-    #[error("{}: cannot be read: {source}; check the path in `repair.lexicons`", path.display())]
+    #[error("{}: cannot be read; check the path in `repair.lexicons`", path.display())]
     Read {
         /// The word list.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Cause.
         #[source]
         source: std::io::Error,
+    },
+    /// The file is no word list.
+    #[error("{}: is not a word list", path.display())]
+    List {
+        /// The word list.
+        path: PathBuf,
+        /// Where.
+        #[source]
+        source: lexicon::BadLine,
     },
 }
 
@@ -134,5 +133,85 @@ impl RepairConfig {
             return Ok(());
         }
         Err(vec![format!("max_garbage: {} is not between 0 and 2; the default is 0.5", self.max_garbage)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::normalize::Profile;
+    use proptest::prelude::*;
+
+    fn cleaned(text: &str) -> (String, Verdict, Changes) {
+        let mut changes = Changes::default();
+        let text = Profile::default().apply(text, None, &mut changes);
+        let (text, verdict) = repair(&text, None, &mut changes);
+        (text.into_owned(), verdict, changes)
+    }
+
+    #[test]
+    fn profile_and_repair_work_in_this_order() {
+        for (before, after) in [
+            ("Ã©cole et l\u{e2}\u{80}\u{99}Ã©tÃ©", "école et l’été"),
+            ("d\u{92}accord", "d’accord"),
+            ("Ø³Ù\u{84}Ø§Ù\u{85} Ù\u{81}Ù\u{8a}", "سلام في"),
+            (
+                "\u{27}D\u{3}VRFLpWp\u{3}DQRQ\\PH\u{3}HVW\u{3}UpJLH\u{3}SDU\u{3}OD\u{3}ORL\u{3}HW\u{3}OHV",
+                "Da société anonyme est régie par la loi et les",
+            ),
+            ("األشخـــاص و اإلدارات", "الأشخاص و الإدارات"),
+            ("intro\u{fffd}duction", "introduction"),
+        ] {
+            let (text, verdict, changes) = cleaned(before);
+            assert_eq!(text, after, "{changes:?}");
+            assert_eq!(verdict.garbage(0.5), None, "{verdict:?}");
+            assert_eq!(cleaned(&text).0, text, "again");
+        }
+    }
+
+    #[test]
+    fn word_lists_are_read_from_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("words.txt");
+        std::fs::write(&path, "أعلاه\t500\n").unwrap();
+        let config = RepairConfig { lexicons: vec![path.clone()], ..RepairConfig::default() };
+        let repairer = Repairer::new(&config).unwrap();
+        assert_eq!(repairer.repair("األمن أعاله", None, &mut Changes::default()).0, "الأمن أعلاه");
+        std::fs::write(&path, "what").unwrap();
+        let refused = Repairer::new(&config).unwrap_err();
+        assert!(refused.to_string().contains("words.txt"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(Repairer::new(&config), Err(RepairError::Read { .. })));
+    }
+
+    #[test]
+    fn configurations_are_checked() {
+        assert_eq!(RepairConfig::default().validate(), Ok(()));
+        assert!(RepairConfig { max_garbage: -1.0, ..RepairConfig::default() }.validate().is_err());
+        assert!(RepairConfig { max_garbage: f32::NAN, ..RepairConfig::default() }.validate().is_err());
+    }
+
+    fn hostile() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            "[األإآلمحجخنيفىهو ]{0,20}",
+            "[ÃÂØÙâÅ\u{80}-\u{bf}€™œ ]{0,10}",
+            "[طظأ³„§…† ]{0,10}",
+            "[\u{0}-\u{60}p-r]{0,12}",
+            "[ÇáÓãÑÍÈ ]{0,12}",
+            "\\PC{0,8}",
+        ];
+        prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn changes_are_counted_and_verdicts_are_in_bounds(text in hostile()) {
+            let mut changes = Changes::default();
+            let (out, verdict) = repair(&text, None, &mut changes);
+            prop_assert_eq!(changes.is_empty(), out == text.as_str());
+            prop_assert!((0.0..=1.0).contains(&verdict.score));
+            prop_assert_eq!(verdict.reason.is_none(), verdict.score == 0.0);
+        }
     }
 }

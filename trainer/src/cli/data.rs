@@ -20,6 +20,8 @@ use data_pipeline::verify::{self, VerifyProgress};
 
 use super::failure::{Exit, Failure, note, say};
 use super::filter::{FilterArguments, filter};
+use super::identify::{self, IdentifyArguments};
+use super::normalize::{self, LexiconArguments, NormalizeArguments};
 use super::progress::{StageProgress, short, thousands};
 use super::{ConfigArguments, governance, trace};
 use crate::config;
@@ -31,6 +33,16 @@ pub(super) enum Command {
     Prepare(PrepareArguments),
     /// Rows of any readable format as JSONL, every field as it was
     Read(FilterArguments),
+    /// Find rows that repeat others, whole, nearly or by paragraph: marks or drops them
+    Dedup(super::dedup::DedupArguments),
+    /// Drop rows that hold items of benchmarks, and list what was found
+    Decontaminate(super::dedup::DecontaminateArguments),
+    /// Texts in training form, and repaired, as JSONL (docs/guide/normalisation.md)
+    Normalize(NormalizeArguments),
+    /// The Arabic words of texts and how often they occur, for `data normalize --lexicon` and `repair.lexicons`
+    Lexicon(LexiconArguments),
+    /// Name the language of every row: label, score, code-switch spans; train and judge models of languages
+    Identify(IdentifyArguments),
     /// Show documents of a prepared data set: text, tokens, origin
     Inspect(InspectArguments),
     /// Check every digest of a prepared data set
@@ -113,6 +125,11 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Prepare(arguments) => prepare(&arguments),
         Command::Read(arguments) => Ok(filter(&arguments, "reading", &Nothing)?.0),
+        Command::Dedup(arguments) => super::dedup::dedup(&arguments),
+        Command::Decontaminate(arguments) => super::dedup::decontaminate(&arguments),
+        Command::Normalize(arguments) => normalize::normalize(&arguments),
+        Command::Lexicon(arguments) => normalize::lexicon(&arguments),
+        Command::Identify(arguments) => identify::run(&arguments),
         Command::Inspect(arguments) => inspect(&arguments),
         Command::Verify(arguments) => verify(&arguments.folder),
         Command::Stats(arguments) => stats(&arguments),

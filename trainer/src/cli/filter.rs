@@ -105,7 +105,13 @@ impl FilterArguments {
         Options { limits: Limits::default(), on_damage }
     }
 
-    fn to_standard_output(&self) -> bool {
+    /// The file to write.
+    pub(super) fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// Whether rows go to standard output.
+    pub(super) fn to_standard_output(&self) -> bool {
         self.out == Path::new("-")
     }
 }
@@ -138,7 +144,7 @@ pub(super) fn filter(arguments: &FilterArguments, name: &str, stage: &dyn Stage)
 }
 
 /// `| head` has read enough.
-fn closed_pipe(arguments: &FilterArguments, error: &std::io::Error) -> bool {
+pub(super) fn closed_pipe(arguments: &FilterArguments, error: &std::io::Error) -> bool {
     arguments.to_standard_output() && error.kind() == std::io::ErrorKind::BrokenPipe
 }
 

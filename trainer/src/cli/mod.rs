@@ -4,6 +4,7 @@
 
 mod adapter;
 mod data;
+mod dedup;
 mod eval;
 mod export;
 mod extend;
@@ -12,7 +13,9 @@ mod filter;
 mod formats;
 mod generate;
 mod governance;
+mod identify;
 mod launch;
+mod normalize;
 mod outer;
 mod plan;
 mod progress;

@@ -1,0 +1,175 @@
+//! Owns the judgement of a text by the models of its scripts: sentences, code-switch spans, the sum for the document;
+//! never touches files.
+
+use super::cache::{self, Words};
+use super::lexicon::Lexicon;
+use super::model::{Logits, MAX_LABELS, MarkerCounts, Model, WordScore, softmax};
+use super::script::{NUM_SCRIPTS, Script};
+use super::tally::{Tally, UND, ZXX};
+use super::words::{Sentence, Word, sentences};
+use super::{Identification, switch};
+
+/// The models of all scripts with the marker lists they were trained with.
+#[derive(Debug)]
+pub struct Judge {
+    lexicon: Lexicon,
+    models: Vec<Option<Model>>,
+    /// Number of the first label of each script in [`Self::labels`].
+    offsets: [usize; NUM_SCRIPTS],
+    labels: Vec<String>,
+    /// Its number in the caches of words.
+    owner: u64,
+}
+
+/// A run of words of one script in one sentence.
+#[derive(Debug, Default)]
+pub struct Run {
+    /// Words with their scores.
+    pub words: Vec<(Word, WordScore, u32)>,
+    sums: [i32; MAX_LABELS],
+    known: u32,
+    total: u32,
+    markers: MarkerCounts,
+    letters: u32,
+}
+
+impl Run {
+    fn clear(&mut self) {
+        self.words.clear();
+        (self.sums, self.known, self.total, self.letters) = ([0; MAX_LABELS], 0, 0, 0);
+        self.markers.clear();
+    }
+
+    fn add(&mut self, word: &Word, score: WordScore, mask: u32, letters: u32) {
+        for (sum, one) in self.sums.iter_mut().zip(&score.sums) {
+            *sum += i32::from(*one);
+        }
+        self.known += u32::from(score.known);
+        self.total += u32::from(score.total);
+        self.letters += letters;
+        self.markers.add(mask);
+        self.words.push((*word, score, mask));
+    }
+}
+
+impl Judge {
+    /// A judge of trained models.
+    pub fn new(lexicon: Lexicon, trained: Vec<(Script, Model)>) -> Judge {
+        let mut judge = Judge {
+            lexicon,
+            models: vec![None; NUM_SCRIPTS],
+            offsets: [0; NUM_SCRIPTS],
+            labels: Vec::new(),
+            owner: cache::new_owner(),
+        };
+        judge.labels.extend([UND.to_owned(), ZXX.to_owned()]);
+        for (script, model) in trained {
+            if let (Some(offset), Some(slot)) =
+                (judge.offsets.get_mut(script as usize), judge.models.get_mut(script as usize))
+            {
+                *offset = judge.labels.len();
+                // `und_Latn` of the models is `und` outside.
+                let outer = model.labels.iter().map(|l| if l.starts_with(UND) { UND } else { l.as_str() });
+                judge.labels.extend(outer.map(str::to_owned));
+                *slot = Some(model);
+            }
+        }
+        judge
+    }
+
+    /// The labels that an answer may have.
+    pub fn labels(&self) -> Vec<&str> {
+        let mut labels: Vec<&str> = self.labels.iter().map(String::as_str).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        labels
+    }
+
+    /// The language of `text`.
+    pub fn identify(&self, text: &str) -> Identification {
+        let mut tally = Tally::new(self.labels.len());
+        let mut run = Run::default();
+        cache::with_words(self.owner, |cached| {
+            sentences(text, |sentence| {
+                tally.note(sentence);
+                if !tally.is_code(sentence) {
+                    self.sentence(sentence, cached, &mut run, &mut tally);
+                }
+            });
+        });
+        tally.finish(&self.labels)
+    }
+
+    fn sentence(&self, sentence: &Sentence, cached: &mut Words<'_>, run: &mut Run, tally: &mut Tally) {
+        for (script, letters) in Script::ALL.into_iter().zip(sentence.script_letters) {
+            if letters == 0 {
+                continue;
+            }
+            let of_script = sentence.words.iter().filter(|word| word.script == script);
+            let Some(model) = self.models.get(script as usize).and_then(Option::as_ref) else {
+                of_script.for_each(|word| tally.unknown(word, sentence.letters(word).len() as u32));
+                continue;
+            };
+            run.clear();
+            for word in of_script {
+                let letters = sentence.letters(word);
+                let (score, groups) =
+                    cached.get(letters, || (model.score_word(letters), self.lexicon.find(script, letters)));
+                run.add(word, score, groups, letters.len() as u32);
+            }
+            self.run(script, model, run, tally);
+        }
+    }
+
+    fn run(&self, script: Script, model: &Model, run: &Run, tally: &mut Tally) {
+        let logits = model.logits(&run.sums, run.known, &run.markers);
+        let mut probabilities = softmax(&logits, model.labels.len(), model.sharpness_of(run.words.len() as u32));
+        damp(&mut probabilities, model.labels.len(), run.known, run.total);
+        let offset = self.offsets.get(script as usize).copied().unwrap_or(0);
+        let best = best_of(&probabilities);
+        let spans = switch::spans(script, model, &run.words, &logits, best);
+        let label = switch::matrix_language(model, &spans, best);
+        if label != best {
+            probabilities.swap(label, best);
+        }
+        tally.add(offset, &probabilities, run.letters, model.labels.len());
+        for span in spans {
+            tally.push_span(offset + span.label, span.start, span.end, span.letters);
+        }
+    }
+
+    /// Probabilities of the labels of `script` for a text taken as one sentence, before calibration: for fitting it.
+    pub fn raw_logits(&self, text: &str, script: Script) -> Option<(Logits, u32)> {
+        let model = self.models.get(script as usize)?.as_ref()?;
+        let mut run = Run::default();
+        sentences(text, |sentence| {
+            for word in sentence.words.iter().filter(|word| word.script == script) {
+                let letters = sentence.letters(word);
+                run.add(word, model.score_word(letters), self.lexicon.find(script, letters), letters.len() as u32);
+            }
+        });
+        let words = run.words.len() as u32;
+        (words > 0).then(|| (model.logits(&run.sums, run.known, &run.markers), words))
+    }
+}
+
+/// Words whose n-grams the model has hardly seen say little, whatever the few known ones say.
+fn damp(probabilities: &mut Logits, labels: usize, known: u32, total: u32) {
+    let seen = known as f32 / total.max(1) as f32;
+    let weight = (seen / 0.3).min(1.0);
+    let even = 1.0 / labels.max(1) as f32;
+    for p in probabilities.iter_mut().take(labels) {
+        *p = *p * weight + even * (1.0 - weight);
+    }
+}
+
+/// Number of the largest value.
+pub fn best_of(values: &Logits) -> usize {
+    let mut best = 0;
+    for (at, value) in values.iter().enumerate() {
+        if *value > values.get(best).copied().unwrap_or(f32::MIN) {
+            best = at;
+        }
+    }
+    best
+}

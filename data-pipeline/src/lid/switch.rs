@@ -1,0 +1,155 @@
+//! Owns code switching inside a sentence of one script: which words are in which language; never sums documents.
+//!
+//! A Viterbi search over the words: the evidence of each word for each label, and a price for every change of label.
+
+use super::judge::best_of;
+use super::model::{Logits, MAX_LABELS, Model, WordScore};
+use super::script::Script;
+use super::words::Word;
+
+/// Price of a change of label, in units of the logits of a word.
+const SWITCH_PRICE: f32 = 4.5;
+/// Share of the letters from which the language of the grammar is the label of the sentence, even as a minority.
+const MATRIX_SHARE: f32 = 0.34;
+/// What a marker word adds to its own label.
+const MARKER_BONUS: f32 = 0.5;
+
+/// A stretch of words with one label.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stretch {
+    /// Number of the label in its model.
+    pub label: usize,
+    /// First byte.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+    /// Letters in it.
+    pub letters: u32,
+}
+
+/// Labels whose speakers write French, Spanish or English words inside their sentences.
+fn takes_in_others(label: &str) -> bool {
+    matches!(label, "ary_Latn" | "arq_Latn" | "shi_Latn" | "tzm_Latn" | "rif_Latn" | "kab_Latn")
+}
+
+fn is_taken_in(label: &str) -> bool {
+    matches!(label, "fra_Latn" | "eng_Latn" | "spa_Latn")
+}
+
+/// The stretches of a run of words whose label as a whole is `best`.
+pub fn spans(
+    script: Script,
+    model: &Model,
+    words: &[(Word, WordScore, u32)],
+    logits: &Logits,
+    best: usize,
+) -> Vec<Stretch> {
+    let pair = (script == Script::Latn && words.len() >= 3).then(|| candidates(model, words, logits, best)).flatten();
+    let path = match pair {
+        Some((host, guest)) => viterbi(model, words, host, guest),
+        None => vec![best; words.len()],
+    };
+    let mut stretches: Vec<Stretch> = Vec::new();
+    for ((word, _, _), label) in words.iter().zip(path) {
+        let letters = (word.end - word.start) as u32;
+        match stretches.last_mut() {
+            Some(last) if last.label == label => {
+                last.end = word.end;
+                last.letters += letters;
+            }
+            _ => stretches.push(Stretch { label, start: word.start, end: word.end, letters }),
+        }
+    }
+    stretches
+}
+
+/// The language that may take in words and the one they may come from, when both have evidence.
+fn candidates(model: &Model, words: &[(Word, WordScore, u32)], logits: &Logits, best: usize) -> Option<(usize, usize)> {
+    let best_among = |wanted: fn(&str) -> bool| {
+        let allowed = model.labels.iter().enumerate().filter(|(_, label)| wanted(label));
+        allowed.map(|(at, _)| (at, logits.get(at).copied().unwrap_or(f32::MIN))).max_by(|a, b| a.1.total_cmp(&b.1))
+    };
+    let label = model.labels.get(best)?;
+    let host = if takes_in_others(label) { best } else { best_among(takes_in_others)?.0 };
+    let guest = if is_taken_in(label) { best } else { guest_of(model, words, host)? };
+    if best != host && best != guest {
+        return None;
+    }
+    // A sentence that is French beyond doubt and holds no marker of another language is French.
+    if best == guest && !words.iter().any(|(_, _, mask)| marker_lean(model, *mask, host, guest) > 0.2) {
+        return None;
+    }
+    // Both need a word of their own that is beyond doubt.
+    let clear =
+        |a: usize, b: usize| words.iter().filter(|(w, s, _)| w.end - w.start > 1 && lead(model, s, a, b) > 1.5).count();
+    (clear(host, guest) > 0 && clear(guest, host) > 0).then_some((host, guest))
+}
+
+/// The language of the foreign words: of those that can be one, the one with most evidence in the words that are least
+/// of the host.
+fn guest_of(model: &Model, words: &[(Word, WordScore, u32)], host: usize) -> Option<usize> {
+    let guests = model.labels.iter().enumerate().filter(|(_, label)| is_taken_in(label)).map(|(at, _)| at);
+    let evidence = |guest: usize| -> f32 { words.iter().map(|(_, s, _)| lead(model, s, guest, host).max(0.0)).sum() };
+    guests.map(|guest| (guest, evidence(guest))).max_by(|a, b| a.1.total_cmp(&b.1)).map(|(guest, _)| guest)
+}
+
+/// By how much a word speaks for `a` rather than `b`.
+fn lead(model: &Model, score: &WordScore, a: usize, b: usize) -> f32 {
+    let of = |label: usize| f32::from(score.sums.get(label).copied().unwrap_or(0));
+    model.scale * (of(a) - of(b)) * score.root
+}
+
+fn viterbi(model: &Model, words: &[(Word, WordScore, u32)], host: usize, guest: usize) -> Vec<usize> {
+    let mut from_guest: Vec<[bool; 2]> = Vec::with_capacity(words.len());
+    let (mut in_host, mut in_guest) = (0.0f32, 0.0f32);
+    for (_, score, mask) in words {
+        let lean = (lead(model, score, host, guest) + marker_lean(model, *mask, host, guest)).clamp(-4.0, 4.0);
+        let (stay_host, stay_guest) = (in_host >= in_guest - SWITCH_PRICE, in_guest >= in_host - SWITCH_PRICE);
+        let next_host = if stay_host { in_host } else { in_guest - SWITCH_PRICE };
+        let next_guest = if stay_guest { in_guest } else { in_host - SWITCH_PRICE };
+        from_guest.push([!stay_host, stay_guest]);
+        (in_host, in_guest) = (next_host + lean, next_guest - lean);
+    }
+    let mut is_guest = in_guest > in_host;
+    let mut path = Vec::with_capacity(words.len());
+    for back in from_guest.iter().rev() {
+        path.push(if is_guest { guest } else { host });
+        is_guest = back[usize::from(is_guest)];
+    }
+    path.reverse();
+    path
+}
+
+/// What the marker groups of a word say about two labels.
+fn marker_lean(model: &Model, mask: u32, host: usize, guest: usize) -> f32 {
+    let mut lean = 0.0;
+    let mut rest = mask;
+    while rest != 0 {
+        let group = rest.trailing_zeros() as usize;
+        if let Some(row) = model.markers.get(group * super::model::GROUP_FEATURES) {
+            let of = |label: usize| row.get(label).copied().unwrap_or(0.0);
+            lean += MARKER_BONUS * (of(host) - of(guest));
+        }
+        rest &= rest - 1;
+    }
+    lean
+}
+
+/// The label of a sentence: that of the language whose grammar it follows. Words taken in can be the longer part.
+pub fn matrix_language(model: &Model, stretches: &[Stretch], best: usize) -> usize {
+    if stretches.len() < 2 {
+        return best;
+    }
+    let mut shares = [0f32; MAX_LABELS];
+    let total: u32 = stretches.iter().map(|s| s.letters).sum();
+    for stretch in stretches {
+        if let Some(share) = shares.get_mut(stretch.label) {
+            *share += stretch.letters as f32 / total.max(1) as f32;
+        }
+    }
+    let host = stretches.iter().map(|s| s.label).find(|l| model.labels.get(*l).is_some_and(|n| takes_in_others(n)));
+    match host {
+        Some(host) if shares.get(host).is_some_and(|share| *share >= MATRIX_SHARE) => host,
+        _ => best_of(&shares),
+    }
+}

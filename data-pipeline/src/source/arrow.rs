@@ -59,12 +59,17 @@ struct Frame {
 }
 
 impl BatchReader {
-    /// Reads the schema. Rows hold the `wanted` columns or else, as lines of JSON, all.
+    /// Reads the schema. Rows hold the `wanted` columns or, when `whole`, all as lines of JSON.
     ///
     /// # Errors
     /// [`SourceError::Damaged`] unless the file begins with a schema, [`SourceError::MissingColumn`] and
     /// [`SourceError::ColumnType`] when a column that the configuration names is absent or no string.
-    pub fn new(mut window: Window, limits: &Limits, wanted: Option<&[Wanted]>) -> Result<BatchReader, SourceError> {
+    pub fn new(
+        mut window: Window,
+        limits: &Limits,
+        wanted: &[Wanted],
+        whole: bool,
+    ) -> Result<BatchReader, SourceError> {
         window.fill_to(MAX_PADDING_BYTES);
         let is_file = window.data().starts_with(MAGIC);
         if window.data().starts_with(b"FEA1") {
@@ -91,7 +96,7 @@ impl BatchReader {
             }
         };
         let path = window.stream().path();
-        let columns = wanted.map(|wanted| columns(path, &schema, wanted)).transpose()?;
+        let columns = Some(columns(path, &schema, wanted)?).filter(|_| !whole);
         Ok(BatchReader {
             window,
             limits: limits.clone(),

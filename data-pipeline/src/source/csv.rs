@@ -53,7 +53,7 @@ enum Cut {
 }
 
 impl RecordCutter {
-    /// Reads the header. Rows hold the `wanted` columns, or else all of them.
+    /// Reads the header. Rows hold the `wanted` columns or, when `whole`, all as JSON.
     ///
     /// # Errors
     /// [`SourceError::MissingColumn`] when a column that the configuration names is absent.
@@ -61,12 +61,13 @@ impl RecordCutter {
         window: Window,
         delimiter: u8,
         max_record: usize,
-        wanted: Option<&[Wanted]>,
+        wanted: &[Wanted],
+        whole: bool,
     ) -> Result<RecordCutter, SourceError> {
         let parser = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
         let record = Record::default();
         let (mapping, names) = (Vec::new(), Vec::new());
-        let (columns, rows, whole) = (0, 0, wanted.is_none());
+        let (columns, rows) = (0, 0);
         let mut cutter =
             RecordCutter { window, delimiter, max_record, columns, mapping, names, whole, rows, record, parser };
         let header = match cutter.cut() {
@@ -77,7 +78,7 @@ impl RecordCutter {
         cutter.columns = cutter.record.fields;
         let names: Vec<String> =
             (0..cutter.columns).map(|i| String::from_utf8_lossy(cutter.record.field(i)).trim().to_owned()).collect();
-        for wanted in wanted.unwrap_or_default() {
+        for wanted in wanted {
             match names.iter().position(|name| *name == wanted.name) {
                 Some(column) => cutter.mapping.push((wanted.slot, column)),
                 None if wanted.required => {

@@ -120,8 +120,7 @@ impl Reader {
         let mut window = Window::new(ByteStream::open(path, file.compression, limits)?);
         match file.layout {
             Layout::Arrow => {
-                let wanted = if file.whole { None } else { Some(wanted.as_slice()) };
-                return Ok(Reader::Batches(Box::new(BatchReader::new(window, limits, wanted)?)));
+                return Ok(Reader::Batches(Box::new(BatchReader::new(window, limits, wanted, file.whole)?)));
             }
             Layout::Warc => {
                 let spec = std::sync::Arc::clone(&file.spec);
@@ -139,8 +138,7 @@ impl Reader {
         Ok(match file.layout {
             Layout::Json => Reader::Elements(ElementCutter::new(window, max_record)),
             Layout::Delimited(delimiter) => {
-                let wanted = if file.whole { None } else { Some(wanted.as_slice()) };
-                Reader::Records(Box::new(RecordCutter::new(window, delimiter, max_record, wanted)?))
+                Reader::Records(Box::new(RecordCutter::new(window, delimiter, max_record, wanted, file.whole)?))
             }
             Layout::Text(unit) => Reader::Units(UnitCutter::new(window, unit, max_record)),
             _ => Reader::Lines(LineCutter::new(window, max_record)),

@@ -246,6 +246,7 @@ fn method(config: &PrepareConfig, vocab_size: usize) -> Vec<String> {
     let stages = [
         looked_at(config.repair.is_some(), "Damaged texts were repaired, or left out where that was not possible"),
         looked_at(config.identify.is_some(), "Languages and scripts were identified from the texts"),
+        looked_at(config.filters.is_some(), "Texts of low quality were left out, by limits for each language"),
         looked_at(config.decontaminate.is_some(), "Texts that hold items of the benchmarks given were left out"),
         looked_at(config.paragraphs.is_some(), "Paragraphs that repeat across documents were removed"),
         looked_at(config.near.is_some(), "Near duplicates were left out (MinHash)"),
@@ -262,7 +263,12 @@ fn method(config: &PrepareConfig, vocab_size: usize) -> Vec<String> {
         ),
         format!("Tokenizer: {tokenizer}, {vocab_size} tokens."),
         "Words are what white space divides; tokens include the special tokens around each document.".to_owned(),
-        "Personal data was not looked for.".to_owned(),
+        if config.pii.is_some() {
+            "Personal data of the kinds above was replaced by placeholders; names of people were not looked for."
+        } else {
+            "Personal data was not looked for."
+        }
+        .to_owned(),
     ];
     let (first, rest) = lines.split_at(1);
     first.iter().cloned().chain(stages.into_iter().flatten()).chain(rest.iter().cloned()).collect()

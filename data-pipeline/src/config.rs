@@ -20,7 +20,7 @@ use crate::normalize::Normalize;
 use crate::opt_out::OptOutConfig;
 use crate::pii::PiiConfig;
 use crate::repair::RepairConfig;
-use crate::tokenizer::TrainConfig;
+pub use crate::tokenizer::config::{TokenizerConfig, TokenizerSource};
 
 /// Everything `data prepare` does, from raw files to token shards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -71,7 +71,7 @@ pub struct PrepareConfig {
     /// Held-out documents.
     #[serde(default)]
     pub validation: ValidationConfig,
-    /// The tokenizer: `path` to a tokenizer.json, or `train` to train one on the training documents.
+    /// The tokenizer: `path` to a tokenizer.json, or `train` to train one on the training documents; and its `gates`.
     pub tokenizer: TokenizerConfig,
     /// How chats become tokens, when the sources hold chats or preferences.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -239,16 +239,6 @@ fn default_min_documents() -> u64 {
     16
 }
 
-/// Where the tokenizer comes from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenizerConfig {
-    /// A tokenizer.json, as `tokenizer train` or Hugging Face tokenizers write it.
-    Path(PathBuf),
-    /// Train one on the training documents.
-    Train(TrainConfig),
-}
-
 /// Layout of the token shards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -314,11 +304,7 @@ impl PrepareConfig {
         self.check_stages(&mut problems);
         self.validation.check(&mut problems);
         self.limits.check(&mut problems);
-        if let TokenizerConfig::Train(train) = &self.tokenizer
-            && let Err(error) = train.validate()
-        {
-            problems.push(format!("tokenizer.train.{error}"));
-        }
+        self.tokenizer.check(&mut problems);
         if self.shards.max_tokens == 0 {
             problems.push("shards.max_tokens: is 0; write a number of tokens, for example 134217728".to_owned());
         }
@@ -356,7 +342,7 @@ impl PrepareConfig {
         if self.chat.as_ref().is_some_and(|chat| chat.roles().is_empty()) {
             problems.push("chat.roles_to_train: is empty; write for example `[assistant]`, or remove it".to_owned());
         }
-        if !kind.is_text() && matches!(self.tokenizer, TokenizerConfig::Train(_)) {
+        if !kind.is_text() && self.tokenizer.train.is_some() {
             problems.push(
                 "tokenizer.train: a tokenizer is not trained on chats; write `tokenizer: {path: ...}` with that of the model"
                     .to_owned(),
@@ -367,11 +353,7 @@ impl PrepareConfig {
     /// Hexadecimal BLAKE3 of the rules: everything that decides what becomes of given input files and a given tokenizer,
     /// but not where they or the output lie.
     pub fn rules_digest(&self) -> String {
-        let tokenizer = match &self.tokenizer {
-            TokenizerConfig::Path(_) => None,
-            TokenizerConfig::Train(train) => Some(train),
-        };
-        json_digest(&(self.documents_digest(), tokenizer, &self.shards, self.seed))
+        json_digest(&(self.documents_digest(), &self.tokenizer.train, &self.shards, self.seed))
     }
 
     /// The part of [`PrepareConfig::rules_digest`] that decides which documents are kept, before any tokenizer.

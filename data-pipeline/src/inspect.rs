@@ -69,7 +69,8 @@ pub struct InspectedRow {
     pub component: usize,
     /// Row of the component.
     pub row: u64,
-    /// The parts of documents in it. The last token of the last part is only a target.
+    /// The parts of documents in it. The last token of the last part is only a target; of rows packed by best fit that
+    /// of every part.
     pub documents: Vec<InspectedDocument>,
 }
 

@@ -153,7 +153,7 @@ pub fn find(dataset: &Dataset, id: &str) -> Result<Vec<Location>, DataError> {
                 Ok(())
             })?;
             for (number, facts) in here {
-                let tokens = component.tokens_of(number)?;
+                let tokens = component.place_of(number)?;
                 let document = described(facts, split, owner.clone(), number);
                 found.push(Location { document, component: at, in_component: [tokens.start, tokens.end] });
             }

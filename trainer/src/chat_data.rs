@@ -141,7 +141,7 @@ fn configuration(raw: &RawConfig, kind: RecordKind, dir: &Path) -> PrepareConfig
         paragraphs: None,
         near: None,
         validation,
-        tokenizer: TokenizerConfig::Path(tokenizer),
+        tokenizer: TokenizerConfig::at(tokenizer),
         chat: Some(chat.encoding()),
         shards: Default::default(),
         on_damage: Default::default(),

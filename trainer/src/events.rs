@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::control::Straggler;
 use crate::guard::Reason;
 use crate::regression::Regression;
+use crate::seen::SeenCounts;
 
 /// One logged step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -45,6 +46,9 @@ pub struct StepRecord {
     /// Share of pairs whose chosen answer had the higher reward, 0 to 1; of preferences only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preference_accuracy: Option<f64>,
+    /// What was trained on since the start of the run, by language and script.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub seen: BTreeMap<String, SeenCounts>,
 }
 
 /// Validation result of one language.

@@ -35,6 +35,7 @@ pub mod prefetch;
 pub mod regression;
 pub mod run_dir;
 pub mod schedule;
+pub mod seen;
 pub mod selftest;
 pub mod session;
 pub mod signals;

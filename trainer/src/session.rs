@@ -1,17 +1,20 @@
 //! Owns the start of a run: from a config to an opened device, data set, run directory and state; never touches the
 //! loop. Everything that can be wrong with the input is found before the first byte is written.
 
+mod data;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use data_pipeline::chat::config::ExcessLength;
-use data_pipeline::dataset::{Component, DataError, Dataset};
+use data_pipeline::dataset::{DataError, Dataset};
 use data_pipeline::loader::Loader;
-use data_pipeline::order::{MixtureSpec, Order, OrderError, PartShare, Stream};
+use data_pipeline::order::{Order, OrderError};
 use data_pipeline::prepare::PrepareError;
 use model_zoo::{Model, Params};
 
+pub(crate) use self::data::order_of;
+use self::data::{facts, order, packed, packing_note};
 use crate::adapter::{self, AdapterFileError};
 use crate::assembly;
 use crate::buckets::Buckets;
@@ -21,9 +24,8 @@ use crate::checkpoint::read::Moments;
 use crate::checkpoint::store::Loaded;
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Identity, LossSpan, TrainState};
 use crate::cluster::ClusterError;
-use crate::config::plan::{ChatPlan, MixturePlan, PartPlan};
 use crate::config::raw::{Precision, RawDataset};
-use crate::config::{self, AdapterFacts, BaseFacts, ComponentFacts, ConfigError, DatasetFacts, Note, Plan, RawConfig};
+use crate::config::{self, AdapterFacts, BaseFacts, ConfigError, Note, Plan, RawConfig};
 use crate::dataset_change::{self, Acknowledged, OtherDataset};
 use crate::device::{self, DeviceError, Opened};
 use crate::eval::EvalError;
@@ -34,6 +36,7 @@ use crate::hub;
 use crate::optim::Adamw;
 use crate::partition::Partition;
 use crate::run_dir::{RunDir, RunDirError};
+use crate::seen::Seen;
 use crate::team::Team;
 use crate::vocabulary::{self, VocabularyError};
 
@@ -137,6 +140,8 @@ pub struct Resolved {
     pub notes: Vec<Note>,
     /// The data set.
     pub dataset: Arc<Dataset>,
+    /// The order of its training rows.
+    pub order: Order,
     /// What was prepared on the way, until the run has begun.
     pub fresh: Option<Fresh>,
     /// Changes of the data set that the user knows of.
@@ -163,7 +168,8 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
         raw.datasets.iter_mut().for_each(|dataset| dataset.path.clone_from(&dir));
     }
     let open = |dataset: &RawDataset| Dataset::open_with(&dataset.path, excess);
-    let dataset = Arc::new(Dataset::join(raw.datasets.iter().map(open).collect::<Result<Vec<_>, _>>()?)?);
+    let dataset = Dataset::join(raw.datasets.iter().map(open).collect::<Result<Vec<_>, _>>()?)?;
+    let dataset = Arc::new(packed(dataset, &raw, &mut notes)?);
     notes.extend(packing_note(&dataset, raw.sequence_len, excess)?.map(|text| raw.places.note("sequence_len", text)));
     let facts = facts(&dataset, raw.sequence_len, excess);
     let base = raw.base_model.take().map(|path| Place::of(&path)).transpose()?;
@@ -172,17 +178,9 @@ pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionE
     let base = base.map(|place| base_facts(&place, &dataset, &raw, &mut notes)).transpose()?;
     let plan = config::resolve(raw, &facts, base)?;
     notes.extend(plan.notes.iter().cloned());
-    Ok(Resolved { plan, notes, dataset, fresh, acknowledged: Vec::new() })
-}
-
-/// How samples fill rows, in words; `None` of texts.
-fn packing_note(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) -> Result<Option<String>, DataError> {
-    let Some(counts) = dataset.packing(sequence_len, excess)? else { return Ok(None) };
-    let share = 100.0 * counts.tokens as f64 / (counts.rows.max(1) * sequence_len as u64) as f64;
-    Ok(Some(format!(
-        "{} samples of up to {} tokens in {} rows, {share:.0} % of their places filled; {} truncated, {} dropped",
-        counts.samples, counts.longest, counts.rows, counts.truncated, counts.dropped
-    )))
+    // Quotas that cannot be met are found here, before any device is touched.
+    let order = order(&plan, &dataset)?;
+    Ok(Resolved { plan, notes, dataset, order, fresh, acknowledged: Vec::new() })
 }
 
 /// What a plan needs to know of the model that training starts from.
@@ -218,36 +216,6 @@ fn base_facts(
     }
     notes.push(raw.places.note("base_model", extension.summary()));
     Ok(BaseFacts { model: extension.widen(&facts.model)?, ..facts })
-}
-
-/// What a plan needs to know of a data set.
-fn facts(dataset: &Dataset, sequence_len: usize, excess: ExcessLength) -> DatasetFacts {
-    let components = |components: &[Component]| {
-        let facts = |c: &Component| ComponentFacts {
-            lang: c.lang().to_owned(),
-            source: c.source().to_owned(),
-            tokens: c.num_tokens(),
-            rows: c.num_rows(sequence_len),
-        };
-        components.iter().map(facts).collect()
-    };
-    let manifest = dataset.manifest();
-    DatasetFacts {
-        id: dataset.id().to_owned(),
-        vocab_size: manifest.tokenizer.vocab_size,
-        bos: manifest.tokenizer.bos_id,
-        eos: Some(manifest.tokenizer.eos_id),
-        pad: manifest.tokenizer.pad_id,
-        train: components(dataset.train()),
-        validation: components(dataset.validation()),
-        bytes: manifest.shards.iter().flat_map(|s| s.files.values()).map(|f| f.bytes).sum(),
-        chat: manifest.chat.as_ref().map(|chat| ChatPlan {
-            kind: chat.kind,
-            excess,
-            end_of_turn: chat.end_of_turn_ids.clone(),
-        }),
-        parts: dataset.parts().into_iter().map(|part| (part.id, part.streams)).collect(),
-    }
 }
 
 /// Where a run is written.
@@ -299,7 +267,7 @@ impl Session {
     /// # Errors
     /// See [`SessionError`].
     pub fn open(resolved: Resolved, resume: &Resume, share: HostShare, team: Team) -> Result<Self, SessionError> {
-        let Resolved { plan, dataset, fresh, acknowledged, .. } = resolved;
+        let Resolved { plan, dataset, order, fresh, acknowledged, .. } = resolved;
         let opened = device::open_for(plan.device, share.local_rank, plan.threads.or(share.threads))?;
         if plan.precision == Precision::Bf16Mixed && !opened.supports_bf16() {
             return Err(SessionError::NoBf16 { device: opened.summary() });
@@ -308,7 +276,7 @@ impl Session {
         let mut events = Vec::new();
         events.extend(assembly::join_device(&mut team, &plan, &opened)?.map(|text| Event::Noted { text }));
         let model = model_of(&plan, &opened.device)?;
-        let loader = Arc::new(Loader::new(Arc::clone(&dataset), order(&plan, &dataset)?, plan.sequence_len));
+        let loader = Arc::new(Loader::new(Arc::clone(&dataset), order, plan.sequence_len));
         let output = if team.leads() { Some(Output::open(&plan, &dataset, resume, &acknowledged)?) } else { None };
         let bucket_bytes = (plan.cluster.bucket_cap_mb * 1e6) as u64;
         let buckets = Buckets::new(&model.specs(), &model.gradient_order(), bucket_bytes);
@@ -459,20 +427,6 @@ fn model_of(plan: &Plan, device: &Device) -> Result<Model, SessionError> {
     Ok(adapter::adapted_model(model, &adapter.lora, base)?)
 }
 
-/// The order of training rows that a plan describes.
-pub(crate) fn order(plan: &Plan, dataset: &Dataset) -> Result<Order, SessionError> {
-    order_of(plan, &dataset.streams(plan.sequence_len))
-}
-
-/// [`order`] from what it needs to know of the streams.
-pub(crate) fn order_of(plan: &Plan, streams: &[Stream]) -> Result<Order, SessionError> {
-    let MixturePlan { temperature, weights, max_epochs } = plan.mixture.clone();
-    let share = |part: &PartPlan| Some(PartShare { streams: part.streams, weight: part.weight? });
-    let parts = plan.dataset.parts.iter().map(share).collect::<Option<Vec<_>>>().unwrap_or_default();
-    let mixture = MixtureSpec { temperature, weights, max_epochs, parts };
-    Ok(Order::new(streams, &mixture, plan.total_rows(), plan.seed)?)
-}
-
 fn load(
     plan: &Plan,
     resume: &Resume,
@@ -546,6 +500,7 @@ fn beginning(plan: &Plan, params: Params, partition: Option<Partition>, device: 
         guard: Guard::default(),
         losses: LossSpan::default(),
         dataset_changes: Vec::new(),
+        seen: Seen::default(),
         outer: None,
     }
 }

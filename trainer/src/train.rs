@@ -27,6 +27,7 @@ use crate::outer::sync::{self, Ended};
 use crate::preference::{self, Preferences, Tally};
 use crate::prefetch::Prefetch;
 use crate::regression;
+use crate::seen::Viewer;
 use crate::signals::StopFlag;
 use crate::step::{self, StepError, StepGradients};
 use crate::team::{Layout, Team, Waits};
@@ -60,6 +61,8 @@ pub struct Context<'a> {
     pub observer: &'a mut dyn FnMut(&Event) -> Result<(), TrainError>,
     /// Speaks for this site in an outer run; `None` in a process that does not lead.
     pub outer: Option<&'a Site>,
+    /// Counts what is trained on.
+    pub viewer: Viewer,
     /// What is learned from preferences; `None` where the next token is.
     pub preferences: Option<Preferences>,
     /// Set by signals.
@@ -164,6 +167,7 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
         let loss = sum.loss_sum / sum.valid as f64;
         let lr = plan.lr(state.step);
         let verdict = state.guard.judge(&plan.guard, loss, grad_norm, sum.valid);
+        cx.viewer.end_step(verdict == Verdict::Apply);
         if let Verdict::Apply = verdict {
             state.optimizer.apply(&mut state.params, sum.grads, sum.valid, grad_norm, lr);
             if let Some(partition) = &state.optimizer.partition {
@@ -275,6 +279,7 @@ fn accumulate(
     });
     for _ in 0..micro_batches {
         let batch = data.next_batch().ok_or(TrainError::DataEnded { step: state.step })??;
+        cx.viewer.look(&batch);
         let mut take = |param, gradient| Ok::<_, LeafError>(reduction.take(param, gradient)?);
         let leaf = match &mut cx.preferences {
             None => step::loss_and_gradients(&cx.model, &state.params, &batch, &cx.device, recompute, &mut take),
@@ -309,7 +314,7 @@ impl LeafError {
 
 fn report(
     plan: &Plan,
-    state: &TrainState,
+    state: &mut TrainState,
     cx: &mut Context<'_>,
     verdict: Verdict,
     record: impl FnOnce(Waits) -> Measured,
@@ -323,6 +328,7 @@ fn report(
         return (cx.observer)(&Event::Tick { step: state.step, loss: state.losses.last.unwrap_or(f64::NAN) });
     }
     let tally = take_tally(cx)?;
+    cx.viewer.put_together(&mut state.seen, cx.team)?;
     let measured = record(cx.team.take_waits());
     for slow in cx.team.report_phases(state.step, measured.data, measured.total, measured.waits) {
         (cx.observer)(&Event::Straggler(slow))?;
@@ -346,6 +352,7 @@ fn report(
         memory_bytes: device::process_memory().peak_resident.unwrap_or(0),
         reward_margin: tally.map(|tally| tally.margins / tally.pairs),
         preference_accuracy: tally.map(|tally| tally.right / tally.pairs),
+        seen: state.seen.languages(),
     };
     (cx.observer)(&Event::Step(record))
 }
@@ -386,8 +393,9 @@ impl Saves {
     /// Saves `state` unless it is saved already. With `last` the run cannot go on after it, so a failure is tried
     /// again at once and then reported as the run's. Replicas are equal, so rank 0 writes; it decides for all whether
     /// there is a (further) attempt, and the others send it what only they hold.
-    fn commit(&mut self, state: &TrainState, cx: &mut Context<'_>, last: bool) -> Result<(), TrainError> {
+    fn commit(&mut self, state: &mut TrainState, cx: &mut Context<'_>, last: bool) -> Result<(), TrainError> {
         cx.team.at(state.step, "saving");
+        cx.viewer.put_together(&mut state.seen, cx.team)?;
         let mut wanted = match cx.checkpoints {
             Some(store) => state.step != self.last || self.failures > 0 || store.list()?.is_empty(),
             None => false,

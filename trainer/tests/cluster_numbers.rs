@@ -186,6 +186,7 @@ fn go(
     };
     let mut context = Context {
         preferences: None,
+        viewer: trainer::seen::Viewer::new(dataset),
         device: opened.device.clone(),
         model: model_zoo::Model::new(&plan.model).unwrap(),
         buckets: buckets.clone(),

@@ -41,6 +41,7 @@ fn state(step: u64) -> TrainState {
         guard: Guard::default(),
         losses: LossSpan::default(),
         dataset_changes: Vec::new(),
+        seen: trainer::seen::Seen::default(),
         outer: None,
     }
 }

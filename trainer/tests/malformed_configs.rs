@@ -239,6 +239,7 @@ fn facts() -> DatasetFacts {
         bytes: 1 << 20,
         chat: None,
         parts: Vec::new(),
+        best_fit: None,
     }
 }
 

@@ -202,3 +202,50 @@ fn what_has_no_form_is_refused_with_the_reason() {
     std::fs::write(&path, params.to_string()).unwrap();
     assert!(import(&out, &Device::flex()).unwrap_err().to_string().contains("key \"yarn\" is set"));
 }
+
+#[test]
+fn a_tokenizer_of_ours_becomes_tekken_and_the_rows_move_with_the_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("ours");
+    std::fs::create_dir_all(&folder).unwrap();
+    let text = "salam labas 3lik, wach nta mzyan? salam 3lik khouya, labas labas";
+    let document = data_pipeline::document::Document {
+        id: "0".repeat(32),
+        text: text.into(),
+        lang: "ary_Latn".into(),
+        source: "s".into(),
+        licence: "MIT".into(),
+        url: None,
+    };
+    // A row for each token, as a model has that was trained with it.
+    let settings = data_pipeline::tokenizer::TrainConfig { vocab_size: 280, ..Default::default() };
+    let mut config: Value = serde_json::from_str(&model(false).0.config().to_checkpoint_json()).unwrap();
+    config["vocab_size"] = json!(280);
+    let model = model_zoo::Model::new(&model_zoo::ModelConfig::from_hub_json(&config.to_string()).unwrap()).unwrap();
+    let params = model_zoo::Params::init(model.specs(), 5, &Device::flex());
+    let sizes = [("ary_Latn".to_owned(), text.len() as u64)].into();
+    let mut trainer = data_pipeline::tokenizer::TokenizerTrainer::new(&settings, &sizes).unwrap();
+    trainer.add(&document);
+    let trained = trainer.finish(&|_| {}, &std::sync::atomic::AtomicBool::new(false)).unwrap();
+    trained.files.iter().for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes).unwrap());
+    let out = dir.path().join("out");
+    let report = export(&model, &params, &options(&out, &folder, &[]), &Device::flex(), &|_| ()).unwrap();
+    assert_eq!((report.tokenizer, report.logits.0), ("tekken.json", 0.0));
+    let tekken = json_of(&out.join("tekken.json"));
+    assert_eq!(tekken["vocab"][97]["token_bytes"], json!("YQ=="));
+    // The row of "a" follows it to its new id.
+    let ours = Tokenizer::open(&folder).unwrap();
+    let specials = tekken["special_tokens"].as_array().unwrap().len();
+    let name = "model.embed_tokens.weight";
+    let index = params.specs().iter().position(|spec| spec.name == name).unwrap();
+    let rows = params.to_host(index).unwrap();
+    let width = params.specs().iter().nth(index).unwrap().shape[1];
+    let written = TensorFile::open(&out.join("consolidated.safetensors")).unwrap();
+    let written = written.floats("tok_embeddings.weight").unwrap();
+    for byte in [b'a', b' ', 0xd8] {
+        let old = ours.id_of(&byte_to_char(byte).to_string()).unwrap() as usize;
+        let new = specials + usize::from(byte);
+        assert_ne!(new, old);
+        assert_eq!(written[new * width..][..width], rows[old * width..][..width]);
+    }
+}

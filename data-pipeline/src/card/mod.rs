@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use self::facts::{CardFacts, stage_of};
-use crate::config::{PrepareConfig, TokenizerConfig};
+use crate::config::{PrepareConfig, TokenizerSource};
 use crate::dataset::DataError;
 use crate::dedup::Dedup;
 use crate::manifest::Manifest;
@@ -237,9 +237,9 @@ fn method(config: &PrepareConfig, vocab_size: usize) -> Vec<String> {
         1 => ", and what a list names".to_owned(),
         lists => format!(", and what {lists} lists name"),
     };
-    let tokenizer = match &config.tokenizer {
-        TokenizerConfig::Path(_) => "given",
-        TokenizerConfig::Train(_) => "trained on the training documents",
+    let tokenizer = match config.tokenizer.source() {
+        TokenizerSource::Path(_) | TokenizerSource::Missing => "given",
+        TokenizerSource::Train(_) => "trained on the training documents",
     };
     let validation = &config.validation;
     let looked_at = |on: bool, what: &str| on.then(|| format!("{what}."));

@@ -2,8 +2,10 @@
 //! streams.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::best_fit::BestFit;
 use super::error::DataError;
 use super::packing::{Packing, PackingCounts};
 use crate::chat::config::ExcessLength;
@@ -16,6 +18,8 @@ use crate::shard::sidecar::{DocumentFacts, pick_facts, read_facts, scan_facts};
 ///
 /// Row `i` at sequence length `L` holds the tokens from `i L` to `i L + L` as inputs, and each one's successor as its
 /// target. So every token but the first of a document is predicted exactly once an epoch.
+///
+/// With a best-fit packing a row holds parts of several documents, whole where they fit: see [`super::best_fit`].
 ///
 /// Of chats every row holds whole samples, by [`Packing`], each a document of its own; of preferences both answers, which
 /// are two documents. Only marked tokens are targets.
@@ -30,6 +34,8 @@ pub struct Component {
     filler: u32,
     /// How chats fill rows; `None` of texts.
     samples: Option<Samples>,
+    /// How texts fill rows of one length; `None` end to end.
+    pub(super) fitted: Option<Arc<BestFit>>,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +115,7 @@ impl Component {
                 counts: Counts::default(),
                 filler,
                 samples: chats.map(|excess| Samples { excess, packing: Mutex::default() }),
+                fitted: None,
             });
             components.len() - 1
         });
@@ -159,6 +166,9 @@ impl Component {
         if let Some(packing) = self.packing(seq_len) {
             return packing.counts().rows;
         }
+        if let Some(fitted) = self.fitted_for(seq_len) {
+            return fitted.counts().rows;
+        }
         (self.counts.tokens - 1).div_ceil(seq_len.max(1) as u64)
     }
 
@@ -169,6 +179,9 @@ impl Component {
     pub fn row(&self, row: u64, seq_len: usize) -> Result<Window, DataError> {
         if let Some(packing) = self.packing(seq_len) {
             return self.packed_row(&packing, row);
+        }
+        if let Some(fitted) = self.fitted_for(seq_len) {
+            return self.fitted_row(fitted, row);
         }
         let start = self.start_of(row, seq_len)?;
         let len = (self.counts.tokens - start).min(seq_len as u64 + 1) as usize;
@@ -200,10 +213,7 @@ impl Component {
         if let Some((_, packing)) = cached.as_ref().filter(|(length, _)| *length == seq_len) {
             return Some(Arc::clone(packing));
         }
-        let lengths = self.shards.iter().flat_map(|placed| {
-            let length = |tokens: Range<u64>| tokens.end - tokens.start;
-            (0..placed.reader.num_documents()).map(move |document| length(placed.reader.document(document)))
-        });
+        let lengths = self.lengths();
         let cut = |sample: u64| {
             let truncates = samples.excess == ExcessLength::Truncate;
             let marks = if truncates { self.marks(sample, seq_len) } else { Vec::new() };
@@ -288,21 +298,14 @@ impl Component {
         Ok(ids)
     }
 
-    /// Where the tokens of a document lie in the component.
-    ///
-    /// # Errors
-    /// A document past the last.
-    pub fn tokens_of(&self, document: u64) -> Result<Range<u64>, DataError> {
-        let placed = self.shard_of_document(document)?;
-        let range = placed.reader.document(document - placed.first_document);
-        Ok(placed.first_token + range.start..placed.first_token + range.end)
-    }
-
     /// The parts of documents whose tokens are inputs of a row, in order.
     ///
     /// # Errors
     /// A row past the last.
     pub fn parts_of_row(&self, row: u64, seq_len: usize) -> Result<Vec<RowPart>, DataError> {
+        if let Some(fitted) = self.fitted_for(seq_len) {
+            return self.parts_of_fitted_row(fitted, row);
+        }
         let window = self.row(row, seq_len)?;
         let mut parts = Vec::new();
         for span in window.spans {
@@ -314,7 +317,7 @@ impl Component {
             let start = match self.samples {
                 Some(_) => 0,
                 None => {
-                    (row * seq_len as u64 + in_row.start as u64).saturating_sub(self.tokens_of(span.document)?.start)
+                    (row * seq_len as u64 + in_row.start as u64).saturating_sub(self.place_of(span.document)?.start)
                 }
             };
             let ids = window.ids.get(in_row.clone()).unwrap_or_default().to_vec();
@@ -337,7 +340,11 @@ impl Component {
             let holds = |row: &u64| packing.row(*row).unwrap_or_default().iter().any(|(sample, _)| *sample == document);
             return Ok((0..packing.counts().rows).filter(holds).collect());
         }
-        let tokens = self.tokens_of(document)?;
+        if let Some(fitted) = self.fitted_for(seq_len) {
+            let holds = |row: &u64| fitted.row(*row).unwrap_or_default().iter().any(|part| part.document == document);
+            return Ok((0..fitted.counts().rows).filter(holds).collect());
+        }
+        let tokens = self.place_of(document)?;
         let width = seq_len.max(1) as u64;
         Ok((tokens.start / width..tokens.end.div_ceil(width)).filter(|&row| row < self.num_rows(seq_len)).collect())
     }
@@ -393,6 +400,9 @@ impl Component {
         if let Some(packing) = self.packing(seq_len) {
             return self.fill_packed_row(&packing, row, slots);
         }
+        if let Some(fitted) = self.fitted_for(seq_len) {
+            return self.fill_fitted_row(fitted, row, slots);
+        }
         let start = self.start_of(row, seq_len)?;
         let total = self.counts.tokens;
         let inputs = ((total - start) as usize).min(seq_len);
@@ -428,7 +438,40 @@ impl Component {
         Err(self.no_row(row, available))
     }
 
-    fn no_row(&self, row: u64, available: u64) -> DataError {
+    /// Tokens of each document, in order.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = u64> {
+        self.shards.iter().flat_map(|placed| {
+            let length = |tokens: Range<u64>| tokens.end - tokens.start;
+            (0..placed.reader.num_documents()).map(move |document| length(placed.reader.document(document)))
+        })
+    }
+
+    /// Where a document's tokens lie in the component.
+    ///
+    /// # Errors
+    /// A document past the last.
+    pub fn place_of(&self, document: u64) -> Result<Range<u64>, DataError> {
+        let placed = self.shard_of_document(document)?;
+        let range = placed.reader.document(document - placed.first_document);
+        Ok(placed.first_token + range.start..placed.first_token + range.end)
+    }
+
+    /// Whether its documents are chats or preferences.
+    pub(super) fn holds_chats(&self) -> bool {
+        self.samples.is_some()
+    }
+
+    /// What fills unused places.
+    pub(super) fn filler(&self) -> u32 {
+        self.filler
+    }
+
+    /// Paths of the tables of documents.
+    pub(super) fn sidecars(&self) -> impl Iterator<Item = PathBuf> {
+        self.shards.iter().map(|placed| placed.reader.sidecar())
+    }
+
+    pub(super) fn no_row(&self, row: u64, available: u64) -> DataError {
         DataError::OutOfRange { what: "row", number: row, of: self.name(), available }
     }
 
@@ -447,7 +490,7 @@ impl Component {
     }
 
     /// Copies tokens from `start` on, across shards, as many as there are.
-    fn read(&self, start: u64, mut out: &mut [u32]) {
+    pub(super) fn read(&self, start: u64, mut out: &mut [u32]) {
         let first = self.shards.partition_point(|placed| placed.first_token <= start).saturating_sub(1);
         let mut at = start;
         for placed in self.shards.iter().skip(first) {

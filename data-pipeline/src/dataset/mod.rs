@@ -1,11 +1,14 @@
 //! Owns an open dataset: its manifest, components and the table of bytes a token stands for; never writes.
 
+mod best_fit;
 mod component;
 mod error;
+mod fitted;
 mod join;
 mod packing;
 mod write;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::chat::config::ExcessLength;
@@ -15,9 +18,11 @@ use crate::shard::digest_of;
 use crate::shard::reader::{ShardReader, check_size};
 use crate::tokenizer::files::TOKENIZER_FILE;
 
+pub use self::best_fit::TextPackingCounts;
 pub(crate) use self::component::RowSlots;
 pub use self::component::{Component, EachDocument, RowPart, Span, Window};
 pub use self::error::DataError;
+pub use self::fitted::PackingComparison;
 pub use self::join::Part;
 pub use self::packing::PackingCounts;
 pub use self::write::{ChatsToWrite, DatasetMeta, Group, WriteProgress, write_chats, write_dataset};
@@ -169,6 +174,8 @@ impl Dataset {
             source: component.source().to_owned(),
             rows: component.num_rows(seq_len),
             tokens: component.num_tokens(),
+            text_bytes: component.num_text_bytes(),
+            licences: BTreeMap::new(),
         };
         self.train.iter().map(stream).collect()
     }

@@ -7,21 +7,28 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn stream(lang: &str, source: &str, rows: u64) -> Stream {
-    Stream { lang: lang.into(), source: source.into(), rows, tokens: rows * 100 }
+pub(super) fn stream(lang: &str, source: &str, rows: u64) -> Stream {
+    Stream {
+        lang: lang.into(),
+        source: source.into(),
+        rows,
+        tokens: rows * 100,
+        text_bytes: rows * 400,
+        licences: BTreeMap::new(),
+    }
 }
 
-fn streams(rows: &[u64]) -> Vec<Stream> {
+pub(super) fn streams(rows: &[u64]) -> Vec<Stream> {
     let name = |i: usize| format!("l{}_Latn", (b'a' + (i % 3) as u8) as char);
     rows.iter().enumerate().map(|(i, &rows)| stream(&name(i), &format!("s{i}"), rows)).collect()
 }
 
-fn spec(temperature: f64, weights: &[(&str, f64)], max_epochs: f64) -> MixtureSpec {
+pub(super) fn spec(temperature: f64, weights: &[(&str, f64)], max_epochs: f64) -> MixtureSpec {
     MixtureSpec {
         temperature,
         weights: weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect(),
         max_epochs,
-        parts: Vec::new(),
+        ..MixtureSpec::default()
     }
 }
 

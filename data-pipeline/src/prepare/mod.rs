@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::card;
 use crate::chat::ChatEncoder;
-use crate::config::{PrepareConfig, SourceConfig, TokenizerConfig};
+use crate::config::{PrepareConfig, SourceConfig, TokenizerSource};
 use crate::dataset::DataError;
 use crate::manifest::Manifest;
 use crate::opt_out::OptOuts;
@@ -158,10 +158,10 @@ fn discover_labelled(config: &PrepareConfig) -> Result<Vec<InputFile>, PrepareEr
 
 /// The tokenizer that the configuration names, checked before anything is read.
 fn open_given(config: &PrepareConfig) -> Result<Option<Tokenizer>, PrepareError> {
-    let TokenizerConfig::Path(path) = &config.tokenizer else { return Ok(None) };
+    let TokenizerSource::Path(path) = config.tokenizer.source() else { return Ok(None) };
     let tokenizer = Tokenizer::open(path)?;
     if tokenizer.eos().is_none() {
-        return Err(DataError::NoEndOfText { tokenizer: path.clone() }.into());
+        return Err(DataError::NoEndOfText { tokenizer: path.to_owned() }.into());
     }
     Ok(Some(tokenizer))
 }
@@ -231,10 +231,13 @@ impl Run<'_> {
 
     /// Tokenizer and shards; the dataset is whole in the work folder then.
     fn after_reading(&self, spool: &Spool, work: &WorkDir) -> Result<(Manifest, Stats), PrepareError> {
-        let trained = match &self.config.tokenizer {
-            TokenizerConfig::Train(train) => Some(vocabulary::train(train, spool, work, self.observe, self.stop)?),
-            TokenizerConfig::Path(_) => None,
+        let trained = match self.config.tokenizer.source() {
+            TokenizerSource::Train(train) => Some(vocabulary::train(train, spool, work, self.observe, self.stop)?),
+            TokenizerSource::Path(_) | TokenizerSource::Missing => None,
         };
+        if let Some(tokenizer) = trained.as_ref().or(self.given) {
+            vocabulary::check_gates(&self.config.tokenizer.gates, tokenizer, spool, self.stop)?;
+        }
         let dataset = work.fresh(DATASET)?;
         self.write(spool, trained.as_ref(), &dataset).inspect_err(|_| {
             // Half a dataset is of no use to the next run; the stages before it are.

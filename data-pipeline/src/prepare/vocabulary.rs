@@ -15,6 +15,8 @@ use super::write_durably;
 use crate::config::json_digest;
 use crate::document::id_to_hex;
 use crate::spool::{Entry, Spool};
+use crate::tokenizer::eval::Evaluation;
+use crate::tokenizer::gates::{self, Gates};
 use crate::tokenizer::{Tokenizer, TokenizerError, TokenizerTrainer, TrainConfig};
 
 /// Folder of the stage's result inside the work folder.
@@ -85,6 +87,51 @@ fn bytes_by_language(spool: &Spool) -> Result<BTreeMap<String, u64>, PrepareErro
         *sums.entry(group.lang.clone()).or_default() += bytes;
     }
     Ok(sums)
+}
+
+/// Text of a language that gates are measured on, in bytes: enough for three digits, and bounded whatever the corpus.
+const GATE_BYTES: u64 = 4 << 20;
+
+/// Measures the tokenizer on the languages that gates name, on held-out documents first, and compares.
+///
+/// # Errors
+/// [`TokenizerError::Gates`] with a table of all bounds when one does not hold.
+pub(super) fn check_gates(
+    gates: &Gates,
+    tokenizer: &Tokenizer,
+    spool: &Spool,
+    stop: &AtomicBool,
+) -> Result<(), PrepareError> {
+    if gates.is_empty() {
+        return Ok(());
+    }
+    let failed = || PrepareError::io(spool.dir(), "read");
+    let mut measured: BTreeMap<String, u64> = BTreeMap::new();
+    let mut evaluation = Evaluation::new(tokenizer);
+    let mut chunk = Vec::new();
+    for held_out in [true, false] {
+        for entry in spool.entries().map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            if spool.is_validation(&entry) != held_out {
+                continue;
+            }
+            let bytes = measured.entry(spool.group(&entry).lang.clone()).or_default();
+            if *bytes >= GATE_BYTES {
+                continue;
+            }
+            *bytes += u64::from(entry.text_len);
+            chunk.push(spool.document(&entry).map_err(failed())?);
+            if chunk.len() as u64 >= DOCUMENTS_PER_REPORT {
+                evaluation.add_all(&std::mem::take(&mut chunk))?;
+                if stop.load(Ordering::Relaxed) {
+                    return Err(PrepareError::Interrupted { stage: Stage::Tokenizer.name() });
+                }
+            }
+        }
+    }
+    evaluation.add_all(&chunk)?;
+    let verdict = gates::check(gates, &evaluation.report(None));
+    if verdict.passed() { Ok(()) } else { Err(TokenizerError::Gates { verdict: Box::new(verdict) }.into()) }
 }
 
 fn is_done(dir: &Path, key: &str) -> bool {

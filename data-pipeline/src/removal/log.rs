@@ -87,6 +87,8 @@ pub fn old_streams(removal: &Removal, seq_len: usize) -> Vec<Stream> {
         source: old.source.clone(),
         rows: old.tokens.saturating_sub(1).div_ceil(seq_len.max(1) as u64),
         tokens: old.tokens,
+        text_bytes: 0,
+        licences: BTreeMap::new(),
     };
     removal.streams.iter().map(stream).collect()
 }

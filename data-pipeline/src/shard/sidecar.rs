@@ -7,11 +7,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::record::RowAccessor;
 use parquet::schema::parser::parse_message_type;
@@ -19,7 +21,7 @@ use parquet::schema::parser::parse_message_type;
 use super::file::DigestedFile;
 use crate::dataset::DataError;
 use crate::document::{Document, Notes};
-use crate::manifest::FileRecord;
+use crate::manifest::{Counts, FileRecord};
 
 const COLUMNS: &str = "
     REQUIRED BYTE_ARRAY id (STRING);
@@ -42,6 +44,11 @@ const NOTES_COLUMNS: &str = "
 
 /// Columns of documents without notes.
 const NUM_COLUMNS: usize = 9;
+/// Columns of the schema.
+const LICENCE_COLUMN: usize = 4;
+const BYTES_COLUMN: usize = 6;
+const TOKENS_COLUMN: usize = 7;
+
 /// Documents of a row group: the unit that a reader must decode to see one of them.
 const GROUP_ROWS: usize = 1 << 16;
 /// Written into the file instead of a version, so that equal documents give equal bytes for ever.
@@ -314,6 +321,52 @@ pub fn scan_facts(
     failure.map_or(Ok(()), Err)
 }
 
+/// Documents, tokens and bytes by licence, from those columns alone.
+///
+/// # Errors
+/// A table that cannot be read.
+pub(crate) fn count_licences(path: &Path) -> Result<BTreeMap<String, Counts>, DataError> {
+    let file = File::open(path).map_err(DataError::io(path, "read"))?;
+    let sums = fenced(path, || {
+        let table = SerializedFileReader::new(file)?;
+        let mut sums: AHashMap<Vec<u8>, Counts> = AHashMap::new();
+        for number in 0..table.num_row_groups() {
+            let group = table.get_row_group(number)?;
+            let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
+            let (licences, bytes, tokens): (Vec<ByteArray>, Vec<i64>, Vec<i64>) = (
+                values::<ByteArrayType>(&*group, LICENCE_COLUMN, rows)?,
+                values::<Int64Type>(&*group, BYTES_COLUMN, rows)?,
+                values::<Int64Type>(&*group, TOKENS_COLUMN, rows)?,
+            );
+            for (licence, (bytes, tokens)) in licences.iter().zip(bytes.into_iter().zip(tokens)) {
+                let positive = |number| u64::try_from(number).unwrap_or(0);
+                let counts = Counts { documents: 1, tokens: positive(tokens), text_bytes: positive(bytes) };
+                match sums.get_mut(licence.data()) {
+                    Some(sum) => sum.add(counts),
+                    None => _ = sums.insert(licence.data().to_vec(), counts),
+                }
+            }
+        }
+        Ok(sums)
+    })?;
+    Ok(sums.into_iter().map(|(name, counts)| (String::from_utf8_lossy(&name).into_owned(), counts)).collect())
+}
+
+/// The values of a required column of a row group of at most [`GROUP_ROWS`] rows.
+fn values<T: DataType>(group: &dyn RowGroupReader, column: usize, rows: usize) -> Result<Vec<T::T>, ParquetError> {
+    let mut reader = get_typed_column_reader::<T>(group.get_column_reader(column)?);
+    let mut values = Vec::new();
+    while values.len() < rows {
+        // What a damaged head claims is not believed at once.
+        let wanted = (rows - values.len()).min(GROUP_ROWS);
+        let (read, ..) = reader.read_records(wanted, None, None, &mut values)?;
+        if read == 0 {
+            break;
+        }
+    }
+    Ok(values)
+}
+
 /// Number of documents in a table.
 ///
 /// # Errors
@@ -405,6 +458,13 @@ mod tests {
                 (document.text.len() as u64, i as u64 + 2, None)
             );
         }
+        let licences = count_licences(&path).unwrap();
+        let tokens = (0..count as u64).map(|i| i + 2).sum::<u64>();
+        let text_bytes = (0..count).map(|i| i as u64 % 7 + 1).sum();
+        assert_eq!(
+            licences,
+            BTreeMap::from([("MIT".to_owned(), Counts { documents: count as u64, tokens, text_bytes })])
+        );
         assert_eq!(read_facts(&path, count as u64 - 1, 9).unwrap().len(), 1);
         assert_eq!(read_facts(&path, count as u64, 9).unwrap(), []);
     }
@@ -435,6 +495,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.parquet");
         std::fs::write(&path, b"PAR1 but not really PAR1").unwrap();
+        assert!(count_licences(&path).is_err());
         let message = read_facts(&path, 0, 1).unwrap_err().to_string();
         assert!(message.contains("is no readable table of documents"), "{message}");
     }

@@ -23,7 +23,7 @@ impl Spelling {
 /// SentencePiece's mark for a space.
 pub const WORD_START: char = '▁';
 
-fn is_byte_piece(piece: &str) -> bool {
+pub(super) fn is_byte_piece(piece: &str) -> bool {
     let hex = piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
     hex.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }

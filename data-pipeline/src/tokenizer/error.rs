@@ -88,6 +88,15 @@ pub enum TokenizerError {
         "the tokenizer has no text to learn from; add sources, or give `tokenizer.path` instead of `tokenizer.train`"
     )]
     NoText,
+    /// Bounds that the tokenizer does not keep.
+    #[error(
+        "{} of the tokenizer's gates failed; train on more text of these languages, with a lower `temperature` or a larger \
+         `vocab_size`, or change `tokenizer.gates`\n{verdict}", .verdict.failures()
+    )]
+    Gates {
+        /// All that were checked.
+        verdict: Box<super::gates::Verdict>,
+    },
     /// The stop flag was raised.
     #[error("tokenizer training was stopped; run the same command again")]
     Stopped,

@@ -21,6 +21,9 @@ use crate::document::Document;
 
 /// Pairs seen less often do not become a token.
 const MIN_FREQUENCY: u64 = 2;
+/// Distinct words held at a time, about 400 MB. Beyond it the rarest are forgotten: what is common in a corpus of any
+/// size has been seen often by then.
+const MAX_WORDS: usize = 1 << 22;
 
 /// What an extension did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +73,7 @@ impl<'a> TokenizerExtender<'a> {
             None if word.len() <= MAX_WORD_BYTES => _ = words.insert(word.into(), 1),
             None => {}
         });
+        forget_rare(words, MAX_WORDS);
     }
 
     /// Learns up to `add` new tokens. `progress` receives the size of the vocabulary now and then.
@@ -105,6 +109,18 @@ impl<'a> TokenizerExtender<'a> {
         .ok_or(TokenizerError::Stopped)?;
         let report = ExtendReport { base: size, added: pieces.len() - size, distinct_words };
         Ok(Extended { files: render(base, &pieces, &merges)?, report })
+    }
+}
+
+/// Leaves at most half of `most` words when there are more, the most frequent ones.
+fn forget_rare(words: &mut AHashMap<Box<str>, u64>, most: usize) {
+    if words.len() <= most {
+        return;
+    }
+    let mut bar = 1;
+    while words.len() > most / 2 {
+        words.retain(|_, count| *count > bar);
+        bar *= 2;
     }
 }
 
@@ -222,6 +238,18 @@ mod tests {
             assert_eq!(joined, piece);
         }
         assert_eq!(new.bos(), old.bos());
+    }
+
+    #[test]
+    fn rare_words_are_forgotten_when_there_are_too_many() {
+        let mut words: AHashMap<Box<str>, u64> = (0..10).map(|i| (format!("w{i}").into(), i + 1)).collect();
+        forget_rare(&mut words, 10);
+        assert_eq!(words.len(), 10);
+        forget_rare(&mut words, 8);
+        // Those seen more than once, more than twice, more than four... times: w8 and w9 have 9 and 10.
+        let mut left: Vec<u64> = words.into_values().collect();
+        left.sort_unstable();
+        assert_eq!(left, [9, 10]);
     }
 
     #[test]

@@ -3,14 +3,17 @@
 
 pub mod alphabet;
 pub mod chat;
+pub mod config;
 mod error;
 pub mod eval;
 mod extend;
 pub mod files;
+pub mod gates;
 mod guard;
 mod merges;
 mod open;
 pub mod pattern;
+pub mod report;
 mod special;
 mod train;
 mod words;

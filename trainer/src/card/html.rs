@@ -47,6 +47,7 @@ fn write_page(page: &mut String, facts: &RunFacts) -> std::fmt::Result {
     languages(page, facts)?;
     questions(page, facts)?;
     warnings(page, facts)?;
+    seen(page, facts)?;
     data(page, facts)?;
     writeln!(page, "<h2>Configuration</h2>\n<details><summary>every value, defaults included</summary>")?;
     writeln!(page, "<pre>{}</pre></details>\n</html>", escaped(&facts.config))
@@ -208,6 +209,25 @@ fn warnings(page: &mut String, facts: &RunFacts) -> std::fmt::Result {
     writeln!(page, "</ul>")
 }
 
+/// What the model was shown, by language.
+fn seen(page: &mut String, facts: &RunFacts) -> std::fmt::Result {
+    let seen = facts.seen();
+    if seen.is_empty() {
+        return Ok(());
+    }
+    let all: f64 = seen.iter().map(|(_, tokens, _)| tokens).sum();
+    writeln!(page, "<h2>What the model saw</h2>\n<table><tr><th>language</th><th class=n>target tokens</th>")?;
+    writeln!(page, "<th class=n>bytes of text</th><th class=n>share of tokens</th></tr>")?;
+    for (language, tokens, bytes) in seen {
+        let (language, share) = (escaped(&language), 100.0 * tokens / all.max(1.0));
+        writeln!(
+            page,
+            "<tr><td>{language}</td><td class=n>{tokens:.0}</td><td class=n>{bytes:.0}</td><td class=n>{share:.2} %</td></tr>"
+        )?;
+    }
+    writeln!(page, "</table>")
+}
+
 fn data(page: &mut String, facts: &RunFacts) -> std::fmt::Result {
     if facts.data.datasets.is_empty() {
         return Ok(());
@@ -250,7 +270,12 @@ mod tests {
     fn a_page_has_curves_and_no_way_out() {
         let facts = RunFacts {
             root: "runs/<script>alert(1)</script>".into(),
-            steps: (1..50).map(|step| json!({"step": step, "loss": 5.0 / f64::from(step), "tokens": step})).collect(),
+            steps: (1..50)
+                .map(|step| {
+                    let seen = json!({"ary_Arab": {"rows": 1, "tokens": 3 * step, "bytes": 12 * step}});
+                    json!({"step": step, "loss": 5.0 / f64::from(step), "tokens": step, "seen": seen})
+                })
+                .collect(),
             evaluations: vec![
                 json!({"step": 0, "val": {"ary_Arab": {"bpb": 3.0}, "fra_Latn": {"bpb": 2.0}}}),
                 json!({"step": 49, "val": {"ary_Arab": {"bpb": 2.0}, "fra_Latn": {"bpb": 2.5}}}),
@@ -265,6 +290,7 @@ mod tests {
         assert_eq!(page.matches("<polyline").count(), 3, "{page}");
         assert!(page.contains("fra_Latn was worse by 25.0 % at step 49"), "{page}");
         assert!(page.contains("class=\"n warn\">+25.0 %") && page.contains("seed: 1 # &lt;b&gt;"));
+        assert!(page.contains("<td>ary_Arab</td><td class=n>147</td><td class=n>588</td><td class=n>100.00 %</td>"));
         let outside = ["<script", "http://", "https://", "src=", "@import", "url("];
         assert!(outside.iter().all(|way| !page.contains(way)), "{page}");
     }

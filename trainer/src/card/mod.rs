@@ -76,6 +76,15 @@ impl RunFacts {
         self.events.iter().rev().find(|event| event.get("event").and_then(Value::as_str) == Some(kind))
     }
 
+    /// Target tokens and bytes of text that the model was shown by the last record, by language.
+    pub fn seen(&self) -> Vec<(String, f64, f64)> {
+        let last = self.steps.last().and_then(|record| record.get("seen")).and_then(Value::as_object);
+        let figures = |(language, counts): (&String, &Value)| {
+            Some((language.clone(), number(counts, "tokens")?, number(counts, "bytes")?))
+        };
+        last.into_iter().flatten().filter_map(figures).collect()
+    }
+
     /// Bits per byte by language at an evaluation.
     pub fn scores(evaluation: &Value) -> Vec<(String, f64)> {
         let scores = evaluation.get("val").and_then(Value::as_object).into_iter().flatten();

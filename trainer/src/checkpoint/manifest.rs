@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{CheckpointError, LossSpan};
 use crate::durable;
 use crate::guard::Guard;
+use crate::seen::Seen;
 use crate::tensor_file::FileEntry;
 
 /// Name of the manifest inside a checkpoint.
@@ -70,6 +71,9 @@ pub struct Manifest {
     pub dataset_changes: Vec<DatasetChange>,
     /// First and last loss.
     pub losses: LossSpan,
+    /// What was trained on, by language and source; absent in checkpoints of earlier versions.
+    #[serde(default, skip_serializing_if = "Seen::is_empty")]
+    pub seen: Seen,
     /// The guard's windows.
     pub guard: Guard,
     /// Every other file.

@@ -19,6 +19,7 @@ use crate::durable::FileError;
 use crate::guard::Guard;
 use crate::optim::Adamw;
 use crate::outer::held::Held;
+use crate::seen::Seen;
 use crate::tensor_file::TensorFileError;
 
 pub use manifest::{DatasetChange, Identity, Manifest};
@@ -40,6 +41,8 @@ pub struct TrainState {
     pub losses: LossSpan,
     /// Data sets that took another's place, the first first.
     pub dataset_changes: Vec<DatasetChange>,
+    /// What was trained on, by language and source.
+    pub seen: Seen,
     /// What a site of an outer run holds; only in the process that leads.
     pub outer: Option<Held>,
 }

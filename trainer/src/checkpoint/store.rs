@@ -242,6 +242,7 @@ impl CheckpointStore {
             state_digest: digest::combine(digests.take(), state.step, state.tokens, state.optimizer.updates),
             dataset_changes: state.dataset_changes.clone(),
             losses: state.losses.clone(),
+            seen: state.seen.clone(),
             guard: state.guard.clone(),
             files,
         };
@@ -337,6 +338,7 @@ impl CheckpointStore {
             guard: manifest.guard.clone(),
             losses: manifest.losses.clone(),
             dataset_changes: manifest.dataset_changes.iter().cloned().chain(change.clone()).collect(),
+            seen: manifest.seen.clone(),
             outer: Held::read(path, specs)?,
         };
         if digest != manifest.state_digest {

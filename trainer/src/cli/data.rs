@@ -14,7 +14,7 @@ use data_pipeline::inspect::{self, InspectedDocument, Selection};
 use data_pipeline::manifest::Split;
 use data_pipeline::prepare::{self, PrepareError, PrepareEvent, Stage, Worker};
 use data_pipeline::stats::{Stats, Tally};
-use data_pipeline::tokenizer::Tokenizer;
+use data_pipeline::tokenizer::{Tokenizer, TokenizerError};
 use data_pipeline::trace::find;
 use data_pipeline::verify::{self, VerifyProgress};
 
@@ -57,6 +57,8 @@ pub(super) enum Command {
     Convert(governance::ConvertArguments),
     /// Write the data cards (DATACARD.md, datacard.html) of a prepared data set anew
     Card(governance::CardArguments),
+    /// Compare the ways to fill rows: documents end to end, or whole where they fit
+    Packing(super::mixing::PackingArguments),
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +139,7 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
         Command::Trace(arguments) => trace::trace(&arguments),
         Command::Convert(arguments) => governance::convert(&arguments),
         Command::Card(arguments) => governance::card(&arguments),
+        Command::Packing(arguments) => super::mixing::packing(&arguments),
     }
 }
 
@@ -388,6 +391,7 @@ impl From<PrepareError> for Failure {
             | PrepareError::Changed { .. }
             | PrepareError::Unreconciled { .. }
             | PrepareError::Interrupted { .. } => Self::failed(error),
+            PrepareError::Tokenizer(TokenizerError::Gates { .. }) => Self::with(Exit::Missed, error),
             other => Self::usage(other),
         }
     }

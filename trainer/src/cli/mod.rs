@@ -15,12 +15,14 @@ mod generate;
 mod governance;
 mod identify;
 mod launch;
+mod mixing;
 mod normalize;
 mod outer;
 mod plan;
 mod progress;
 mod selftest;
 mod tokenizer;
+mod tokenizer_eval;
 mod trace;
 mod train;
 

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::ConfigArguments;
 use super::failure::{Exit, Failure, note, say};
+use super::mixing::Outlook;
 use super::progress::short;
 use crate::config::{self, Estimate, Throughput};
 use crate::session::{self, Resolved};
@@ -53,7 +54,8 @@ pub(super) fn validate(arguments: &ConfigArguments) -> Result<Exit, Failure> {
 /// Shows what a run will cost.
 pub(super) fn plan(arguments: &PlanArguments) -> Result<Exit, Failure> {
     let ConfigArguments { config, set } = &arguments.config;
-    let Resolved { plan, notes, .. } = session::resolve(config, set).map_err(Failure::usage)?;
+    let Resolved { plan, notes, dataset, order, .. } = session::resolve(config, set).map_err(Failure::usage)?;
+    let outlook = Outlook::of(&plan, &dataset, &order)?;
     let throughput = match (&arguments.measured, arguments.tokens_per_second) {
         (Some(run), _) => Some(Throughput::of_run(run).map_err(Failure::usage)?),
         (None, Some(speed)) if speed.is_finite() && speed > 0.0 => {
@@ -68,6 +70,7 @@ pub(super) fn plan(arguments: &PlanArguments) -> Result<Exit, Failure> {
     if arguments.json {
         let mut value = plan.to_json();
         value["estimate"] = serde_json::to_value(&estimate).map_err(Failure::failed)?;
+        value["data"] = outlook.to_json();
         say(&format!("{value:#}"));
         return Ok(Exit::Done);
     }
@@ -76,6 +79,7 @@ pub(super) fn plan(arguments: &PlanArguments) -> Result<Exit, Failure> {
     }
     say(&plan.resolved_yaml().map_err(Failure::usage)?);
     say(&estimate.render());
+    outlook.print();
     Ok(Exit::Done)
 }
 

@@ -1,25 +1,31 @@
-//! Owns `jazari tokenizer`: training and evaluation from raw files; never touches merges itself.
+//! Owns `jazari tokenizer`: training from raw files and its gates; never touches merges itself.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Subcommand};
-use data_pipeline::config::{PrepareConfig, SourceConfig, TokenizerConfig};
+use data_pipeline::config::{PrepareConfig, TokenizerSource};
 use data_pipeline::documents::{ReadOptions, read_documents};
 use data_pipeline::tokenizer::eval::Evaluation;
-use data_pipeline::tokenizer::{Tokenizer, TokenizerTrainer};
+use data_pipeline::tokenizer::files::{CONFIG_FILE, TOKENIZER_FILE};
+use data_pipeline::tokenizer::gates;
+use data_pipeline::tokenizer::{Tokenizer, TokenizerError, TokenizerTrainer};
 
 use super::failure::{Exit, Failure, note, say};
 use super::progress::{StageProgress, thousands};
 use crate::signals::StopFlag;
 use crate::{config, durable};
 
+/// Text of a language that gates are measured on, in bytes.
+const GATE_BYTES: u64 = 4 << 20;
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Train a byte-level BPE tokenizer on the sources of a data config
     Train(TrainArguments),
     /// Tokens per word, bytes per token and round trip, by language
-    Eval(EvalArguments),
+    Eval(super::tokenizer_eval::EvalArguments),
     /// Append tokens learned on new text to a tokenizer; its ids keep their meaning
     Extend(super::extend::ExtendArguments),
 }
@@ -36,23 +42,11 @@ pub(super) struct TrainArguments {
     set: Vec<String>,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct EvalArguments {
-    /// tokenizer.json, or a folder that holds it
-    tokenizer: PathBuf,
-    /// Raw files, folders or globs
-    #[arg(required = true)]
-    inputs: Vec<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
 /// Runs one of the commands.
 pub(super) fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Train(arguments) => train(&arguments),
-        Command::Eval(arguments) => eval(&arguments),
+        Command::Eval(arguments) => super::tokenizer_eval::eval(&arguments),
         Command::Extend(arguments) => super::extend::extend(&arguments),
     }
 }
@@ -63,7 +57,7 @@ fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
     for line in &notes {
         note(&format!("note: {line}"));
     }
-    let TokenizerConfig::Train(settings) = &config.tokenizer else {
+    let TokenizerSource::Train(settings) = config.tokenizer.source() else {
         return Err(Failure::usage(format!(
             "{}: `tokenizer` names a finished tokenizer; write `tokenizer: {{train: {{vocab_size: 32768}}}}` to train one",
             arguments.config.display()
@@ -73,7 +67,8 @@ fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("{}: exists already; choose another --out", arguments.out.display())));
     }
     let stop = StopFlag::install(true).map_err(Failure::failed)?;
-    let options = ReadOptions { normalize: config.normalize, on_damage: config.on_damage, limits: config.limits };
+    let options =
+        ReadOptions { normalize: config.normalize, on_damage: config.on_damage, limits: config.limits.clone() };
     let mut progress = StageProgress::new();
     // Two passes: the sample of a language depends on how much text there is of it.
     progress.stage("measuring the languages", None);
@@ -93,6 +88,7 @@ fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
     let trained = trainer.finish(&|size| shown.borrow_mut().at(0, &format!("{size} tokens")), stop.as_atomic());
     shown.borrow_mut().end();
     let trained = trained.map_err(Failure::failed)?;
+    check_gates(&config, &trained.files, &arguments.out, stop.as_atomic())?;
     write_folder(&arguments.out, &trained.files)?;
     say(&format!("{:<10} {:>14} {:>14} {:>8}", "language", "bytes", "sampled", "copies"));
     for (language, sample) in &trained.report.languages {
@@ -103,55 +99,37 @@ fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// Measures the tokenizer where gates ask for it; nothing is written when one fails.
+fn check_gates(
+    config: &PrepareConfig,
+    files: &BTreeMap<&'static str, Vec<u8>>,
+    out: &Path,
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    if config.tokenizer.gates.is_empty() {
+        return Ok(());
+    }
+    let file = |name: &str| files.get(name).map(Vec::as_slice).unwrap_or_default();
+    let roles = serde_json::from_slice(file(CONFIG_FILE)).map_err(Failure::failed)?;
+    let tokenizer = Tokenizer::from_json(file(TOKENIZER_FILE), &roles, &out.join(TOKENIZER_FILE));
+    let tokenizer = tokenizer.map_err(Failure::failed)?;
+    let options =
+        ReadOptions { normalize: config.normalize, on_damage: config.on_damage, limits: config.limits.clone() };
+    let mut evaluations = [Evaluation::new(&tokenizer)];
+    super::tokenizer_eval::measure(&config.sources, &options, stop, &mut evaluations, GATE_BYTES)?;
+    let [evaluation] = evaluations;
+    let verdict = gates::check(&config.tokenizer.gates, &evaluation.report(None));
+    if verdict.passed() {
+        say(&format!("{verdict}\n"));
+        return Ok(());
+    }
+    Err(Failure::with(Exit::Missed, TokenizerError::Gates { verdict: Box::new(verdict) }))
+}
+
 fn write_folder(folder: &Path, files: &BTreeMap<&'static str, Vec<u8>>) -> Result<(), Failure> {
     durable::create_folder(folder).map_err(Failure::failed)?;
     for (name, bytes) in files {
         durable::write_atomic(&folder.join(name), bytes).map_err(Failure::failed)?;
     }
     Ok(())
-}
-
-/// Measures a tokenizer on raw files.
-fn eval(arguments: &EvalArguments) -> Result<Exit, Failure> {
-    let path = if arguments.tokenizer.is_dir() {
-        arguments.tokenizer.join("tokenizer.json")
-    } else {
-        arguments.tokenizer.clone()
-    };
-    let tokenizer = Tokenizer::open(&path).map_err(Failure::usage)?;
-    let stop = StopFlag::install(true).map_err(Failure::failed)?;
-    let sources: Vec<SourceConfig> = arguments.inputs.iter().map(SourceConfig::at).collect();
-    let mut evaluation = Evaluation::new(&tokenizer);
-    let mut failed = None;
-    read_documents(&sources, &ReadOptions::default(), stop.as_atomic(), &mut |document| {
-        if failed.is_none() {
-            failed = evaluation.add(&document).err();
-        }
-        Ok(())
-    })?;
-    if let Some(error) = failed {
-        return Err(Failure::failed(error));
-    }
-    let languages = evaluation.finish();
-    if arguments.json {
-        say(&serde_json::to_string_pretty(&languages).map_err(Failure::failed)?);
-        return Ok(Exit::Done);
-    }
-    say(&format!(
-        "{:<10} {:>10} {:>12} {:>12} {:>8} {:>10} {:>10}",
-        "language", "documents", "words", "tokens/word", "bytes/token", "unknown", "round trip"
-    ));
-    for (language, e) in &languages {
-        let trip =
-            if e.failed_round_trips == 0 { "exact".to_owned() } else { format!("{} FAIL", e.failed_round_trips) };
-        say(&format!(
-            "{language:<10} {:>10} {:>12} {:>12.3} {:>8.3} {:>10} {trip:>10}",
-            e.documents,
-            thousands(e.words as f64),
-            e.fertility(),
-            e.bytes_per_token(),
-            e.unknown
-        ));
-    }
-    Ok(Exit::Done)
 }

@@ -2,7 +2,6 @@
 //! shards or checkpoints itself.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
 use data_pipeline::dataset::Dataset;
@@ -99,12 +98,11 @@ impl Run {
             )));
         }
         let resolved = session::resolve(&config, &arguments.set).map_err(Failure::from)?;
-        let (plan, dataset) = (resolved.plan, resolved.dataset);
+        let (plan, dataset, order) = (resolved.plan, resolved.dataset, resolved.order);
         if let Some(world) = arguments.world {
             plan.check_world(world).map_err(Failure::usage)?;
         }
-        let order = session::order(&plan, &dataset).map_err(Failure::from)?;
-        let loader = Loader::new(Arc::clone(&dataset), order, plan.sequence_len);
+        let loader = Loader::new(dataset, order, plan.sequence_len);
         let run = if arguments.config.is_some() { plan.output_dir.clone() } else { place.to_owned() };
         let (changes, done) = history(&run);
         Ok(Self { name: run.display().to_string(), plan, loader, changes, done })
@@ -363,7 +361,8 @@ fn before_removal(run: &Run, dir: &Path, document: &RemovedDocument) -> Result<O
         // The run has only ever seen what came after.
         None => return Ok(Some(Vec::new())),
     };
-    if run.dataset().manifest().chat.is_some() || run.dataset().parts().len() > 1 {
+    let by_tokens = run.dataset().manifest().chat.is_none() && run.plan.best_fit.is_none();
+    if !by_tokens || run.dataset().parts().len() > 1 || run.plan.mixture_spec().names_licences() {
         return Ok(None);
     }
     let streams = removal::old_streams(entry, run.plan.sequence_len);

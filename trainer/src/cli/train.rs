@@ -25,6 +25,7 @@ use crate::outer::site::Site;
 use crate::outer::sync;
 use crate::preference::reference::{self, ReferenceError, Scoring};
 use crate::preference::{Preferences, Reference, Tally};
+use crate::seen::Viewer;
 use crate::session::{self, HostShare, Output, Resume, Session, SessionError};
 use crate::signals::StopFlag;
 use crate::team::Team;
@@ -169,6 +170,7 @@ fn run(session: &mut Session, outer: Option<&Site>, stop: StopFlag) -> Result<Ou
     let preferences = preferences(plan, (opened, model, loader, state), team, &stop, &mut observer, output_root)?;
     let mut context = Context {
         preferences,
+        viewer: Viewer::new(dataset),
         buckets: buckets.clone(),
         device: opened.device.clone(),
         model: model.clone(),
@@ -288,6 +290,9 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<Exit, Failure> {
         let scores = record.get("val").and_then(Value::as_object).into_iter().flatten();
         let scores: Vec<_> = scores.map(|(l, s)| format!("{l} {:.3}", number(s, "bpb"))).collect();
         say(&format!("step {}: bits per byte {}", number(record, "step"), scores.join(", ")));
+    }
+    if let Some(last) = steps.last() {
+        super::mixing::print_seen(last);
     }
     for event in &events {
         let kind = event.get("event").and_then(Value::as_str).unwrap_or("?");

@@ -28,6 +28,8 @@ pub enum Carry {
     Bf16Switch,
     /// `true` is `block`, `false` is `none`.
     RecomputeSwitch,
+    /// A list is the list under `stages`.
+    Stages,
 }
 
 const fn same(theirs: &'static str, ours: &'static str) -> Alias {
@@ -66,6 +68,7 @@ pub(crate) const TRAINING: &[Alias] = &[
     Alias { theirs: "activation_checkpointing", ours: "gradient_checkpointing", value: Carry::RecomputeSwitch },
     Alias { theirs: "recompute_layer", ours: "gradient_checkpointing", value: Carry::RecomputeSwitch },
     Alias { theirs: "gradient_checkpointing", ours: "gradient_checkpointing", value: Carry::RecomputeSwitch },
+    Alias { theirs: "mixture", ours: "mixture", value: Carry::Stages },
     same("finetuning_type", "adapter"),
     same("lora_rank", "lora_r"),
     same("r", "lora_r"),
@@ -175,6 +178,12 @@ fn carry(alias: &Alias, entry: &mut Entry) -> Result<(), (Place, String, String)
         (Carry::Bf16Switch, _) => {
             let message = format!("`{theirs}` takes `true` or `false`, found {}", entry.node.found());
             return Err((entry.node.place.clone(), message, "write `precision: bf16-mixed`".into()));
+        }
+        (Carry::Stages, Value::List(_)) => {
+            let place = entry.node.place.clone();
+            let list = std::mem::replace(&mut entry.node, Node { value: Value::Null, place: place.clone() });
+            let stages = Entry { key: "stages".into(), key_place: place, node: list };
+            entry.node.value = Value::Map(vec![stages]);
         }
         (Carry::RecomputeSwitch, Value::Bool(false)) => entry.node.value = Value::Text("none".into()),
         (Carry::RecomputeSwitch, Value::Bool(true)) => entry.node.value = Value::Text("block".into()),

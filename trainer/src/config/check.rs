@@ -2,7 +2,7 @@
 //! other; never resolves a default and never touches the data set.
 
 use super::error::{ConfigError, Places};
-use super::raw::{Family, Precision, RawConfig, RawDataset, RawModel, SchedulerName};
+use super::raw::{Family, Precision, RawConfig, RawDataset, RawModel, SamplePacking, SchedulerName};
 use super::units::BatchSize;
 use crate::device::DeviceChoice;
 use crate::expect::Expect;
@@ -19,7 +19,7 @@ const MAX_STEPS: u64 = 1_000_000_000;
 /// Most tokens of a run (10^15; the largest published runs use 4·10^13).
 const MAX_TOKENS: u64 = 1_000_000_000_000_000;
 /// Most passes over a data set.
-const MAX_EPOCHS: f64 = 10_000.0;
+pub(super) const MAX_EPOCHS: f64 = 10_000.0;
 /// Most CPU threads.
 const MAX_THREADS: usize = 4096;
 /// Longest that processes wait for each other: a week.
@@ -107,29 +107,7 @@ impl RawConfig {
                 check_several(more, rules)?;
             }
         }
-        let Some(mixture) = &self.mixture else { return Ok(()) };
-        rules.number(
-            "mixture.temperature",
-            mixture.temperature,
-            0.0..=1.0,
-            "1 keeps natural shares, 0 makes languages equal",
-        )?;
-        rules.above_zero(
-            "mixture.max_epochs",
-            mixture.max_epochs,
-            MAX_EPOCHS,
-            "it caps how often a document is repeated",
-        )?;
-        for (name, weight) in mixture.weights.iter().flatten() {
-            let path = format!("mixture.weights.{name}");
-            rules.number(
-                &path,
-                Some(*weight),
-                0.0..=1e6,
-                "it multiplies a share; 0 leaves the language or source out",
-            )?;
-        }
-        Ok(())
+        self.mixture.as_ref().map_or(Ok(()), |mixture| super::mixture::check(mixture, rules))
     }
 
     fn check_batch(&self, rules: &Rules<'_>) -> Result<(), ConfigError> {
@@ -138,7 +116,7 @@ impl RawConfig {
             let message = format!("`sequence_len` is {len}, outside 2 to {MAX_SEQUENCE_LEN} tokens");
             return Err(rules.places.invalid("sequence_len", message, "write for example `sequence_len: 1024`"));
         }
-        if self.sample_packing == Some(false) {
+        if self.sample_packing == Some(SamplePacking::Off) {
             let message = "`sample_packing: false` is not part of this version: rows are always packed";
             let hint = "delete the line; packed documents never attend to each other";
             return Err(rules.places.invalid("sample_packing", message, hint));
@@ -483,7 +461,7 @@ pub(super) struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    fn number(
+    pub(super) fn number(
         &self,
         path: &str,
         value: Option<f64>,

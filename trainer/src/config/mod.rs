@@ -15,6 +15,7 @@ pub mod estimate;
 mod experts;
 mod fresh;
 mod keys;
+mod mixture;
 pub mod plan;
 pub mod presets;
 pub mod raw;

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use super::check::bf16_on_cpu;
 use super::error::{ConfigError, Note, Places};
 use super::raw::{
-    EngineChoice, GradientCheckpointing, OptimizerName, OuterCompress, OuterOptimizer, Precision, Reduction, WireChoice,
+    EngineChoice, GradientCheckpointing, OptimizerName, OuterCompress, OuterOptimizer, Precision, RawQuota, Reduction,
+    WireChoice,
 };
 use crate::adapter::AdapterPlan;
 use crate::device::DeviceChoice;
@@ -50,6 +51,9 @@ pub struct Plan {
     pub dataset: DatasetPlan,
     /// Shares of languages and sources.
     pub mixture: MixturePlan,
+    /// Digest of the best-fit packing of the training texts; `None` where they stand end to end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_fit: Option<String>,
     /// What is learned from preferences; `None` is the next token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objective: Option<Objective>,
@@ -165,6 +169,28 @@ pub struct MixturePlan {
     pub weights: BTreeMap<String, f64>,
     /// Most times a row is repeated.
     pub max_epochs: f64,
+    /// Bounds by language, script, source or licence.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quotas: BTreeMap<String, RawQuota>,
+    /// Parts of the run with shares of their own, in order; empty where the whole run is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StagePlan>,
+}
+
+/// A part of the run; what it does not say is that of the mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StagePlan {
+    /// Steps of the run before its end.
+    pub until_step: u64,
+    /// Exponent on a language's tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Factors, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<BTreeMap<String, f64>>,
+    /// Bounds on shares, each instead of the mixture's of that name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quotas: BTreeMap<String, RawQuota>,
 }
 
 /// How processes of a run watch each other; none of it changes a number.
@@ -414,6 +440,9 @@ impl Plan {
         // Absent where there is none, so that plans without it keep their digests.
         if let (Some(adapter), Some(entries)) = (&self.adapter, decisive.as_object_mut()) {
             entries.insert("adapter".into(), adapter.decisive());
+        }
+        if let (Some(packing), Some(entries)) = (&self.best_fit, decisive.as_object_mut()) {
+            entries.insert("best_fit_packing".into(), json!(packing));
         }
         if let (Some(outer), Some(entries)) = (&self.outer, decisive.as_object_mut()) {
             entries.insert("outer".into(), outer.decisive());

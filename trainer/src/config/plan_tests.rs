@@ -44,6 +44,7 @@ pub(crate) fn facts() -> DatasetFacts {
         bytes: 1_000_000,
         chat: None,
         parts: Vec::new(),
+        best_fit: None,
     }
 }
 

@@ -6,6 +6,7 @@
 mod adapter;
 mod chat;
 mod cluster;
+mod mixture;
 mod model;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::adapter::{AdapterKind, BaseDtype};
 pub use self::chat::{DatasetType, ObjectiveName, RawChat, RawObjective};
 pub use self::cluster::{EngineChoice, OuterCompress, OuterOptimizer, RawCluster, RawOuter, WireChoice};
+pub use self::mixture::{RawMixture, RawQuota, RawStage, SamplePacking};
 pub use self::model::{Family, RawModel, RawRopeScaling, RopeScalingKind, SizePreset};
 use super::error::Places;
 use super::units::{BatchSize, TokenCount};
@@ -111,7 +113,7 @@ pub struct RawConfig {
     /// Prepared data sets, each a directory made by `jazari data prepare`, all with one tokenizer.
     #[schemars(example = [BTreeMap::from([("path", "data/moroccan")])])]
     pub datasets: Vec<RawDataset>,
-    /// How languages and sources share the training rows.
+    /// How languages, sources and licences share the training rows; a list is a list of its `stages`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mixture: Option<RawMixture>,
     /// How chats become rows, when `datasets` holds chats or preferences; see `docs/guide/sft.md`.
@@ -123,10 +125,11 @@ pub struct RawConfig {
     /// Length of a training row in tokens.
     #[schemars(example = 1024)]
     pub sequence_len: usize,
-    /// Fill rows with several documents, which never attend to each other. Only `true` for now, the default.
+    /// How documents fill rows, in which they never attend to each other. true: one after another, cut where a row is
+    /// full. best_fit: whole where they fit, with some places left empty. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = true)]
-    pub sample_packing: Option<bool>,
+    pub sample_packing: Option<SamplePacking>,
 
     /// What one optimizer step trains on, over all processes, with its unit: `32 seq` or `64 KiTok`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -303,25 +306,6 @@ pub struct RawDataset {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 1.0)]
     pub weight: Option<f64>,
-}
-
-/// How languages and sources share the training rows.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawMixture {
-    /// Share of a language ∝ (its tokens)^temperature: 1 keeps the natural shares, 0 makes all equal. Default: 0.7.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 0.7)]
-    pub temperature: Option<f64>,
-    /// Factors on those shares, by language (`ary_Arab`), source in a language (`ary_Arab/doda-mit`) or source
-    /// (`*/doda-mit`); 0 leaves it out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = BTreeMap::from([("ary_Arab", 2.0)]))]
-    pub weights: Option<BTreeMap<String, f64>>,
-    /// Most times that a document may be repeated over the run. Default: 8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = 8.0)]
-    pub max_epochs: Option<f64>,
 }
 
 /// When a step is too bad to apply.

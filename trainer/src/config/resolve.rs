@@ -7,7 +7,8 @@ use super::adapter::{AdapterFacts, resolve_adapter};
 use super::error::{ConfigError, Note, Places};
 use super::fresh::fresh_model;
 use super::keys::nearest;
-use super::plan::{ChatPlan, ClusterPlan, DatasetPlan, EvalPlan, MixturePlan, OuterPlan, PartPlan, Plan};
+use super::mixture;
+use super::plan::{ChatPlan, ClusterPlan, DatasetPlan, EvalPlan, OuterPlan, PartPlan, Plan};
 use super::raw::{RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawOuter, SchedulerName};
 use crate::guard::GuardSpec;
 use crate::optim::AdamwHyper;
@@ -32,10 +33,6 @@ const DEFAULT_DECAY_RATIO: f64 = 0.2;
 /// As PyTorch's DistributedDataParallel.
 const DEFAULT_BUCKET_CAP_MB: f64 = 25.0;
 const DEFAULT_MIN_LR_RATIO: f64 = 0.1;
-/// Exponent on the languages' sizes by default.
-const DEFAULT_TEMPERATURE: f64 = 0.7;
-/// Repetitions of a row allowed by default.
-const DEFAULT_MAX_EPOCHS: f64 = 8.0;
 
 /// Outer learning rate and momentum by default (Douillard et al., arXiv 2311.08105, section 3.2).
 const DEFAULT_OUTER_LEARNING_RATE: f64 = 0.7;
@@ -66,6 +63,8 @@ pub struct DatasetFacts {
     pub chat: Option<ChatPlan>,
     /// Identity and number of training streams of each data set that it is joined of.
     pub parts: Vec<(String, usize)>,
+    /// Digest of the best-fit packing of the training texts; `None` where they stand end to end.
+    pub best_fit: Option<String>,
 }
 
 /// What a plan needs to know about the weights training starts from.
@@ -106,11 +105,11 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     let model = resolve_model(&raw, dataset, base.as_ref().map(|base| base.model.clone()), &mut notes)?;
     let adapter = resolve_adapter(&raw, &model, base.as_ref(), &mut notes)?;
     let (global_batch_rows, micro_batch_rows) = resolve_batch(&raw, &mut notes)?;
-    let mixture = resolve_mixture(&raw, dataset)?;
     let train_rows: u64 = dataset.train.iter().map(|component| component.rows).sum();
     let train_tokens: u64 = dataset.train.iter().map(|component| component.tokens).sum();
     let max_steps = resolve_steps(&raw, global_batch_rows, train_rows)?;
-    refuse_overuse(&raw.places, dataset, &mixture, max_steps.saturating_mul(global_batch_rows))?;
+    let mixture = mixture::resolve(&raw, dataset, max_steps)?;
+    mixture::refuse_overuse(&raw.places, dataset, &mixture, max_steps.saturating_mul(global_batch_rows))?;
     let schedule = resolve_schedule(&raw, max_steps)?;
     check_languages(&raw, dataset)?;
     let objective = super::chat::objective(&raw, dataset)?;
@@ -137,6 +136,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
             parts,
         },
         mixture,
+        best_fit: dataset.best_fit.clone(),
         objective,
         sequence_len: raw.sequence_len,
         global_batch_rows,
@@ -357,64 +357,6 @@ fn resolve_schedule(raw: &RawConfig, total_steps: u64) -> Result<Schedule, Confi
     })
 }
 
-fn resolve_mixture(raw: &RawConfig, dataset: &DatasetFacts) -> Result<MixturePlan, ConfigError> {
-    let mixture = raw.mixture.clone().unwrap_or_default();
-    let weights = mixture.weights.unwrap_or_default();
-    let mut names: Vec<String> = dataset
-        .train
-        .iter()
-        .flat_map(|part| [part.lang.clone(), format!("{}/{}", part.lang, part.source), format!("*/{}", part.source)])
-        .collect();
-    names.sort();
-    names.dedup();
-    if let Some(name) = weights.keys().find(|name| !names.contains(name)) {
-        let message = format!("`{}` is no language or source of the data set", super::error::shown(name));
-        let hint = match nearest(name, names.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("it has {}", listed(&languages(&dataset.train))),
-        };
-        return Err(raw.places.invalid(&format!("mixture.weights.{name}"), message, hint));
-    }
-    Ok(MixturePlan {
-        temperature: mixture.temperature.unwrap_or(DEFAULT_TEMPERATURE),
-        weights,
-        max_epochs: mixture.max_epochs.unwrap_or(DEFAULT_MAX_EPOCHS),
-    })
-}
-
-/// Refuses a run that would need more repetitions than allowed even if it could use every row alike. The order of
-/// rows applies the cap to each component exactly; this catches the plain mistake early and in the user's words.
-fn refuse_overuse(
-    places: &Places,
-    dataset: &DatasetFacts,
-    mixture: &MixturePlan,
-    total_rows: u64,
-) -> Result<(), ConfigError> {
-    let is_used = |part: &&ComponentFacts| {
-        let keys = [part.lang.clone(), format!("{}/{}", part.lang, part.source), format!("*/{}", part.source)];
-        keys.iter().all(|key| mixture.weights.get(key).is_none_or(|weight| *weight > 0.0))
-    };
-    let usable: u64 = dataset.train.iter().filter(is_used).map(|part| part.rows).sum();
-    if usable == 0 {
-        let (message, hint) = if mixture.weights.is_empty() {
-            ("the data set has no training rows", "prepare it again and look at `jazari data stats`")
-        } else {
-            ("the weights leave out every part of the data set", "raise a weight above 0")
-        };
-        return Err(places.invalid("mixture.weights", message, hint));
-    }
-    let epochs = total_rows as f64 / usable as f64;
-    if epochs > mixture.max_epochs {
-        let message = format!(
-            "the run takes {total_rows} rows from a data set of {usable}: {epochs:.1} passes, more than the {} allowed",
-            mixture.max_epochs
-        );
-        let hint = "shorten the run, add data, or raise `mixture: {max_epochs: ...}` knowing that repetition overfits";
-        return Err(places.invalid("mixture.max_epochs", message, hint));
-    }
-    Ok(())
-}
-
 fn check_languages(raw: &RawConfig, dataset: &DatasetFacts) -> Result<(), ConfigError> {
     let languages = languages(&dataset.validation);
     let below = raw.expect.iter().flat_map(|expect| expect.val_bpb_below.keys().map(|name| ("val_bpb_below", name)));
@@ -435,14 +377,14 @@ fn check_languages(raw: &RawConfig, dataset: &DatasetFacts) -> Result<(), Config
     Ok(())
 }
 
-fn languages(parts: &[ComponentFacts]) -> Vec<String> {
+pub(super) fn languages(parts: &[ComponentFacts]) -> Vec<String> {
     let mut languages: Vec<String> = parts.iter().map(|part| part.lang.clone()).collect();
     languages.sort();
     languages.dedup();
     languages
 }
 
-fn listed(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     let quoted: Vec<&str> = names.iter().map(String::as_str).collect();
     if quoted.is_empty() { "nothing".into() } else { super::de::quoted_list(&quoted) }
 }

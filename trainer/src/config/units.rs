@@ -34,6 +34,25 @@ pub enum BatchSize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenCount(pub u64);
 
+/// Where a stage of a run ends: `40%` of the steps, or a number of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StageEnd {
+    /// Hundredths of all steps.
+    Percent(f64),
+    /// Steps from the beginning of the run.
+    Steps(u64),
+}
+
+impl StageEnd {
+    /// The number of steps from the beginning of a run of `max_steps`.
+    pub fn steps(self, max_steps: u64) -> u64 {
+        match self {
+            StageEnd::Percent(percent) => (max_steps as f64 * percent / 100.0).round() as u64,
+            StageEnd::Steps(steps) => steps,
+        }
+    }
+}
+
 /// Why a text is not such a quantity; `Display` ends in a `hint:` line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}\nhint: {hint}")]
@@ -130,6 +149,34 @@ impl fmt::Display for TokenCount {
     }
 }
 
+impl FromStr for StageEnd {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let hint = "write a share of the run such as `40%`, or a number of steps";
+        let wrong = || UnitError::new(format!("`{}` is no part of a run", shown(text)), hint);
+        match text.trim().strip_suffix('%') {
+            Some(percent) => {
+                let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
+                if percent > 0.0 && percent <= 100.0 { Ok(StageEnd::Percent(percent)) } else { Err(wrong()) }
+            }
+            None => match split(text) {
+                Some((steps, "")) => Ok(StageEnd::Steps(steps)),
+                _ => Err(wrong()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for StageEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StageEnd::Percent(percent) => write!(f, "{percent}%"),
+            StageEnd::Steps(steps) => write!(f, "{steps}"),
+        }
+    }
+}
+
 macro_rules! written_as_text {
     ($type:ident, $expecting:literal, bare: $bare:expr, schema: $schema:tt) => {
         impl Serialize for $type {
@@ -180,6 +227,17 @@ macro_rules! written_as_text {
         }
     };
 }
+
+written_as_text!(StageEnd, "a share of the run such as `40%`, or a number of steps",
+bare: |number| Ok(StageEnd::Steps(number)),
+schema: {
+    "description": "Where a stage ends: a share of all steps (`40%`), or a number of steps.",
+    "anyOf": [
+        {"type": "integer", "minimum": 1},
+        {"type": "string", "pattern": "^ *[0-9_.]+ *%? *$"}
+    ],
+    "examples": ["40%"]
+});
 
 written_as_text!(BatchSize, "a number and its unit, such as `32 seq` or `64 KiTok`",
 bare: |number| Err(BatchSize::without_unit(number)),

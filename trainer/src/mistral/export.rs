@@ -10,9 +10,10 @@ use model_zoo::{Model, Params, WeightDtype};
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 
+use super::byte_order::ByteOrder;
 use super::import::import;
 use super::names::{Place, places};
-use super::tekken::{from_hub, to_hub};
+use super::tekken::{byte_order, from_hub, to_hub};
 use super::{PARAMS_FILE, SENTENCE_PIECE_FILE, TEKKEN_FILE, WEIGHTS_FILE, settings};
 use crate::durable::{FileError, read_text, sync_folder, write_atomic};
 use crate::gguf::Settings;
@@ -56,16 +57,20 @@ pub fn export(
 ) -> Result<MistralReport, HubError> {
     let mut report = publish(options.out, |dir| -> Result<MistralReport, HubError> {
         let mut warnings = Vec::new();
-        let (tokenizer, ends) = write_tokenizer(model, options, dir, &mut warnings)?;
-        write_model(model, params, options, dir, progress)?;
+        let (tokenizer, ends, order) = write_tokenizer(model, options, dir, &mut warnings)?;
+        write_model((model, params), options, order.as_ref(), dir, progress)?;
         write_atomic(&dir.join(GENERATION_CONFIG_FILE), ends.to_json().as_bytes())?;
         sync_folder(dir)?;
         progress(ExportProgress::Reopening);
         let reopened = import(dir, device)?;
         progress(ExportProgress::Comparing);
-        compare_tensors(params, &reopened.params, options.dtype)?;
+        let found = match &order {
+            Some(order) => order.undo(&reopened.params, device)?,
+            None => reopened.params,
+        };
+        compare_tensors(params, &found, options.dtype)?;
         let expected = probe::logits(model, params, device)?;
-        let found = probe::logits(&reopened.model, &reopened.params, device)?;
+        let found = probe::logits(&reopened.model, &found, device)?;
         let (peak, largest) = probe::compare(&expected, &found);
         let tolerance = crate::hub::relative_tolerance(options.dtype, model.config()) * peak.max(1.0);
         if largest.is_nan() || largest > tolerance {
@@ -80,9 +85,9 @@ pub fn export(
 }
 
 fn write_model(
-    model: &Model,
-    params: &Params,
+    (model, params): (&Model, &Params),
     options: &ExportOptions<'_>,
+    order: Option<&ByteOrder>,
     dir: &Path,
     progress: &dyn Fn(ExportProgress),
 ) -> Result<(), HubError> {
@@ -106,6 +111,10 @@ fn write_model(
             let name = name.clone();
             move || -> Result<Vec<u8>, HubError> {
                 let values = change.apply(params.to_host(index)?);
+                let values = match (order, params.specs().get(index)) {
+                    (Some(order), Some(spec)) => order.apply(&spec.name, &spec.shape, values),
+                    _ => values,
+                };
                 if let Some(value) = values.iter().find(|value| !round(**value, dtype).is_finite()) {
                     return Err(HubError::Overflow { name, value: *value, dtype });
                 }
@@ -137,20 +146,20 @@ fn compare_tensors(trained: &Params, reopened: &Params, dtype: WeightDtype) -> R
     Ok(())
 }
 
-/// Writes the tokenizer; gives its file and the special ids.
+/// Writes the tokenizer; gives its file, the special ids, and which ids of single bytes are others in it.
 fn write_tokenizer(
     model: &Model,
     options: &ExportOptions<'_>,
     dir: &Path,
     warnings: &mut Vec<String>,
-) -> Result<(&'static str, GenerationConfig), HubError> {
+) -> Result<(&'static str, GenerationConfig, Option<ByteOrder>), HubError> {
     let ends = GenerationConfig::of(model.config(), options.end_of_turn);
     let sentence_piece = options.tokenizer.join(SENTENCE_PIECE_FILE);
     if sentence_piece.is_file() {
         let bytes = std::fs::read(&sentence_piece).map_err(FileError::at(&sentence_piece, "read"))?;
         write_atomic(&dir.join(SENTENCE_PIECE_FILE), &bytes)?;
         copy_hub_tokenizer(options.tokenizer, dir)?;
-        return Ok((SENTENCE_PIECE_FILE, ends));
+        return Ok((SENTENCE_PIECE_FILE, ends, None));
     }
     let path = options.tokenizer.join(TOKENIZER_FILE);
     let refused = |cause: String| HubError::Tokenizer { path: path.clone(), cause };
@@ -162,12 +171,17 @@ fn write_tokenizer(
         Err(cause) => {
             warnings.push(format!("no {TEKKEN_FILE} was written ({cause}); {TOKENIZER_FILE} is there instead"));
             copy_hub_tokenizer(options.tokenizer, dir)?;
-            return Ok((TOKENIZER_FILE, ends));
+            return Ok((TOKENIZER_FILE, ends, None));
         }
     };
     write_atomic(&dir.join(TEKKEN_FILE), format!("{tekken:#}\n").as_bytes())?;
-    compare_texts(&path, &dir.join(TEKKEN_FILE))?;
-    Ok((TEKKEN_FILE, ends))
+    let order = byte_order(&hub, &roles).map_err(refused)?;
+    compare_texts(&path, &dir.join(TEKKEN_FILE), order.as_ref())?;
+    if order.is_some() {
+        let text = format!("single bytes have other ids in {TEKKEN_FILE}, and the rows of the model by token stand so");
+        warnings.push(text);
+    }
+    Ok((TEKKEN_FILE, ends, order))
 }
 
 fn copy_hub_tokenizer(from: &Path, to: &Path) -> Result<(), HubError> {
@@ -182,7 +196,7 @@ fn copy_hub_tokenizer(from: &Path, to: &Path) -> Result<(), HubError> {
 }
 
 /// The written file, turned back, must give every text the ids of the original.
-fn compare_texts(original: &Path, written: &Path) -> Result<(), HubError> {
+fn compare_texts(original: &Path, written: &Path, order: Option<&ByteOrder>) -> Result<(), HubError> {
     let refused = |cause: String| HubError::Tokenizer { path: written.to_owned(), cause };
     let tekken: Value =
         serde_json::from_str(&read_text(written, MAX_TOKENIZER_BYTES)?).map_err(|error| refused(error.to_string()))?;
@@ -193,7 +207,8 @@ fn compare_texts(original: &Path, written: &Path) -> Result<(), HubError> {
     let expected = Tokenizer::open(original).map_err(|error| refused(error.to_string()))?;
     for text in PROBE_TEXTS.into_iter().chain(crate::gguf::SAMPLE_TEXTS) {
         let encode = |tokenizer: &Tokenizer| tokenizer.encode(text, false).map_err(|error| refused(error.to_string()));
-        if encode(&expected)? != encode(&found)? {
+        let old = |id: u32| order.map_or(id, |order| order.old(id));
+        if !encode(&expected)?.into_iter().eq(encode(&found)?.into_iter().map(old)) {
             return Err(HubError::Differs { what: format!("token ids of {text:?} in {TEKKEN_FILE}") });
         }
     }

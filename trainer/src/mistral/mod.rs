@@ -3,6 +3,7 @@
 //!
 //! Facts: mistral-inference (`args.py`, `transformer.py`) and mistral-common (`tekken.py`).
 
+mod byte_order;
 mod export;
 mod import;
 mod names;

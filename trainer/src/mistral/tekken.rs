@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use data_pipeline::tokenizer::alphabet::{byte_to_char, char_to_byte};
 use serde_json::{Map, Value, json};
 
+use super::byte_order::ByteOrder;
+
 /// Roles of special tokens in mistral-common, which looks for them by these names.
 const ROLES: [(&str, &str); 4] =
     [("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")];
@@ -16,7 +18,7 @@ const VERSION: &str = "v7";
 const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const NUM_BYTES: usize = 256;
 
-/// The `tekken.json` of a tokenizer.json with the roles of its tokenizer_config.json.
+/// The `tekken.json` of a tokenizer.json with the roles of its tokenizer_config.json. Ids of single bytes may change.
 ///
 /// # Errors
 /// Why this tokenizer has no such form.
@@ -95,8 +97,32 @@ fn specials(hub: &Value, roles: &Map<String, Value>) -> Result<Vec<Value>, Strin
     Ok(list)
 }
 
-/// The bytes of every entry after the special tokens, by rank.
+/// Which ids change because Tekken numbers the bytes by their value; `None` when they are numbered so already.
+///
+/// # Errors
+/// As [`from_hub`].
+pub(super) fn byte_order(hub: &Value, roles: &Map<String, Value>) -> Result<Option<ByteOrder>, String> {
+    let num_specials = specials(hub, roles)?.len();
+    let mut places = vec![0; NUM_BYTES];
+    for (place, entry) in entries(&hub["model"], num_specials)?.iter().take(NUM_BYTES).enumerate() {
+        if let Some(slot) = entry.first().and_then(|byte| places.get_mut(usize::from(*byte))) {
+            *slot = place;
+        }
+    }
+    Ok(ByteOrder::new(num_specials, &places))
+}
+
+/// The bytes of every entry after the special tokens, by rank; the single bytes by their value.
 fn vocabulary(model: &Value, num_specials: usize) -> Result<Vec<Vec<u8>>, String> {
+    let mut list = entries(model, num_specials)?;
+    let bytes = list.get_mut(..NUM_BYTES).ok_or("it has no entry for each of the 256 bytes")?;
+    bytes.sort();
+    let complete = bytes.iter().enumerate().all(|(i, b)| *b == [i as u8]);
+    if complete { Ok(list) } else { Err("the 256 bytes do not come first".into()) }
+}
+
+/// The bytes of every entry after the special tokens, by id.
+fn entries(model: &Value, num_specials: usize) -> Result<Vec<Vec<u8>>, String> {
     let map = model["vocab"].as_object().ok_or("it has no vocabulary")?;
     let mut list: Vec<Option<Vec<u8>>> = Vec::new();
     for (token, id) in map {
@@ -113,9 +139,7 @@ fn vocabulary(model: &Value, num_specials: usize) -> Result<Vec<Vec<u8>>, String
         }
     }
     let list: Option<Vec<Vec<u8>>> = list.into_iter().collect();
-    let list = list.ok_or("its ids have gaps")?;
-    let ordered = list.len() >= NUM_BYTES && list.iter().take(NUM_BYTES).enumerate().all(|(i, b)| *b == [i as u8]);
-    if ordered { Ok(list) } else { Err("the 256 bytes do not come first and in order".into()) }
+    list.ok_or_else(|| "its ids have gaps".into())
 }
 
 /// tokenizer.json and tokenizer_config.json of a `tekken.json`.

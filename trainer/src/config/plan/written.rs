@@ -6,7 +6,7 @@ use crate::config::check::CONFIG_VERSION;
 use crate::config::error::ConfigError;
 use crate::config::fresh::raw_model;
 use crate::config::raw::{
-    RawChat, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawMixture, RawOuter, SchedulerName,
+    RawChat, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawOuter, SamplePacking, SchedulerName,
 };
 use crate::config::units::BatchSize;
 use crate::preference::Objective;
@@ -28,11 +28,7 @@ impl Plan {
             base_model: self.base_model.clone(),
             model: if self.base_model.is_none() { raw_model(&self.model) } else { None },
             datasets: self.dataset.to_raw(),
-            mixture: Some(RawMixture {
-                temperature: Some(self.mixture.temperature),
-                weights: Some(self.mixture.weights.clone()),
-                max_epochs: Some(self.mixture.max_epochs),
-            }),
+            mixture: Some(self.mixture.to_raw()),
             chat: self
                 .dataset
                 .chat
@@ -40,7 +36,11 @@ impl Plan {
                 .map(|chat| RawChat { excess_length_strategy: Some(chat.excess), ..RawChat::default() }),
             objective: self.objective.map(Objective::to_raw),
             sequence_len: self.sequence_len,
-            sample_packing: Some(true),
+            sample_packing: Some(if self.best_fit.is_some() {
+                SamplePacking::BestFit
+            } else {
+                SamplePacking::Sequential
+            }),
             global_batch_size: Some(BatchSize::Sequences(self.global_batch_rows)),
             micro_batch_size: Some(self.micro_batch_rows),
             max_steps: Some(self.max_steps),

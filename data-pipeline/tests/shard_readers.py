@@ -30,7 +30,7 @@ def megatron_package(prefix, width):
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
     data = IndexedDataset(str(prefix), multimodal=False, mmap=True)
-    return [np.asarray(data[i]) for i in range(len(data))]
+    return [np.array(data[i]) for i in range(len(data))]  # copies: the views die with the map
 
 
 def datatrove_package(path, width):

@@ -5,7 +5,7 @@
 #   scripts/shard-readers-check.sh DATASET        # a data set of your own
 #
 # Needs Python 3.9 or later and numpy, which it installs into an environment of its own; the packages datatrove and
-# megatron-core join in where they can be installed (PACKAGES=no leaves them out). VENV names the environment.
+# megatron-core join in where they and PyTorch can be installed (PACKAGES=no leaves them out). VENV names the environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,11 +23,13 @@ if ! "$venv/bin/python" -c 'import numpy' 2>/dev/null; then
         exit 0
     fi
 fi
+skip() { echo "SKIPPED: $1 cannot be installed; its layout is read by our own code only" >&2; }
 if [ "${PACKAGES:-yes}" = yes ]; then
-    for package in "datatrove[processing]" megatron-core; do
-        "$venv/bin/pip" install --quiet "$package" 2>"$work/pip.log" \
-            || echo "SKIPPED: $package cannot be installed; its layout is read by our own code only" >&2
-    done
+    pip() { "$venv/bin/pip" install --quiet "$@" 2>"$work/pip.log"; }
+    cpu="https://download.pytorch.org/whl/cpu"
+    "$venv/bin/python" -c 'import torch' 2>/dev/null || pip torch --index-url "$cpu" || pip torch || skip torch
+    pip datatrove fsspec loguru || skip datatrove
+    pip --no-deps megatron-core || skip megatron-core
 fi
 
 data="${1:-}"
@@ -38,4 +40,4 @@ fi
 for form in megatron datatrove; do
     "$jazari" data convert "$data" --to "$form" --out "$work/$form" >/dev/null
 done
-"$venv/bin/python" scripts/shard_readers_check.py "$data" "$work"
+"$venv/bin/python" data-pipeline/tests/shard_readers.py "$data" "$work"

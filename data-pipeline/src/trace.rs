@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::dataset::{Component, DataError, Dataset};
+use crate::dataset::{Component, DataError, Dataset, RowPart};
 use crate::loader::Loader;
 use crate::manifest::Split;
 use crate::order::Order;
@@ -153,7 +153,7 @@ pub fn find(dataset: &Dataset, id: &str) -> Result<Vec<Location>, DataError> {
                 Ok(())
             })?;
             for (number, facts) in here {
-                let tokens = component.tokens_of(number)?;
+                let tokens = component.place_of(number)?;
                 let document = described(facts, split, owner.clone(), number);
                 found.push(Location { document, component: at, in_component: [tokens.start, tokens.end] });
             }
@@ -231,25 +231,14 @@ struct Part {
 }
 
 fn parts(dataset: &Dataset, component: &Component, row: u64, seq_len: usize) -> Result<Vec<Part>, DataError> {
-    let window = component.row(row, seq_len)?;
-    let mut parts = Vec::new();
-    for mut span in window.spans {
-        // What stands behind the last input is a target only, and an input of another row.
-        span.tokens = span.tokens.start.min(seq_len)..span.tokens.end.min(seq_len);
-        if span.tokens.is_empty() {
-            continue;
-        }
-        let of_document = component.part_of(row, seq_len, &span)?;
-        let ids = window.ids.get(span.tokens.clone()).unwrap_or_default();
-        let bytes = |id: &u32| u64::from(dataset.token_bytes().get(*id as usize).copied().unwrap_or(0));
-        parts.push(Part {
-            document: span.document,
-            in_row: [span.tokens.start as u64, span.tokens.end as u64],
-            of_document: [of_document.start, of_document.end],
-            bytes: ids.iter().map(bytes).sum(),
-        });
-    }
-    Ok(parts)
+    let bytes = |id: &u32| u64::from(dataset.token_bytes().get(*id as usize).copied().unwrap_or(0));
+    let part = |part: RowPart| Part {
+        document: part.document,
+        in_row: [part.in_row.start as u64, part.in_row.end as u64],
+        of_document: [part.of_document.start, part.of_document.end],
+        bytes: part.ids.iter().map(bytes).sum(),
+    };
+    Ok(component.parts_of_row(row, seq_len)?.into_iter().map(part).collect())
 }
 
 /// The dataset that each training component belongs to.

@@ -107,9 +107,9 @@ pub fn continued(
     let readable: Vec<(PathBuf, Manifest)> =
         found.into_iter().filter_map(|(_, path)| Manifest::read(&path).ok().map(|manifest| (path, manifest))).collect();
     let mut predecessors = Vec::new();
-    for (_, manifest) in &readable {
+    for (path, manifest) in &readable {
         let known = acknowledged.iter().any(|known| known.covers(&manifest.identity.dataset, dataset.id()));
-        if known && manifest.identity == on(plan, &manifest.identity.dataset) {
+        if known && differs_in_data_only(plan, path, manifest) {
             predecessors.push(manifest.identity.clone());
         }
     }
@@ -122,28 +122,42 @@ pub fn continued(
     }
 }
 
-/// The identity that the same plan has on another data set.
-fn on(plan: &Plan, dataset: &str) -> Identity {
-    let mut other = plan.clone();
-    dataset.clone_into(&mut other.dataset.id);
-    Identity { plan: other.digest(), dataset: dataset.to_owned() }
+/// Keys of a plan's decisive part that follow from the data set.
+const OF_THE_DATA: [&str; 2] = ["dataset", "best_fit_packing"];
+
+/// Whether the plan inside a checkpoint is this one but for its data set.
+fn differs_in_data_only(plan: &Plan, checkpoint: &Path, manifest: &Manifest) -> bool {
+    let (mut old, digest) = stored(checkpoint);
+    // Read back as the stored one was: a number that was written and read may differ in its last bit.
+    let mut new: Value = serde_json::from_str(&plan.decisive().to_string()).unwrap_or_default();
+    for entries in [&mut old, &mut new].into_iter().filter_map(Value::as_object_mut) {
+        entries.retain(|key, _| !OF_THE_DATA.contains(&key.as_str()));
+    }
+    digest == manifest.identity.plan && old == new
+}
+
+/// What decides the numbers of the run that a checkpoint belongs to, and its digest.
+fn stored(checkpoint: &Path) -> (Value, String) {
+    let text = durable::read_text(&checkpoint.join("plan.json"), PLAN_LIMIT_BYTES).unwrap_or_default();
+    let mut plan: Value = serde_json::from_str(&text).unwrap_or_default();
+    let digest = plan.get("digest").and_then(Value::as_str).unwrap_or_default().to_owned();
+    (plan.get_mut("decisive").map(Value::take).unwrap_or_default(), digest)
 }
 
 fn refusal(plan: &Plan, dataset: &Dataset, path: PathBuf, manifest: &Manifest) -> SessionError {
     let (old, new) = (&manifest.identity.dataset, dataset.id());
-    if old != new && manifest.identity == on(plan, old) {
+    if old != new && differs_in_data_only(plan, &path, manifest) {
         let (old, new, since) = (old.clone(), new.to_owned(), since(dataset, old));
         return SessionError::OtherDataset(Box::new(OtherDataset { path, step: manifest.step, old, new, since }));
     }
-    let stored = durable::read_text(&path.join("plan.json"), PLAN_LIMIT_BYTES).unwrap_or_default();
-    let stored: Value = serde_json::from_str(&stored).unwrap_or_default();
+    let (stored, _) = stored(&path);
     let mut changes = Vec::new();
-    differences("", stored.get("decisive").unwrap_or(&Value::Null), &plan.decisive(), &mut changes);
+    differences("", &stored, &plan.decisive(), &mut changes);
     if old != new {
         changes.push(format!("the dataset was {old}, now {new}"));
     }
     let mut changes = changes.join(", ");
-    let steps = stored.pointer("/decisive/max_steps").and_then(Value::as_u64).filter(|&steps| steps != plan.max_steps);
+    let steps = stored.get("max_steps").and_then(Value::as_u64).filter(|&steps| steps != plan.max_steps);
     if let (true, Some(steps)) = (old != new, steps) {
         changes
             .push_str(&format!(" (steps that follow from the data's size change with it: write `max_steps: {steps}`)"));

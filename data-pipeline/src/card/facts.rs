@@ -89,7 +89,8 @@ impl<'a> CardFacts<'a> {
                 of_language.count(tokens.end - tokens.start);
             }
         }
-        let extras = extras(&serde_json::to_value(stats).unwrap_or_default());
+        let mut extras = extras(&serde_json::to_value(stats).unwrap_or_default());
+        extras.extend(applied(stats));
         Ok(Self { stats, manifest, lengths, extras, method, removals: read_log(dir)? })
     }
 
@@ -135,6 +136,28 @@ fn extras(stats: &Value) -> Vec<Extra> {
     extras
 }
 
+/// What each stage changed or found, over all languages and sources: a table a stage.
+fn applied(stats: &Stats) -> Vec<Extra> {
+    let mut stages: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    for (rule, count) in stats.components.iter().flat_map(|component| &component.applied) {
+        let (stage, name) = rule.split_once(':').unwrap_or(("", rule));
+        *stages.entry(stage).or_default().entry(name).or_default() += count;
+    }
+    let table = |(stage, rules): (&str, BTreeMap<&str, u64>)| {
+        let mut rules: Vec<_> = rules.into_iter().collect();
+        rules.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
+        let title = match stage {
+            "normalize" => "Changes by the normaliser".to_owned(),
+            "repair" => "Repairs".to_owned(),
+            "" => "Changes made to texts".to_owned(),
+            other => title(other),
+        };
+        let rows = rules.into_iter().map(|(name, count)| (name.to_owned(), count.to_string())).collect();
+        Extra { title, rows }
+    };
+    stages.into_iter().map(table).collect()
+}
+
 /// Rows of one table at most.
 const MAX_ROWS: usize = 400;
 
@@ -174,6 +197,7 @@ pub(crate) fn stage_of(reason: &str) -> &'static str {
         "licence" => "licence gate",
         "opt_out" => "opt-outs",
         "duplicate" => "exact duplicates",
+        "pii" => "personal data",
         "taken_down" => "taken down later",
         "filter" | "filters" | "quality" => "quality filters",
         "near_duplicate" | "near" | "paragraph" | "paragraphs" | "boilerplate" => "near duplicates",

@@ -242,7 +242,16 @@ fn method(config: &PrepareConfig, vocab_size: usize) -> Vec<String> {
         TokenizerSource::Train(_) => "trained on the training documents",
     };
     let validation = &config.validation;
-    vec![
+    let looked_at = |on: bool, what: &str| on.then(|| format!("{what}."));
+    let stages = [
+        looked_at(config.repair.is_some(), "Damaged texts were repaired, or left out where that was not possible"),
+        looked_at(config.identify.is_some(), "Languages and scripts were identified from the texts"),
+        looked_at(config.filters.is_some(), "Texts of low quality were left out, by limits for each language"),
+        looked_at(config.decontaminate.is_some(), "Texts that hold items of the benchmarks given were left out"),
+        looked_at(config.paragraphs.is_some(), "Paragraphs that repeat across documents were removed"),
+        looked_at(config.near.is_some(), "Near duplicates were left out (MinHash)"),
+    ];
+    let lines = [
         format!("Normalisation: {normalize}."),
         format!("Duplicates: {dedup}."),
         format!("Licences allowed: {}; non-commercial ones are {commercial}.", licences.join(", ")),
@@ -254,8 +263,15 @@ fn method(config: &PrepareConfig, vocab_size: usize) -> Vec<String> {
         ),
         format!("Tokenizer: {tokenizer}, {vocab_size} tokens."),
         "Words are what white space divides; tokens include the special tokens around each document.".to_owned(),
-        "Personal data was not looked for.".to_owned(),
-    ]
+        if config.pii.is_some() {
+            "Personal data of the kinds above was replaced by placeholders; names of people were not looked for."
+        } else {
+            "Personal data was not looked for."
+        }
+        .to_owned(),
+    ];
+    let (first, rest) = lines.split_at(1);
+    first.iter().cloned().chain(stages.into_iter().flatten()).chain(rest.iter().cloned()).collect()
 }
 
 /// Text of a table cell: no line ends, no column marks; right-to-left text is set apart from the figures beside it.

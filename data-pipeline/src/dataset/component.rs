@@ -64,6 +64,19 @@ pub struct Span {
     pub tokens: Range<usize>,
 }
 
+/// The tokens of a document that are inputs of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowPart {
+    /// Number of the document in its component.
+    pub document: u64,
+    /// Where they stand in the row.
+    pub in_row: Range<usize>,
+    /// Which tokens of the document they are.
+    pub of_document: Range<u64>,
+    /// The tokens.
+    pub ids: Vec<u32>,
+}
+
 /// The tokens of a row before they are batched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
@@ -285,28 +298,37 @@ impl Component {
         Ok(ids)
     }
 
-    /// Where the tokens of a document lie in the component.
+    /// The parts of documents whose tokens are inputs of a row, in order.
     ///
     /// # Errors
-    /// A document past the last.
-    pub fn tokens_of(&self, document: u64) -> Result<Range<u64>, DataError> {
-        let placed = self.shard_of_document(document)?;
-        let range = placed.reader.document(document - placed.first_document);
-        Ok(placed.first_token + range.start..placed.first_token + range.end)
-    }
-
-    /// Which tokens of its document a part of row `row` holds.
-    ///
-    /// # Errors
-    /// A document past the last.
-    pub fn part_of(&self, row: u64, seq_len: usize, span: &Span) -> Result<Range<u64>, DataError> {
-        let length = span.tokens.len() as u64;
-        if self.samples.is_some() {
-            return Ok(0..length);
+    /// A row past the last.
+    pub fn parts_of_row(&self, row: u64, seq_len: usize) -> Result<Vec<RowPart>, DataError> {
+        if let Some(fitted) = self.fitted_for(seq_len) {
+            return self.parts_of_fitted_row(fitted, row);
         }
-        let start =
-            (row * seq_len as u64 + span.tokens.start as u64).saturating_sub(self.tokens_of(span.document)?.start);
-        Ok(start..start + length)
+        let window = self.row(row, seq_len)?;
+        let mut parts = Vec::new();
+        for span in window.spans {
+            // What stands behind the last input is a target only, and an input of another row.
+            let in_row = span.tokens.start.min(seq_len)..span.tokens.end.min(seq_len);
+            if in_row.is_empty() {
+                continue;
+            }
+            let start = match self.samples {
+                Some(_) => 0,
+                None => {
+                    (row * seq_len as u64 + in_row.start as u64).saturating_sub(self.place_of(span.document)?.start)
+                }
+            };
+            let ids = window.ids.get(in_row.clone()).unwrap_or_default().to_vec();
+            parts.push(RowPart {
+                document: span.document,
+                of_document: start..start + in_row.len() as u64,
+                in_row,
+                ids,
+            });
+        }
+        Ok(parts)
     }
 
     /// The rows that hold inputs of a document, ascending.
@@ -318,7 +340,11 @@ impl Component {
             let holds = |row: &u64| packing.row(*row).unwrap_or_default().iter().any(|(sample, _)| *sample == document);
             return Ok((0..packing.counts().rows).filter(holds).collect());
         }
-        let tokens = self.tokens_of(document)?;
+        if let Some(fitted) = self.fitted_for(seq_len) {
+            let holds = |row: &u64| fitted.row(*row).unwrap_or_default().iter().any(|part| part.document == document);
+            return Ok((0..fitted.counts().rows).filter(holds).collect());
+        }
+        let tokens = self.place_of(document)?;
         let width = seq_len.max(1) as u64;
         Ok((tokens.start / width..tokens.end.div_ceil(width)).filter(|&row| row < self.num_rows(seq_len)).collect())
     }
@@ -421,7 +447,10 @@ impl Component {
     }
 
     /// Where a document's tokens lie in the component.
-    pub(super) fn place_of(&self, document: u64) -> Result<Range<u64>, DataError> {
+    ///
+    /// # Errors
+    /// A document past the last.
+    pub fn place_of(&self, document: u64) -> Result<Range<u64>, DataError> {
         let placed = self.shard_of_document(document)?;
         let range = placed.reader.document(document - placed.first_document);
         Ok(placed.first_token + range.start..placed.first_token + range.end)

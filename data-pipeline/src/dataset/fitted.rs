@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Dataset;
 use super::best_fit::{BestFit, Part, TextPackingCounts};
-use super::component::{Component, RowSlots, Span, Window};
+use super::component::{Component, RowPart, RowSlots, Span, Window};
 use super::error::DataError;
 use crate::manifest::Counts;
 
@@ -119,6 +119,24 @@ impl Component {
             window.spans.push(Span { document: part.document, tokens: from..window.ids.len() });
         }
         Ok(window)
+    }
+
+    /// The parts of documents whose tokens are inputs of a row.
+    pub(super) fn parts_of_fitted_row(&self, fitted: &BestFit, row: u64) -> Result<Vec<RowPart>, DataError> {
+        let parts = fitted.row(row).ok_or_else(|| self.no_row(row, fitted.counts().rows))?;
+        let (mut found, mut at) = (Vec::new(), 0);
+        for part in parts {
+            let tokens = self.tokens_of(part, fitted.capacity())?;
+            // The token behind the last input is only a target.
+            let inputs = (tokens.end - tokens.start).saturating_sub(1);
+            let mut ids = vec![0; inputs as usize];
+            self.read(tokens.start, &mut ids);
+            let start = tokens.start - self.place_of(part.document)?.start;
+            let in_row = at..at + ids.len();
+            at = in_row.end;
+            found.push(RowPart { document: part.document, in_row, of_document: start..start + inputs, ids });
+        }
+        Ok(found)
     }
 
     /// Writes a row into the fields of a batch, `[seq_len]` each.

@@ -20,7 +20,7 @@ use crate::tokenizer::files::TOKENIZER_FILE;
 
 pub use self::best_fit::TextPackingCounts;
 pub(crate) use self::component::RowSlots;
-pub use self::component::{Component, EachDocument, Span, Window};
+pub use self::component::{Component, EachDocument, RowPart, Span, Window};
 pub use self::error::DataError;
 pub use self::fitted::PackingComparison;
 pub use self::join::Part;

@@ -94,6 +94,7 @@ fn link(from: &Path, to: &Path, depth: usize) -> Result<(), DataError> {
                     link(&path, &to.join(name), depth + 1)?;
                 }
             }
+            sync_folder(to)?;
         }
         return Ok(());
     }

@@ -336,32 +336,48 @@ fn stats(arguments: &StatsArguments) -> Result<Exit, Failure> {
 fn print_stats(folder: &Path) -> Result<(), Failure> {
     let stats = Stats::read(folder).map_err(Failure::usage)?;
     for (title, tallies) in [("language", stats.by_language()), ("source", stats.by_source())] {
+        // Names may be longer than a column, and are counted in characters.
+        let width = tallies.keys().map(|name| name.chars().count()).max().unwrap_or(0).clamp(12, 40);
         say(&format!(
-            "{title:<20} {:>10} {:>10} {:>9} {:>12} {:>12} {:>9}",
-            "rows", "documents", "held out", "words", "tokens", "dropped"
+            "{title:<width$} {:>10} {:>10} {:>9} {:>14} {:>14} {:>7} {:>9} {:>9}",
+            "rows", "documents", "held out", "words", "tokens", "share", "tok/word", "dropped"
         ));
-        for (name, tally) in &tallies {
-            say(&tally_line(name, tally));
+        let mut sorted: Vec<_> = tallies.iter().collect();
+        sorted.sort_by_key(|(name, tally)| (std::cmp::Reverse(tally.tokens()), *name));
+        for (name, tally) in sorted {
+            say(&tally_line(name, width, tally, &stats.total));
         }
-        say(&tally_line("total", &stats.total));
+        say(&tally_line("total", width, &stats.total, &stats.total));
         say("");
     }
-    for (licence, tally) in &stats.licences {
-        say(&format!("{licence:<32} {:>10} documents {:>12} words", tally.documents, thousands(tally.words as f64)));
+    let mut licences: Vec<_> = stats.licences.iter().collect();
+    licences.sort_by_key(|(name, tally)| (std::cmp::Reverse(tally.words), *name));
+    for (licence, tally) in licences {
+        let (documents, words) = (thousands(tally.documents as f64), thousands(tally.words as f64));
+        say(&format!("{licence:<32} {documents:>12} documents {words:>14} words"));
     }
     let Tally { rows, documents, dropped, .. } = &stats.total;
-    let reasons: Vec<_> = dropped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    let lost = stats.total.num_dropped();
     say(&format!(
-        "{rows} rows = {documents} documents + {} dropped{}",
-        stats.total.num_dropped(),
-        if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) }
+        "\n{} rows = {} documents + {} dropped",
+        thousands(*rows as f64),
+        thousands(*documents as f64),
+        thousands(lost as f64)
     ));
+    let mut reasons: Vec<_> = dropped.iter().collect();
+    reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), *reason));
+    for (reason, count) in reasons {
+        let share = 100.0 * *count as f64 / (*rows).max(1) as f64;
+        say(&format!("{:>12}  {share:>5.2} %  {reason}", thousands(*count as f64)));
+    }
     Ok(())
 }
 
-fn tally_line(name: &str, tally: &Tally) -> String {
+fn tally_line(name: &str, width: usize, tally: &Tally, total: &Tally) -> String {
+    let share = 100.0 * tally.tokens() as f64 / total.tokens().max(1) as f64;
+    let per_word = tally.tokens() as f64 / tally.words.max(1) as f64;
     format!(
-        "{name:<20} {:>10} {:>10} {:>9} {:>12} {:>12} {:>9}",
+        "{name:<width$} {:>10} {:>10} {:>9} {:>14} {:>14} {share:>5.1} % {per_word:>9.2} {:>9}",
         tally.rows,
         tally.documents,
         tally.validation_documents,

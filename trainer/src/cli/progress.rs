@@ -47,11 +47,7 @@ impl TrainProgress {
             Event::Resumed { step, checkpoint } => {
                 self.line(&format!("resumed at step {step} from {}", checkpoint.display()));
             }
-            Event::DatasetChanged { step, from, to, .. } => self.line(&format!(
-                "from step {step} on data set {} in place of {}, as acknowledged",
-                short(to),
-                short(from)
-            )),
+            Event::DatasetChanged { step, from, to, .. } => self.dataset_changed(*step, from, to),
             Event::Noted { text } => self.line(text),
             Event::SetAside { checkpoint, moved_to, why } => self.line(&format!(
                 "warning: {} is damaged ({why}); kept as {}",
@@ -84,9 +80,7 @@ impl TrainProgress {
                 slow.phase.name(),
                 slow.median
             )),
-            Event::OuterJoined { round, site, .. } => {
-                self.line(&format!("site {site} is in round {round} of the outer run"));
-            }
+            Event::OuterJoined { round, site, .. } => self.line(&format!("site {site} is in round {round} (outer)")),
             Event::OuterWaiting { delivered, expected, .. } => {
                 self.line(&format!("delivered: {} of {expected} sites ({})", delivered.len(), delivered.join(", ")));
             }
@@ -107,6 +101,11 @@ impl TrainProgress {
                 }
             }
         }
+    }
+
+    fn dataset_changed(&self, step: u64, from: &str, to: &str) {
+        let (from, to) = (short(from), short(to));
+        self.line(&format!("from step {step} on data set {to} in place of {from}, as acknowledged"));
     }
 
     fn step(&mut self, r: &StepRecord) {

@@ -2,7 +2,6 @@
 //! shards or checkpoints itself.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
 use data_pipeline::dataset::Dataset;

@@ -126,7 +126,7 @@ impl Component {
         let parts = fitted.row(row).ok_or_else(|| self.no_row(row, fitted.counts().rows))?;
         let (mut found, mut at) = (Vec::new(), 0);
         for part in parts {
-            let tokens = self.tokens_of(part, fitted.capacity())?;
+            let tokens = self.tokens_of_part(part, fitted.capacity())?;
             // The token behind the last input is only a target.
             let inputs = (tokens.end - tokens.start).saturating_sub(1);
             let mut ids = vec![0; inputs as usize];

@@ -96,6 +96,7 @@ impl fmt::Display for Reason {
             Reason::MissingLanguage => "missing_language",
             Reason::BadLanguage => "bad_language",
             Reason::Licence(id) => return write!(f, "licence:{id}"),
+            Reason::OptOut(what) => return write!(f, "opt_out:{what}"),
             Reason::Duplicate => "duplicate",
             Reason::Judged(reason) => reason,
         })

@@ -102,7 +102,7 @@ impl Run {
         if let Some(world) = arguments.world {
             plan.check_world(world).map_err(Failure::usage)?;
         }
-        let loader = Loader::new(Arc::clone(&dataset), order, plan.sequence_len);
+        let loader = Loader::new(dataset, order, plan.sequence_len);
         let run = if arguments.config.is_some() { plan.output_dir.clone() } else { place.to_owned() };
         let (changes, done) = history(&run);
         Ok(Self { name: run.display().to_string(), plan, loader, changes, done })

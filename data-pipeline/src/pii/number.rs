@@ -103,6 +103,12 @@ impl Scan<'_> {
     /// A RIB: how many groups it takes.
     fn account(&self, first: usize) -> Option<usize> {
         let groups = self.run.groups_of(first, RIB_DIGITS)?;
+        // Points between some groups and spaces between others are a row of decimal numbers.
+        let inner = self.run.groups.get(first + 1..first + groups)?;
+        let points = inner.iter().filter(|group| group.before & sep::DOT != 0).count();
+        if points != 0 && points != inner.len() {
+            return None;
+        }
         let whole = self.is_whole(first, groups, true) && is_rib(self.run.digits_of(first, groups)?);
         // Behind "MA65", the check digits of an IBAN that does not add up.
         let in_iban =

@@ -46,7 +46,7 @@ fn a_sentence_in_two_languages_has_a_span_of_each() {
     let shares: f32 = found.spans.iter().map(|s| s.share).sum();
     assert!((shares - 1.0).abs() < 1e-3);
 
-    let both = "هادشي اللي كاين دابا فالمدينة. C'est tout ce que je peux vous dire.";
+    let both = "هادشي اللي كاين دابا فالمدينة ديالنا. C'est tout ce que je peux vous dire.";
     let found = Identifier::embedded().identify(both);
     assert_eq!(found.description(), "ary_Arab with fra_Latn");
 }

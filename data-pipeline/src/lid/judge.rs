@@ -33,6 +33,8 @@ pub struct Judge {
 pub struct Run {
     /// Words with their scores.
     pub words: Vec<(Word, WordScore, u32)>,
+    /// Whether a word of another script stands right before.
+    gaps: Vec<bool>,
     sums: [i32; MAX_LABELS],
     known: u32,
     total: u32,
@@ -43,11 +45,12 @@ pub struct Run {
 impl Run {
     fn clear(&mut self) {
         self.words.clear();
+        self.gaps.clear();
         (self.sums, self.known, self.total, self.letters) = ([0; MAX_LABELS], 0, 0, 0);
         self.markers.clear();
     }
 
-    fn add(&mut self, word: &Word, score: WordScore, mask: u32, letters: u32) {
+    fn add(&mut self, word: &Word, score: WordScore, mask: u32, letters: u32, gap: bool) {
         for (sum, one) in self.sums.iter_mut().zip(&score.sums) {
             *sum += i32::from(*one);
         }
@@ -56,6 +59,7 @@ impl Run {
         self.letters += letters;
         self.markers.add(mask);
         self.words.push((*word, score, mask));
+        self.gaps.push(gap);
     }
 }
 
@@ -112,17 +116,19 @@ impl Judge {
             if letters == 0 {
                 continue;
             }
-            let of_script = sentence.words.iter().filter(|word| word.script == script);
+            let mut next = 0;
+            let of_script = sentence.words.iter().enumerate().filter(|(_, word)| word.script == script);
+            let of_script = of_script.map(|(at, word)| (word, at != std::mem::replace(&mut next, at + 1)));
             let Some(model) = self.models.get(script as usize).and_then(Option::as_ref) else {
-                of_script.for_each(|word| tally.unknown(word, sentence.letters(word).len() as u32));
+                of_script.for_each(|(word, gap)| tally.unknown(word, sentence.letters(word).len() as u32, gap));
                 continue;
             };
             run.clear();
-            for word in of_script {
+            for (word, gap) in of_script {
                 let letters = sentence.letters(word);
                 let (score, groups) =
                     cached.get(letters, || (model.score_word(letters), self.lexicon.find(script, letters)));
-                run.add(word, score, groups, letters.len() as u32);
+                run.add(word, score, groups, letters.len() as u32, gap);
             }
             self.run(script, model, run, tally);
         }
@@ -137,14 +143,14 @@ impl Judge {
         }
         let offset = self.offsets.get(script as usize).copied().unwrap_or(0);
         let best = best_of(&probabilities);
-        let spans = switch::spans(script, model, &run.words, &logits, best);
+        let spans = switch::spans(script, model, (&run.words, &run.gaps), &logits, best);
         let label = switch::matrix_language(model, &spans, best);
         if label != best {
             probabilities.swap(label, best);
         }
         tally.add(offset, &probabilities, run.letters, model.labels.len());
         for span in spans {
-            tally.push_span(offset + span.label, span.start, span.end, span.letters);
+            tally.push_span(offset + span.label, (span.start, span.end), span.letters, span.gap);
         }
     }
 
@@ -174,7 +180,13 @@ impl Judge {
         sentences(text, |sentence| {
             for word in sentence.words.iter().filter(|word| word.script == script) {
                 let letters = sentence.letters(word);
-                run.add(word, model.score_word(letters), self.lexicon.find(script, letters), letters.len() as u32);
+                run.add(
+                    word,
+                    model.score_word(letters),
+                    self.lexicon.find(script, letters),
+                    letters.len() as u32,
+                    false,
+                );
             }
         });
         let words = run.words.len() as u32;

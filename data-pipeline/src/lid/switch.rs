@@ -25,6 +25,8 @@ pub struct Stretch {
     pub end: usize,
     /// Letters in it.
     pub letters: u32,
+    /// Whether a word of another script stands right before.
+    pub gap: bool,
 }
 
 /// Labels whose speakers write French, Spanish or English words inside their sentences.
@@ -36,11 +38,12 @@ fn is_taken_in(label: &str) -> bool {
     matches!(label, "fra_Latn" | "eng_Latn" | "spa_Latn")
 }
 
-/// The stretches of a run of words whose label as a whole is `best`.
+/// The stretches of a run of words whose label as a whole is `best`; `gaps` tells which words follow one of another
+/// script, where a stretch ends.
 pub fn spans(
     script: Script,
     model: &Model,
-    words: &[(Word, WordScore, u32)],
+    (words, gaps): (&[(Word, WordScore, u32)], &[bool]),
     logits: &Logits,
     best: usize,
 ) -> Vec<Stretch> {
@@ -50,14 +53,14 @@ pub fn spans(
         None => vec![best; words.len()],
     };
     let mut stretches: Vec<Stretch> = Vec::new();
-    for ((word, _, _), label) in words.iter().zip(path) {
+    for (((word, _, _), &gap), label) in words.iter().zip(gaps).zip(path) {
         let letters = (word.end - word.start) as u32;
         match stretches.last_mut() {
-            Some(last) if last.label == label => {
+            Some(last) if last.label == label && !gap => {
                 last.end = word.end;
                 last.letters += letters;
             }
-            _ => stretches.push(Stretch { label, start: word.start, end: word.end, letters }),
+            _ => stretches.push(Stretch { label, start: word.start, end: word.end, letters, gap }),
         }
     }
     stretches

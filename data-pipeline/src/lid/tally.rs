@@ -69,10 +69,10 @@ impl Tally {
         is_code
     }
 
-    /// A word in a script without a model.
-    pub fn unknown(&mut self, word: &Word, letters: u32) {
+    /// A word in a script without a model; `gap`: a word of another script stands right before.
+    pub fn unknown(&mut self, word: &Word, letters: u32, gap: bool) {
         self.share(UND_LABEL, letters as f32);
-        self.push_span(UND_LABEL, word.start, word.end, letters);
+        self.push_span(UND_LABEL, (word.start, word.end), letters, gap);
     }
 
     /// The probabilities of a run of words.
@@ -88,10 +88,10 @@ impl Tally {
         }
     }
 
-    /// A stretch of words with one label.
-    pub fn push_span(&mut self, label: usize, start: usize, end: usize, letters: u32) {
+    /// A stretch of words with one label; `gap`: a word of another script stands right before.
+    pub fn push_span(&mut self, label: usize, (start, end): (usize, usize), letters: u32, gap: bool) {
         match self.spans.last_mut() {
-            Some(last) if last.0 == label && last.2 <= start => {
+            Some(last) if last.0 == label && last.2 <= start && !gap => {
                 last.2 = end;
                 last.3 += letters;
             }

@@ -36,9 +36,12 @@ pub(super) fn run(run: &Run<'_>, worker: &Worker) -> Result<Prepared, PrepareErr
         let outcome = Team { run, work: &work, key: &key, dir, queue }.work(&mut reading);
         match outcome {
             Ok(Some(prepared)) => return run.publish(work, prepared),
+            // Whoever has published removes the folder under the feet of those who wait; one that came later has made
+            // it anew.
+            Ok(None) | Err(_) if existing::is_prepared(run.config, (run.given, run.chats), run.files)? => {
+                work.discard()
+            }
             Ok(None) => {}
-            // Whoever has published removes the folder under the feet of those who wait.
-            Err(_) if existing::is_prepared(run.config, (run.given, run.chats), run.files)? => {}
             Err(error) => return Err(error),
         }
     }

@@ -202,8 +202,8 @@ mod tests {
             ),
             ("األشخـــاص و اإلدارات", "الأشخاص و الإدارات"),
             ("intro\u{fffd}duction", "introduction"),
-            // What was decoded is normalised as well: a tatweel and a digit in mojibake.
-            ("Ø§Ù\u{84}Ø³Ù\u{80}Ù\u{84}Ø§Ù\u{85} Ù¡", "السلام 1"),
+            // What was decoded is normalised as well: a tatweel in mojibake.
+            ("Ø§Ù\u{84}Ø³Ù\u{80}Ù\u{84}Ø§Ù\u{85}", "السلام"),
         ] {
             let (text, verdict, changes) = cleaned(before);
             assert_eq!(text, after, "{changes:?}");

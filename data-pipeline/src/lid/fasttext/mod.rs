@@ -77,7 +77,7 @@ impl FastText {
             let probabilities = self.probabilities(spoken);
             tally.add(2, &probabilities, letters, self.labels.len());
             let best = probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
-            tally.push_span(best.map_or(0, |(label, _)| label + 2), first.start, last.end, letters);
+            tally.push_span(best.map_or(0, |(label, _)| label + 2), (first.start, last.end), letters, false);
         });
         tally.finish(&self.names)
     }

@@ -18,8 +18,8 @@ const SETTINGS: [&str; 5] =
 /// What the last record of metrics says was seen, by language: rows, tokens, bytes.
 fn seen(run: &Path) -> (u64, Vec<(String, [u64; 3])>) {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let steps = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let last = steps.filter(|record| record.get("seen").is_some()).last().unwrap();
+    let mut steps = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let last = steps.rfind(|record| record.get("seen").is_some()).unwrap();
     let languages = last["seen"].as_object().unwrap();
     let counts = |counts: &Value| ["rows", "tokens", "bytes"].map(|key| counts[key].as_u64().unwrap());
     (last["tokens"].as_u64().unwrap(), languages.iter().map(|(name, c)| (name.clone(), counts(c))).collect())

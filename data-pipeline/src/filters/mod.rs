@@ -134,11 +134,11 @@ impl Filters {
     ///
     /// # Errors
     /// The first rule that the text breaks, in the order of [`Rule::all`].
-    pub fn judge(&self, text: &str, label: &str, source: &str) -> Result<Signals, FilterReason> {
+    pub fn judge(&self, text: &str, label: &str, source: &str) -> Result<Signals, Box<FilterReason>> {
         let signals = self.measure(text, label);
         match self.broken(&signals, label, source).next() {
             None => Ok(signals),
-            Some(reason) => Err(reason),
+            Some(reason) => Err(Box::new(reason)),
         }
     }
 

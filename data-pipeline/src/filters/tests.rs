@@ -64,8 +64,8 @@ fn word_lists_tell_unknown_words() {
     let config = FilterConfig { word_lists: [("fra_Latn".to_owned(), path.clone())].into(), ..FilterConfig::default() };
     let filters = Filters::new(&config).unwrap();
     assert!(filters.measure(FRENCH, "fra_Latn").unknown_words < 0.01);
-    let other = "Le chat dort sur un vieux tapis rouge pendant que dehors tombe une neige fine. ".repeat(1);
-    assert!(filters.measure(&other, "fra_Latn").unknown_words > 0.3);
+    let other = "Le chat dort sur un vieux tapis rouge pendant que dehors tombe une neige fine. ";
+    assert!(filters.measure(other, "fra_Latn").unknown_words > 0.3);
     std::fs::remove_file(&path).unwrap();
     assert!(matches!(Filters::new(&config), Err(FilterError::WordList { .. })));
 }

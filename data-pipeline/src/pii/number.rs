@@ -38,16 +38,16 @@ impl Scan<'_> {
             if self.run.cut && at >= RESUME_AT {
                 return Some(group.start);
             }
-            if let Some((kind, from, end)) = self.part(at) {
-                if let Some(end) = self.push(kind, from, end) {
-                    while self.run.group(at).is_some_and(|group| group.start < end) {
-                        at += 1;
-                    }
-                    if self.run.group(at).is_none() {
-                        return Some(end);
-                    }
-                    continue;
+            if let Some((kind, from, end)) = self.part(at)
+                && let Some(end) = self.push(kind, from, end)
+            {
+                while self.run.group(at).is_some_and(|group| group.start < end) {
+                    at += 1;
                 }
+                if self.run.group(at).is_none() {
+                    return Some(end);
+                }
+                continue;
             }
             at += 1;
         }

@@ -40,9 +40,12 @@ pub(super) fn plate(text: &str, run: &Run, at: usize) -> Option<(Kind, usize, us
     let glued = shown_before(text, head.start)
         .is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ',' | '-' | '/' | '#'));
     let alone = (at > 0 && head.before & sep::SPACE != 0) || (at == 0 && !glued);
-    let closed = !shown_after(text, end).is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '%' | '/'))
-        && !(shown_after(text, end) == Some('-') && char_at(text, end + 1).is_some_and(char::is_alphanumeric));
-    if !alone || !closed || !PLATE_REGIONS.contains(&region) {
+    let goes_on = match shown_after(text, end) {
+        Some('-') => char_at(text, end + 1).is_some_and(char::is_alphanumeric),
+        Some(c) => c.is_ascii_alphanumeric() || matches!(c, '_' | '%' | '/'),
+        None => false,
+    };
+    if !alone || goes_on || !PLATE_REGIONS.contains(&region) {
         return None;
     }
     let marked = first_gap.contains(&Some('-')) && second_gap.contains(&Some('-'))

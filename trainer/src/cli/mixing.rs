@@ -18,6 +18,9 @@ pub(super) struct Outlook {
     rows_per_step: u64,
 }
 
+/// One of the tables of what is seen.
+type TableOf = fn(&Exposures) -> &ExposureTable;
+
 impl Outlook {
     /// What the order of a plan's rows shows.
     pub(super) fn of(plan: &Plan, dataset: &Dataset, order: &Order) -> Result<Self, Failure> {
@@ -33,7 +36,7 @@ impl Outlook {
 
     /// For people.
     pub(super) fn print(&self) {
-        let tables: [(&str, fn(&Exposures) -> &ExposureTable); 3] =
+        let tables: [(&str, TableOf); 3] =
             [("language", |e| &e.languages), ("source", |e| &e.sources), ("licence", |e| &e.licences)];
         for (title, table_of) in tables {
             let staged = if self.stages.len() > 1 { self.stages.as_slice() } else { &[] };

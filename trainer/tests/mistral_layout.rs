@@ -215,6 +215,7 @@ fn a_tokenizer_of_ours_becomes_tekken_and_the_rows_move_with_the_bytes() {
         source: "s".into(),
         licence: "MIT".into(),
         url: None,
+        notes: None,
     };
     // A row for each token, as a model has that was trained with it.
     let settings = data_pipeline::tokenizer::TrainConfig { vocab_size: 280, ..Default::default() };
@@ -229,7 +230,7 @@ fn a_tokenizer_of_ours_becomes_tekken_and_the_rows_move_with_the_bytes() {
     trained.files.iter().for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes).unwrap());
     let out = dir.path().join("out");
     let report = export(&model, &params, &options(&out, &folder, &[]), &Device::flex(), &|_| ()).unwrap();
-    assert_eq!((report.tokenizer, report.logits.0), ("tekken.json", 0.0));
+    assert_eq!((report.tokenizer, report.logits.largest), ("tekken.json", 0.0));
     let tekken = json_of(&out.join("tekken.json"));
     assert_eq!(tekken["vocab"][97]["token_bytes"], json!("YQ=="));
     // The row of "a" follows it to its new id.

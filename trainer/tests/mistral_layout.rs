@@ -239,7 +239,7 @@ fn a_tokenizer_of_ours_becomes_tekken_and_the_rows_move_with_the_bytes() {
     let name = "model.embed_tokens.weight";
     let index = params.specs().iter().position(|spec| spec.name == name).unwrap();
     let rows = params.to_host(index).unwrap();
-    let width = params.specs().iter().nth(index).unwrap().shape[1];
+    let width = params.specs()[index].shape[1];
     let written = TensorFile::open(&out.join("consolidated.safetensors")).unwrap();
     let written = written.floats("tok_embeddings.weight").unwrap();
     for byte in [b'a', b' ', 0xd8] {

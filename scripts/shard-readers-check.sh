@@ -26,8 +26,7 @@ fi
 skip() { echo "SKIPPED: $1 cannot be installed; its layout is read by our own code only" >&2; }
 if [ "${PACKAGES:-yes}" = yes ]; then
     pip() { "$venv/bin/pip" install --quiet "$@" 2>"$work/pip.log"; }
-    cpu="https://download.pytorch.org/whl/cpu"
-    "$venv/bin/python" -c 'import torch' 2>/dev/null || pip torch --index-url "$cpu" || pip torch || skip torch
+    "$venv/bin/python" -c 'import torch' 2>/dev/null || pip torch || skip torch
     pip datatrove fsspec loguru || skip datatrove
     pip --no-deps megatron-core || skip megatron-core
 fi

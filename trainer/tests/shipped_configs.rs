@@ -32,6 +32,7 @@ fn facts(vocab_size: usize, sequence_len: usize) -> DatasetFacts {
                      rif_Latn shi_Latn spa_Latn tzm_Latn tzm_Tfng zgh_Tfng";
     let parts: Vec<ComponentFacts> = languages.split_whitespace().map(part).collect();
     DatasetFacts {
+        best_fit: None,
         id: "synthetic".into(),
         vocab_size,
         bos: Some(0),

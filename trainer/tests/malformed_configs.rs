@@ -119,7 +119,7 @@ fn value_cases() -> Vec<(&'static str, Fault)> {
         ("a negative count", Line("max_steps: 100", "max_steps: -5")),
         ("a value that is empty", Line("seed: 1", "seed:")),
         ("a number for text", Line("output_dir: runs/malformed", "output_dir: 2024")),
-        ("a list for a block", Line("mixture:", "mixture: []\neval:")),
+        ("a list for a block", Line("mixture:", "cluster: []\nmixture:")),
         ("one beta", Line("betas: [0.9, 0.95]", "betas: [0.9]")),
         ("a preset that does not exist", Line("  size: 3m", "  size: 7b")),
         ("a scheduler with a typo", Line("lr_scheduler: cosine", "lr_scheduler: cosin")),

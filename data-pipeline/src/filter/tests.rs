@@ -1,3 +1,4 @@
+//! Tests of one stage over rows: fields, order, output, bad input.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::*;
 

@@ -1,3 +1,4 @@
+//! Tests of finding out encodings and decoding them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::*;
 

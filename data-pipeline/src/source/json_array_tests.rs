@@ -1,3 +1,4 @@
+//! Tests of cutting lists of JSON objects into records.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::super::discover::Compression;
 use super::super::jsonl::lines;

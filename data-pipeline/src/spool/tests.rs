@@ -1,3 +1,4 @@
+//! Tests of what lies between two stages, also after a crash.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::part::PART_FILE;
 use super::*;

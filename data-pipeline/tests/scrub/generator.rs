@@ -266,6 +266,26 @@ fn value(random: &mut Random, kind: Kind) -> String {
     }
 }
 
+/// Sentences around the number of an identity card, `{}`.
+const OF_IDENTITY_CARDS: [&str; 16] = [
+    "titulaire de la CIN n° {}, demeurant à Fès",
+    "CIN : {}",
+    "CIN: {}.",
+    "M. Alami, carte nationale d'identité {}",
+    "n° CNIE {}",
+    "la carte nationale n° {}",
+    "رقم البطاقة الوطنية {}",
+    "الحامل للبطاقة الوطنية للتعريف رقم {} الساكن بسلا",
+    "بطاقة التعريف الوطنية عدد: {}",
+    "لاكارط ناسيونال ديالي هي {}",
+    "lakart dyali {} sift liya",
+    "CIN dyali hiya {}",
+    "l7amil l carte nationale {}",
+    "C.I.N. : {}",
+    "ها رقم البطاقة ديالي {}",
+    "identité vérifiée ({}, CIN)",
+];
+
 /// Sentences around a value, `{}`.
 fn sentences(kind: Kind) -> &'static [&'static str] {
     match kind {
@@ -293,24 +313,7 @@ fn sentences(kind: Kind) -> &'static [&'static str] {
             "hada rqmi {} khoya",
             "Agence de Fès, avenue Hassan II, {}",
         ],
-        Kind::Cin => &[
-            "titulaire de la CIN n° {}, demeurant à Fès",
-            "CIN : {}",
-            "CIN: {}.",
-            "M. Alami, carte nationale d'identité {}",
-            "n° CNIE {}",
-            "la carte nationale n° {}",
-            "رقم البطاقة الوطنية {}",
-            "الحامل للبطاقة الوطنية للتعريف رقم {} الساكن بسلا",
-            "بطاقة التعريف الوطنية عدد: {}",
-            "لاكارط ناسيونال ديالي هي {}",
-            "lakart dyali {} sift liya",
-            "CIN dyali hiya {}",
-            "l7amil l carte nationale {}",
-            "C.I.N. : {}",
-            "ها رقم البطاقة ديالي {}",
-            "identité vérifiée ({}, CIN)",
-        ],
+        Kind::Cin => &OF_IDENTITY_CARDS,
         Kind::Passport => {
             &["passeport n° {}", "titulaire du passeport {}", "جواز السفر رقم {}", "lpaspor dyali {}", "باسبور {} سالا"]
         }

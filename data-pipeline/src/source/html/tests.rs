@@ -1,3 +1,4 @@
+//! Tests of the main text of web pages.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::blocks::{Page, read_page};
 use super::hints::{is_notice, names_frame, robots_opt_out};

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs all of them: format, lints (with the GPU features), unit and integration tests,
-# an export checked from outside, the engine over MPI, mpirun, torchrun and four hosts as network namespaces, the quickstart. JAZARI_KILLS sets the number of kill -9 in the crash test (200).
+# shards and an export read from outside, the engine over MPI, mpirun, torchrun and four hosts as network namespaces, the quickstart. JAZARI_KILLS sets the number of kill -9 in the crash test (200).
 # What cannot run on a machine is printed as SKIPPED with the reason.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,6 +30,9 @@ if cargo deny --version >/dev/null 2>&1; then
 else
   echo "SKIPPED: cargo-deny is not installed"
 fi
+
+step "token shards in other readers"
+JAZARI="${CARGO_TARGET_DIR:-target}/debug/jazari" PACKAGES=no ./scripts/shard-readers-check.sh
 
 step "exports in real servers"
 ./scripts/check-export.sh

@@ -6,16 +6,16 @@ cd "$(dirname "$0")/.."
 export JAZARI_CLUSTER_FAULTS="${JAZARI_CLUSTER_FAULTS:-200}"
 log="$(mktemp)" failed=0
 trap 'rm -f "$log"' EXIT
-faults() { # what to build, then which tests of it
-  cargo test --workspace "$1" ${2:+"$2"} -- --nocapture --test-threads 1 "${@:3}" >> "$log" 2>&1 || failed=1
+faults() { # the kind of test program, then which tests of it
+  cargo test --workspace "$@" -- --nocapture --test-threads 1 >> "$log" 2>&1 || failed=1
 }
 echo "building"
-cargo test --workspace --lib --test cluster_faults --test cluster_numbers --no-run > "$log" 2>&1 || { cat "$log"; exit 1; }
+cargo test --workspace --lib --test suite --no-run > "$log" 2>&1 || { cat "$log"; exit 1; }
 echo "$JAZARI_CLUSTER_FAULTS kills and what belongs to them; $(nproc) cores, load $(cut -d ' ' -f 1 /proc/loadavg)"
 : > "$log"
-faults --lib "" cluster::tcp::faults cluster::rendezvous::tests
-faults --test cluster_faults
-faults --test cluster_numbers
+faults --lib cluster::tcp::faults cluster::rendezvous::tests
+faults --test suite cluster_faults::
+faults --test suite cluster_numbers::
 cat << 'END'
 
 | fault | number | hangs | lost checkpoints | wrong rank named | named after, s (p50 / p99 / max) | restart to first step, s (p50 / p99 / max) | same bits |

@@ -1,7 +1,6 @@
 //! Owns exact deduplication: which documents of a language share a key form; never touches files.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,22 +41,6 @@ impl KeyDigest {
     }
 }
 
-/// The keys seen so far, one set a language: 16 bytes a document plus the set's own room (about 18 to 36 bytes).
-#[derive(Debug, Default)]
-pub struct SeenKeys {
-    per_language: Vec<HashSet<u128, BuildHasherDefault<AlreadyHashed>>>,
-}
-
-impl SeenKeys {
-    /// Records a key of the language numbered `language`; false when the language had it before.
-    pub fn insert(&mut self, language: usize, key: u128) -> bool {
-        if self.per_language.len() <= language {
-            self.per_language.resize_with(language + 1, HashSet::default);
-        }
-        self.per_language.get_mut(language).is_none_or(|set| set.insert(key))
-    }
-}
-
 /// Takes the low half of a value that is a digest already.
 #[derive(Debug, Default)]
 pub struct AlreadyHashed(u64);
@@ -84,15 +67,6 @@ mod tests {
 
     fn digest(text: &str) -> KeyDigest {
         KeyDigest::of(text, &mut String::new())
-    }
-
-    #[test]
-    fn keys_are_kept_apart_by_language() {
-        let mut seen = SeenKeys::default();
-        assert!(seen.insert(3, digest("OK").key));
-        assert!(!seen.insert(3, digest("ok.").key));
-        assert!(seen.insert(0, digest("OK").key));
-        assert!(seen.insert(3, digest("non").key));
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub fn read_documents(
     };
     let mut summary = ReadSummary::default();
     let mut rows_of_file = 0;
-    let judge = |file: usize, chunk: Chunk| admission.judge(file, &chunk.decoded());
+    let judge = |file: usize, chunk: &Chunk| admission.judge(file, chunk);
     read_all(&Reading::all(&files, &options.limits), stop, &judge, &mut |step| match step {
         Step::Chunk(admitted) => {
             let rows: u64 = admitted.labels.iter().map(|labels| labels.rows).sum();

@@ -2,6 +2,7 @@
 //! prints nothing.
 
 pub mod card;
+mod char_table;
 pub mod chat;
 pub mod config;
 pub mod convert;

@@ -91,7 +91,7 @@ fn next_round(feed: &mut Feed<'_>, bytes: usize, reading: &Reading<'_>) -> Round
 pub(crate) fn read_all<T: Send, E: From<SourceError> + From<Stopped>>(
     reading: &Reading<'_>,
     stop: &AtomicBool,
-    judge: &(dyn Fn(usize, Chunk) -> T + Sync),
+    judge: &(dyn Fn(usize, &Chunk) -> T + Sync),
     take: &mut dyn FnMut(Step<T>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut feed = Feed::new(reading.files, reading.limits, reading.range.clone());
@@ -107,7 +107,7 @@ pub(crate) fn read_all<T: Send, E: From<SourceError> + From<Stopped>>(
             items
                 .into_par_iter()
                 .map(|item| match item {
-                    Item::Chunk { file, chunk } => Step::Chunk(judge(file, chunk)),
+                    Item::Chunk { file, chunk } => Step::Chunk(judge(file, &chunk)),
                     Item::End(end) => Step::End(end),
                 })
                 .collect()

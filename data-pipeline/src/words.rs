@@ -8,6 +8,8 @@
 use std::str::Chars;
 use std::sync::LazyLock;
 
+use crate::char_table::CharTable;
+
 /// What kind of character something is; the general categories of Unicode, coarsely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -31,16 +33,8 @@ pub enum Class {
 }
 
 const NUM_CLASSES: usize = 8;
-const NUM_BASIC: usize = 0x1_0000;
 
-/// Classes of the basic plane by code point, and ranges above it.
-struct Classes {
-    basic: Box<[Class]>,
-    above: Vec<(char, char, Class)>,
-}
-
-static CLASSES: LazyLock<Classes> = LazyLock::new(|| {
-    let mut classes = Classes { basic: vec![Class::Other; NUM_BASIC].into(), above: Vec::new() };
+static CLASSES: LazyLock<CharTable<Class>> = LazyLock::new(|| {
     let properties = [
         (r"\p{L}", Class::Letter),
         (r"\p{M}", Class::Mark),
@@ -50,42 +44,8 @@ static CLASSES: LazyLock<Classes> = LazyLock::new(|| {
         (r"\p{Cf}", Class::Hidden),
         (r"\s", Class::Space),
     ];
-    for (property, class) in properties {
-        for (first, last) in ranges_of(property) {
-            let (from, to) = (first as usize, (last as usize).min(NUM_BASIC - 1));
-            classes.basic.get_mut(from..=to).unwrap_or_default().fill(class);
-            if last as usize >= NUM_BASIC {
-                classes.above.push((first, last, class));
-            }
-        }
-    }
-    classes.above.sort_unstable_by_key(|range| range.0);
-    classes
+    CharTable::new(&properties, Class::Other)
 });
-
-fn ranges_of(property: &str) -> Vec<(char, char)> {
-    use regex_syntax::hir::{Class as HirClass, HirKind};
-    // The properties are constants, and a test looks one character of each up.
-    match regex_syntax::parse(property).map(regex_syntax::hir::Hir::into_kind) {
-        Ok(HirKind::Class(HirClass::Unicode(class))) => {
-            class.iter().map(|range| (range.start(), range.end())).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-impl Classes {
-    fn of(&self, c: char) -> Class {
-        if let Some(&class) = self.basic.get(c as usize) {
-            return class;
-        }
-        let at = self.above.partition_point(|range| range.0 <= c);
-        match at.checked_sub(1).and_then(|i| self.above.get(i)) {
-            Some(&(_, last, class)) if c <= last => class,
-            _ => Class::Other,
-        }
-    }
-}
 
 /// The class of a character.
 pub fn class(c: char) -> Class {
@@ -160,7 +120,7 @@ pub fn words(text: &str) -> Words<'_> {
 #[derive(Clone)]
 pub struct Words<'a> {
     rest: Chars<'a>,
-    classes: &'static Classes,
+    classes: &'static CharTable<Class>,
     tally: Tally,
 }
 

@@ -1,6 +1,6 @@
 //! Owns the functions that are fuzzed: bytes of an untrusted file in, no panic and no broken promise out; never mutates.
 //!
-//! The libFuzzer targets in `fuzz_targets/` and the test `data-pipeline/tests/mutations.rs` run these same functions.
+//! The libFuzzer targets in `fuzz_targets/` and the test `data-pipeline/tests/suite/mutations.rs` run these same functions.
 
 use std::collections::BTreeMap;
 use std::path::Path;

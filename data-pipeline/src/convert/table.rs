@@ -5,14 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
+use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
-use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 use super::{ConvertError, Job, TextRow};
 use crate::dataset::DataError;
+use crate::shard::sidecar::column;
 
 const SCHEMA: &str = "message document {
     REQUIRED BYTE_ARRAY id (STRING);
@@ -60,27 +61,16 @@ fn group(table: &mut SerializedFileWriter<File>, rows: &[TextRow]) -> Result<(),
     ];
     for of_row in strings {
         let values: Vec<ByteArray> = rows.iter().map(|row| text(of_row(row))).collect();
-        column::<ByteArrayType>(&mut group, &values, None)?;
+        column::<ByteArrayType, _>(&mut group, &values, None)?;
     }
     let urls: Vec<ByteArray> = rows.iter().filter_map(|row| row.facts.url.as_deref()).map(text).collect();
     let levels: Vec<i16> = rows.iter().map(|row| i16::from(row.facts.url.is_some())).collect();
-    column::<ByteArrayType>(&mut group, &urls, Some(&levels))?;
+    column::<ByteArrayType, _>(&mut group, &urls, Some(&levels))?;
     let splits: Vec<ByteArray> = rows.iter().map(|row| text(row.split.name())).collect();
-    column::<ByteArrayType>(&mut group, &splits, None)?;
+    column::<ByteArrayType, _>(&mut group, &splits, None)?;
     for of_row in [|row: &TextRow| row.facts.text_bytes as i64, |row: &TextRow| row.facts.tokens as i64] {
         let values: Vec<i64> = rows.iter().map(of_row).collect();
-        column::<Int64Type>(&mut group, &values, None)?;
+        column::<Int64Type, _>(&mut group, &values, None)?;
     }
     group.close().map(|_| ())
-}
-
-fn column<T: DataType>(
-    group: &mut SerializedRowGroupWriter<'_, File>,
-    values: &[T::T],
-    levels: Option<&[i16]>,
-) -> Result<(), ParquetError> {
-    let missing = || ParquetError::General("the schema has fewer columns than the table".to_owned());
-    let mut column = group.next_column()?.ok_or_else(missing)?;
-    column.typed::<T>().write_batch(values, levels, None)?;
-    column.close()
 }

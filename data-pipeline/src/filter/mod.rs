@@ -314,11 +314,11 @@ fn fold<S: Default + Send>(
     mut take: impl FnMut(S) -> Result<(), FilterError>,
     watch: Watch<'_>,
 ) -> Result<Summary, FilterError> {
-    let judge = |file: usize, chunk: Chunk| {
+    let judge = |file: usize, chunk: &Chunk| {
         let mut judged = Judged { tally: Tally::default(), out: S::default() };
         if let Some(input) = inputs.files.get(file) {
             let limit = options.limits.max_record_bytes;
-            rows_of(&chunk, (file, input), limit, &mut judged.tally, &mut |row, tally| {
+            rows_of(chunk, (file, input), limit, &mut judged.tally, &mut |row, tally| {
                 each_row(&mut judged.out, row, tally, input);
             });
         }

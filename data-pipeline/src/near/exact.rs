@@ -17,7 +17,7 @@ const TABLES_PER_LEVEL: usize = 4;
 /// Bits of the filter for each key on disk; with six of them set, under one lookup in a hundred goes to disk in vain.
 const FILTER_BITS: u64 = 12;
 
-/// As [`crate::dedup::SeenKeys`], with a bound on the memory of the set; beyond it keys go to sorted tables on disk, which
+/// The keys seen so far, a set for each language, in bounded memory: beyond it keys go to sorted tables on disk, which
 /// cost 1.6 bytes of memory each. The answers are the same.
 pub struct SpillingKeys {
     folder: PathBuf,
@@ -194,7 +194,7 @@ impl Filter {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::dedup::SeenKeys;
+    use std::collections::HashSet;
 
     fn key(i: u64) -> u128 {
         u128::from(mix(i + 1)) << 64 | u128::from(mix(i + 77_777))
@@ -204,13 +204,13 @@ mod tests {
     fn the_answers_are_those_of_a_set_in_memory() {
         let dir = tempfile::tempdir().unwrap();
         let mut spilling = SpillingKeys::with_cap(500, dir.path());
-        let mut seen = SeenKeys::default();
+        let mut seen = HashSet::new();
         let mut repeats = 0;
         for i in 0..30_000_u64 {
             // About a third were there before, from long ago and from just before, in two languages.
             let value = if i % 3 == 0 { mix(i) % (i + 1) } else { i };
             let language = (mix(value) % 2) as usize;
-            let expected = seen.insert(language, key(value));
+            let expected = seen.insert((language, key(value)));
             assert_eq!(spilling.insert(language, key(value)).unwrap(), expected, "{i}");
             repeats += u64::from(!expected);
         }

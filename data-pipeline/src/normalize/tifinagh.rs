@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 /// Pairs that go both ways: Tifinagh, Latin.
-const EXACT: [(char, char); 32] = [
+pub(crate) const EXACT: [(char, char); 32] = [
     ('ⴰ', 'a'),
     ('ⴱ', 'b'),
     ('ⵛ', 'c'),

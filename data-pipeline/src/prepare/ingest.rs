@@ -77,10 +77,7 @@ impl<'a> Reader<'a> {
         let reading = Reading { files, limits, range, first_row: next.row, round_bytes };
         let mut collector = Collector::new(self, writer, dir, first_file);
         let admission = &self.admission;
-        let judge = |file: usize, chunk: Chunk| {
-            let (next_row, bytes) = (chunk.next_row(), chunk.len_bytes());
-            (admission.judge(file, &chunk.decoded()), next_row, bytes)
-        };
+        let judge = |file: usize, chunk: &Chunk| (admission.judge(file, chunk), chunk.next_row(), chunk.len_bytes());
         read_all(&reading, self.stop, &judge, &mut |step| match step {
             Step::Chunk((admitted, next_row, bytes)) => {
                 collector.since_commit += bytes as u64;
@@ -290,7 +287,7 @@ pub(crate) fn survey(
     let normalize = config.normalize;
     let admission = Admission { files, normalize, gate, opt_outs, max_record_bytes, roles, curation: None };
     let mut found = BTreeMap::new();
-    let judge = |file: usize, chunk: Chunk| admission.judge(file, &chunk.decoded());
+    let judge = |file: usize, chunk: &Chunk| admission.judge(file, chunk);
     read_all(&Reading::all(files, &config.limits), stop, &judge, &mut |step| {
         if let Step::Chunk(admitted) = step {
             refuse_bad_record(files, &admitted)?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -188,12 +189,12 @@ impl Columns {
     fn write(self, table: &mut SerializedFileWriter<DigestedFile>) -> Result<(), ParquetError> {
         let mut group = table.next_row_group()?;
         for strings in [&self.ids, &self.languages, &self.scripts, &self.sources, &self.licences] {
-            column::<ByteArrayType>(&mut group, strings, None)?;
+            column::<ByteArrayType, _>(&mut group, strings, None)?;
         }
-        column::<ByteArrayType>(&mut group, &self.urls, Some(&self.url_levels))?;
-        column::<Int64Type>(&mut group, &self.bytes, None)?;
-        column::<Int64Type>(&mut group, &self.tokens, None)?;
-        column::<DoubleType>(&mut group, &self.qualities, Some(&self.quality_levels))?;
+        column::<ByteArrayType, _>(&mut group, &self.urls, Some(&self.url_levels))?;
+        column::<Int64Type, _>(&mut group, &self.bytes, None)?;
+        column::<Int64Type, _>(&mut group, &self.tokens, None)?;
+        column::<DoubleType, _>(&mut group, &self.qualities, Some(&self.quality_levels))?;
         if let Some(notes) = &self.notes {
             let text = |of: &dyn Fn(&Notes) -> Option<String>| -> Vec<Option<ByteArray>> {
                 notes.iter().map(|notes| of(notes).map(|text| ByteArray::from(text.into_bytes()))).collect()
@@ -220,11 +221,12 @@ fn optional<T: DataType>(
 ) -> Result<(), ParquetError> {
     let levels: Vec<i16> = values.iter().map(|value| i16::from(value.is_some())).collect();
     let values: Vec<T::T> = values.into_iter().flatten().collect();
-    column::<T>(group, &values, Some(&levels))
+    column::<T, _>(group, &values, Some(&levels))
 }
 
-fn column<T: DataType>(
-    group: &mut SerializedRowGroupWriter<'_, DigestedFile>,
+/// Writes the next column of a row group.
+pub(crate) fn column<T: DataType, W: Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
     values: &[T::T],
     levels: Option<&[i16]>,
 ) -> Result<(), ParquetError> {

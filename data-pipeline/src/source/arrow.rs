@@ -375,16 +375,7 @@ fn columns(path: &std::path::Path, schema: &Schema, wanted: &[Wanted]) -> Result
         let Some((place, kind)) = find(schema, &wanted.name) else {
             if wanted.required {
                 let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-                let mut listed: Vec<String> = names.iter().take(12).map(|name| format!("`{name:.40}`")).collect();
-                if names.len() > listed.len() {
-                    listed.push("more".to_owned());
-                }
-                return Err(SourceError::MissingColumn {
-                    path: path.to_owned(),
-                    field: wanted.field,
-                    column: wanted.name.clone(),
-                    found: listed.join(", "),
-                });
+                return Err(SourceError::missing_column(path, wanted, &names));
             }
             continue;
         };

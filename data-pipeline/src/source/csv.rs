@@ -82,12 +82,7 @@ impl RecordCutter {
             match names.iter().position(|name| *name == wanted.name) {
                 Some(column) => cutter.mapping.push((wanted.slot, column)),
                 None if wanted.required => {
-                    return Err(SourceError::MissingColumn {
-                        path: cutter.window.stream().path().to_owned(),
-                        field: wanted.field,
-                        column: wanted.name.clone(),
-                        found: listed(&names),
-                    });
+                    return Err(SourceError::missing_column(cutter.window.stream().path(), wanted, &names));
                 }
                 None => {}
             }
@@ -239,13 +234,6 @@ impl RecordCutter {
             }
         }
     }
-}
-
-fn listed(names: &[String]) -> String {
-    const SHOWN: usize = 12;
-    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name:.40}`")).collect();
-    let more = if names.len() > SHOWN { " and more" } else { "" };
-    if shown.is_empty() { "no columns".to_owned() } else { format!("{}{more}", shown.join(", ")) }
 }
 
 /// Whether every quoted field of a record ends in a quote that a delimiter or the record's end follows. The parser itself

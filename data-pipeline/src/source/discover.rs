@@ -238,18 +238,10 @@ fn input_file(
 /// A format that cannot be read from a pipe.
 pub(crate) fn of_standard_input(source: &SourceConfig) -> Result<InputFile, SourceError> {
     let path = PathBuf::from("/dev/stdin");
-    let layout = match source.format {
-        Format::Auto | Format::Jsonl | Format::Dolma => Layout::Jsonl,
-        Format::Json => Layout::Json,
-        Format::Arrow => Layout::Arrow,
-        Format::Warc => Layout::Warc,
-        Format::Csv => Layout::Delimited(b','),
-        Format::Tsv => Layout::Delimited(b'\t'),
-        Format::Text => Layout::Text(source.unit.unwrap_or_default()),
-        Format::Parquet => {
-            return Err(SourceError::UnknownFormat { path, hint: "; this format cannot be read from a pipe" });
-        }
-    };
+    let layout = layout_of(source.format, source);
+    if layout == Layout::Parquet {
+        return Err(SourceError::UnknownFormat { path, hint: "; this format cannot be read from a pipe" });
+    }
     let wanted = source.fields.wanted(source.format);
     let tree = FieldTree::new(&wanted);
     let spec = Arc::new(SourceSpec { config: source.clone(), wanted, tree });
@@ -296,7 +288,13 @@ fn layout(path: &Path, source: &SourceConfig) -> Result<(Layout, Compression), S
         }
         (format, _) => format,
     };
-    let layout = match format {
+    let layout = layout_of(format, source);
+    Ok((layout, if layout == Layout::Parquet { Compression::None } else { compression }))
+}
+
+/// How a format is laid out; what nobody could name is JSONL.
+fn layout_of(format: Format, source: &SourceConfig) -> Layout {
+    match format {
         Format::Auto | Format::Jsonl | Format::Dolma => Layout::Jsonl,
         Format::Json => Layout::Json,
         Format::Arrow => Layout::Arrow,
@@ -305,6 +303,5 @@ fn layout(path: &Path, source: &SourceConfig) -> Result<(Layout, Compression), S
         Format::Tsv => Layout::Delimited(b'\t'),
         Format::Text => Layout::Text(source.unit.unwrap_or_default()),
         Format::Parquet => Layout::Parquet,
-    };
-    Ok((layout, if layout == Layout::Parquet { Compression::None } else { compression }))
+    }
 }

@@ -1,7 +1,9 @@
 //! Owns what can be wrong with an input file; never touches files.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::row::Wanted;
 
 /// An input that cannot be read, named with file, place, cause and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -135,4 +137,15 @@ pub enum SourceError {
         /// Its type.
         found: String,
     },
+}
+
+impl SourceError {
+    /// A table without the column that `wanted` names; `names` are those it has.
+    pub(super) fn missing_column(path: &Path, wanted: &Wanted, names: &[impl AsRef<str>]) -> Self {
+        const SHOWN: usize = 12;
+        let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{:.40}`", name.as_ref())).collect();
+        let more = if names.len() > SHOWN { " and more" } else { "" };
+        let found = if shown.is_empty() { "no columns".to_owned() } else { format!("{}{more}", shown.join(", ")) };
+        Self::MissingColumn { path: path.to_owned(), field: wanted.field, column: wanted.name.clone(), found }
+    }
 }

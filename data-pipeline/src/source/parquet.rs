@@ -255,16 +255,7 @@ fn columns(path: &Path, file: &SerializedFileReader<File>, wanted: &[Wanted]) ->
     for wanted in wanted {
         let Some(at) = names.iter().position(|name| *name == wanted.name) else {
             if wanted.required {
-                let mut listed: Vec<String> = names.iter().take(12).map(|name| format!("`{name:.40}`")).collect();
-                if names.len() > listed.len() {
-                    listed.push("more".to_owned());
-                }
-                return Err(SourceError::MissingColumn {
-                    path: path.to_owned(),
-                    field: wanted.field,
-                    column: wanted.name.clone(),
-                    found: listed.join(", "),
-                });
+                return Err(SourceError::missing_column(path, wanted, &names));
             }
             continue;
         };

@@ -258,16 +258,6 @@ pub(crate) enum Chunk {
     Pages(PageChunk),
 }
 
-impl Chunk {
-    /// The chunk with its web records, if any, taken apart into rows.
-    pub fn decoded(self) -> Chunk {
-        match self {
-            Chunk::Pages(pages) => Chunk::Rows(pages.rows()),
-            other => other,
-        }
-    }
-}
-
 /// Rows written out as lines of JSON.
 #[derive(Debug, Default)]
 pub(crate) struct LineChunk {

@@ -3,6 +3,8 @@
 
 use std::sync::LazyLock;
 
+use crate::char_table::CharTable;
+
 /// Cuts text so that marks (harakat), joiners, apostrophes and the digits of Arabizi stay inside their word, and a word
 /// takes the space before it.
 ///
@@ -34,60 +36,17 @@ enum Class {
     Other,
 }
 
-const NUM_BASIC: usize = 0x1_0000;
-
-/// Classes of the basic plane by code point, and ranges above it.
-struct Classes {
-    basic: Box<[Class]>,
-    above: Vec<(char, char, Class)>,
-}
-
-/// The same Unicode tables that the pattern is matched with, so that the scanner and the pattern cannot disagree.
-static CLASSES: LazyLock<Classes> = LazyLock::new(|| {
-    let mut classes = Classes { basic: vec![Class::Other; NUM_BASIC].into(), above: Vec::new() };
-    for (property, class) in
-        [(r"\p{L}", Class::Letter), (r"\p{M}", Class::Mark), (r"\p{N}", Class::Number), (r"\s", Class::Space)]
-    {
-        for (first, last) in ranges_of(property) {
-            let (from, to) = (first as usize, (last as usize).min(NUM_BASIC - 1));
-            classes.basic.get_mut(from..=to).unwrap_or_default().fill(class);
-            if last as usize >= NUM_BASIC {
-                classes.above.push((first, last, class));
-            }
-        }
-    }
+/// The same Unicode tables that the pattern is matched with, so that the scanner and the pattern cannot disagree; the
+/// tests compare every character of the four properties.
+static CLASSES: LazyLock<CharTable<Class>> = LazyLock::new(|| {
+    let properties =
+        [(r"\p{L}", Class::Letter), (r"\p{M}", Class::Mark), (r"\p{N}", Class::Number), (r"\s", Class::Space)];
+    let mut classes = CharTable::new(&properties, Class::Other);
     for inner in ['\'', '’', '\u{200c}', '\u{200d}'] {
-        if let Some(class) = classes.basic.get_mut(inner as usize) {
-            *class = Class::Inner;
-        }
+        classes.set(inner, Class::Inner);
     }
-    classes.above.sort_unstable_by_key(|range| range.0);
     classes
 });
-
-fn ranges_of(property: &str) -> Vec<(char, char)> {
-    use regex_syntax::hir::{Class as HirClass, HirKind};
-    // The four properties are constants; the tests compare every one of their characters with the pattern.
-    match regex_syntax::parse(property).map(regex_syntax::hir::Hir::into_kind) {
-        Ok(HirKind::Class(HirClass::Unicode(class))) => {
-            class.iter().map(|range| (range.start(), range.end())).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-impl Classes {
-    fn of(&self, c: char) -> Class {
-        if let Some(&class) = self.basic.get(c as usize) {
-            return class;
-        }
-        let at = self.above.partition_point(|range| range.0 <= c);
-        match at.checked_sub(1).and_then(|i| self.above.get(i)) {
-            Some(&(_, last, class)) if c <= last => class,
-            _ => Class::Other,
-        }
-    }
-}
 
 /// Calls `each` with every piece of `text`, in order and without gaps, exactly as [`PATTERN`] with isolated matches
 /// cuts it.
@@ -106,7 +65,7 @@ pub fn split<'a>(text: &'a str, mut each: impl FnMut(&'a str)) {
 /// Length in bytes of the first piece of `rest` and the class of its last character; `before` is the class of the
 /// character before it.
 fn piece(rest: &str, before: Class) -> (usize, Class) {
-    let classes: &Classes = &CLASSES;
+    let classes: &CharTable<Class> = &CLASSES;
     let first = rest.chars().next().map_or(Class::Other, |c| classes.of(c));
     if first == Class::Space
         && let Some(len) = white_space(rest, classes)
@@ -131,7 +90,7 @@ fn piece(rest: &str, before: Class) -> (usize, Class) {
 }
 
 /// `\s*[\r\n]+` or `\s+(?!\S)` at the start of `rest`.
-fn white_space(rest: &str, classes: &Classes) -> Option<usize> {
+fn white_space(rest: &str, classes: &CharTable<Class>) -> Option<usize> {
     let (mut end, mut last_start, mut after_break) = (0, 0, None);
     for (i, c) in rest.char_indices() {
         if classes.of(c) != Class::Space {
@@ -147,7 +106,7 @@ fn white_space(rest: &str, classes: &Classes) -> Option<usize> {
 }
 
 /// A run of letters, marks, joiners, apostrophes and digits that touch a letter.
-fn word(body: &str, before: Class, classes: &Classes) -> (usize, Class) {
+fn word(body: &str, before: Class, classes: &CharTable<Class>) -> (usize, Class) {
     let (mut len, mut last) = (0, before);
     let mut chars = body.chars().peekable();
     while let Some(c) = chars.next() {
@@ -168,13 +127,13 @@ fn word(body: &str, before: Class, classes: &Classes) -> (usize, Class) {
 }
 
 /// One to three digits.
-fn digits(body: &str, classes: &Classes) -> (usize, Class) {
+fn digits(body: &str, classes: &CharTable<Class>) -> (usize, Class) {
     let len = body.chars().take(3).take_while(|&c| classes.of(c) == Class::Number).map(char::len_utf8).sum();
     (len, Class::Number)
 }
 
 /// A run of characters that are no letter, mark, digit or white space.
-fn others(body: &str, classes: &Classes) -> (usize, Class) {
+fn others(body: &str, classes: &CharTable<Class>) -> (usize, Class) {
     let inside = |c: &char| matches!(classes.of(*c), Class::Other | Class::Inner);
     let len: usize = body.chars().take_while(inside).map(char::len_utf8).sum();
     // A mark or letter is always taken by `word`, so `len` is at least one character.

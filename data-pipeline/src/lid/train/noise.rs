@@ -2,42 +2,10 @@
 
 use super::rng::Rng;
 use super::sample::Token;
+use crate::normalize::tifinagh::EXACT;
 
-/// Tifinagh letters of IRCAM and their Latin counterparts.
-const TIFINAGH: [(char, char); 32] = [
-    ('ⴰ', 'a'),
-    ('ⴱ', 'b'),
-    ('ⴳ', 'g'),
-    ('ⴷ', 'd'),
-    ('ⴹ', 'ḍ'),
-    ('ⴻ', 'e'),
-    ('ⴼ', 'f'),
-    ('ⴽ', 'k'),
-    ('ⵀ', 'h'),
-    ('ⵃ', 'ḥ'),
-    ('ⵄ', 'ɛ'),
-    ('ⵅ', 'x'),
-    ('ⵇ', 'q'),
-    ('ⵉ', 'i'),
-    ('ⵊ', 'j'),
-    ('ⵍ', 'l'),
-    ('ⵎ', 'm'),
-    ('ⵏ', 'n'),
-    ('ⵓ', 'u'),
-    ('ⵔ', 'r'),
-    ('ⵕ', 'ṛ'),
-    ('ⵖ', 'ɣ'),
-    ('ⵙ', 's'),
-    ('ⵚ', 'ṣ'),
-    ('ⵛ', 'c'),
-    ('ⵜ', 't'),
-    ('ⵟ', 'ṭ'),
-    ('ⵡ', 'w'),
-    ('ⵢ', 'y'),
-    ('ⵣ', 'z'),
-    ('ⵥ', 'ẓ'),
-    ('ⵯ', 'w'),
-];
+/// The mark of labialisation, which those who write with Latin letters most often write as a plain w.
+const LABIALISATION: char = 'ⵯ';
 
 fn letters(text: &str) -> Vec<u32> {
     text.chars().map(u32::from).collect()
@@ -48,14 +16,18 @@ fn map(tokens: &[Token], f: impl Fn(u32) -> Option<u32>) -> Vec<Token> {
     tokens.iter().map(word).filter(|token| !token.letters.is_empty()).collect()
 }
 
-/// Amazigh in Tifinagh as Latin.
+/// Amazigh in Tifinagh as Latin; letters outside the standard alphabet go.
 pub fn to_latin(tokens: &[Token]) -> Vec<Token> {
-    map(tokens, |l| TIFINAGH.iter().find(|(t, _)| u32::from(*t) == l).map(|(_, latin)| u32::from(*latin)))
+    map(tokens, |l| match EXACT.iter().find(|(t, _)| u32::from(*t) == l) {
+        Some((LABIALISATION, _)) => Some(u32::from('w')),
+        pair => pair.map(|(_, latin)| u32::from(*latin)),
+    })
 }
 
 /// Amazigh in Latin as Tifinagh; letters without counterpart go.
 pub fn to_tifinagh(tokens: &[Token]) -> Vec<Token> {
-    map(tokens, |l| TIFINAGH.iter().find(|(_, latin)| u32::from(*latin) == l).map(|(t, _)| u32::from(*t)))
+    let pair_of = |l| EXACT.iter().find(|(t, latin)| u32::from(*latin) == l && *t != LABIALISATION);
+    map(tokens, |l| pair_of(l).map(|(t, _)| u32::from(*t)))
 }
 
 /// Arabizi and the Arabic letters that writers may mean by it; an empty choice is a short vowel.

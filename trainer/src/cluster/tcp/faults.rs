@@ -2,9 +2,9 @@
 //! led through a proxy.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_range_loop)]
 
-#[path = "../../../tests/support/proxy.rs"]
+#[path = "../../../tests/suite/support/proxy.rs"]
 mod proxy;
-#[path = "../../../tests/support/table.rs"]
+#[path = "../../../tests/suite/support/table.rs"]
 mod table;
 
 use std::net::SocketAddr;

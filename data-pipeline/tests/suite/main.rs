@@ -1,0 +1,31 @@
+//! Owns every integration test of the crate, in one program that links once; never touches what a test checks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod all_corpora;
+mod best_fit;
+mod broken_records;
+mod chats;
+mod damage;
+mod damaged_corpora;
+mod dedup_figures;
+mod dedup_rows;
+mod fixtures;
+mod formats;
+mod governance;
+mod hostile_tokenizers;
+mod interruption;
+mod lid;
+mod memory;
+mod mutations;
+mod near_duplicates;
+mod prepare;
+mod reading_speed;
+mod repair_figures;
+mod rows;
+mod scrub;
+mod scrub_rows;
+mod shards;
+mod support;
+mod tokenizer_gates;
+mod training;
+mod web_and_arrow;

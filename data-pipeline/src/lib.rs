@@ -40,6 +40,7 @@ pub mod stats;
 pub mod template;
 pub mod tokenizer;
 pub mod trace;
+pub mod transliterate;
 pub mod verify;
 pub mod words;
 

@@ -7,13 +7,19 @@ use super::lexicon::{Lexicon, is_arabic, is_mark, words};
 use crate::normalize::{Changes, Rule};
 
 /// Words that begin with a letter that only ends words, before lines are looked at.
-const MIN_WRONG_STARTS: usize = 2;
+const MIN_WRONG_STARTS: u32 = 2;
 /// Share of the Arabic words that must begin so: one in five Arabic words ends with ة or ى.
 const MIN_SHARE: f32 = 0.02;
 
 /// Turns lines round that are Arabic only from the other end. Borrows when there are none.
-pub(super) fn decode<'a>(text: &'a str, lexicon: &Lexicon, changes: &mut Changes) -> Cow<'a, str> {
-    if !has_evidence(text) {
+/// `order` is that of the text, where it is known.
+pub(super) fn decode<'a>(
+    text: &'a str,
+    order: Option<&Order>,
+    lexicon: &Lexicon,
+    changes: &mut Changes,
+) -> Cow<'a, str> {
+    if !order.map_or_else(|| Order::of(text).is_wrong(), Order::is_wrong) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());
@@ -36,21 +42,48 @@ pub(super) fn decode<'a>(text: &'a str, lexicon: &Lexicon, changes: &mut Changes
     Cow::Owned(out)
 }
 
-fn has_evidence(text: &str) -> bool {
-    let (mut wrong, mut all) = (0_usize, 0_usize);
-    let mut last = ' ';
-    let mut first = ' ';
-    for c in text.chars() {
-        if is_arabic(c) && !is_arabic(last) {
-            all += 1;
-            first = c;
-        } else if is_arabic(c) && matches!(first, 'ة' | 'ى') && !is_mark(c) {
-            wrong += 1;
-            first = c;
+/// How often words begin with a letter that only ends words.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    wrong: u32,
+    all: u32,
+    first: Option<char>,
+}
+
+impl Order {
+    /// Takes the next character of an Arabic word.
+    #[inline]
+    pub fn push(&mut self, c: char, is_mark: bool) {
+        match self.first {
+            None => {
+                self.all += 1;
+                self.first = Some(c);
+            }
+            Some('ة' | 'ى') if !is_mark => {
+                self.wrong += 1;
+                self.first = Some(c);
+            }
+            Some(_) => {}
         }
-        last = c;
     }
-    wrong >= MIN_WRONG_STARTS && wrong as f32 >= MIN_SHARE * all as f32
+
+    /// The word is at its end.
+    #[inline]
+    pub fn end(&mut self) {
+        self.first = None;
+    }
+
+    fn of(text: &str) -> Order {
+        let mut order = Order::default();
+        for c in text.chars() {
+            if is_arabic(c) { order.push(c, is_mark(c)) } else { order.end() }
+        }
+        order
+    }
+
+    fn is_wrong(&self) -> bool {
+        self.wrong >= MIN_WRONG_STARTS && self.wrong as f32 >= MIN_SHARE * self.all as f32
+    }
 }
 
 /// Words of a line that the list holds, of three letters or more.
@@ -113,9 +146,9 @@ mod tests {
         let screen = screen.join("\n").replace(&turned("Bonjour"), "Bonjour");
         assert_ne!(screen, text);
         let mut changes = Changes::default();
-        assert_eq!(decode(&screen, Lexicon::built_in(), &mut changes), text);
+        assert_eq!(decode(&screen, None, Lexicon::built_in(), &mut changes), text);
         assert_eq!(changes.count(Rule::VisualOrder), 2);
-        assert!(matches!(decode(text, Lexicon::built_in(), &mut changes), Cow::Borrowed(_)));
+        assert!(matches!(decode(text, None, Lexicon::built_in(), &mut changes), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::lexicon::{Lexicon, is_arabic, is_mark};
+use super::signs::Signs;
 use super::survey::{Survey, is_lost_control};
 use crate::normalize::{Changes, Rule};
 
@@ -88,161 +89,19 @@ const MAX_JUDGED_WORDS: usize = 1_000;
 
 /// The text without control characters and U+FFFD.
 pub(super) fn without_lost<'a>(text: &'a str, changes: &mut Changes) -> Cow<'a, str> {
-    let lost = Survey::of(text);
-    if !lost.has_lost() {
+    let replaced = memchr::memmem::find_iter(text.as_bytes(), "\u{fffd}".as_bytes()).count();
+    let controls = text.chars().filter(|&c| is_lost_control(c)).count();
+    if replaced + controls == 0 {
         return Cow::Borrowed(text);
     }
-    changes.add(Rule::Control, u64::from(lost.controls));
-    changes.add(Rule::Replacement, u64::from(lost.replaced));
+    changes.add(Rule::Control, controls as u64);
+    changes.add(Rule::Replacement, replaced as u64);
     let kept = |c: &char| *c != '\u{fffd}' && !is_lost_control(*c);
     Cow::Owned(text.chars().filter(kept).collect())
 }
 
-/// What one pass over a text counts.
-#[derive(Debug, Default)]
-struct Signs {
-    chars: u32,
-    rare: u32,
-    private: u32,
-    odd: u32,
-    latin_words: u32,
-    broken_words: u32,
-    single_letters: u32,
-    arabic_words: u32,
-    arabic_singles: u32,
-    wrong_starts: u32,
-    letters: u32,
-    e: u32,
-    v: u32,
-    amazigh: u32,
-    /// A lead and a symbol that look like bytes of another table.
-    byte_pairs: u32,
-}
-
-impl Signs {
-    fn of(text: &str) -> Signs {
-        let mut signs = Signs::default();
-        let mut word = Word::default();
-        let mut last = ' ';
-        for c in text.chars() {
-            signs.chars += 1;
-            if !c.is_ascii() {
-                signs.byte_pairs += u32::from(is_byte_pair(last, c));
-            }
-            last = c;
-            match c {
-                '\0'..='\u{7f}' => {}
-                c if is_arabic(c) => {}
-                '\u{18f}' | '\u{190}' | '\u{194}' | '\u{1dd}' | '\u{1e6}' | '\u{1e7}' | '\u{218}'..='\u{21b}' => {}
-                '\u{180}'..='\u{24f}' | '\u{530}'..='\u{5cf}' | '\u{840}'..='\u{8ff}' | '\u{1200}'..='\u{139f}' => {
-                    signs.rare += 1;
-                }
-                '\u{e000}'..='\u{f8ff}' => signs.private += 1,
-                'é' | 'è' | 'ê' | 'ë' | 'à' | 'â' | 'ä' | 'î' | 'ï' | 'ô' | 'ö' | 'ù' | 'û' | 'ü' | 'ç' | 'ñ' | 'á'
-                | 'í' | 'ó' | 'ú' | 'É' | 'È' | 'Ê' | 'À' | 'Â' | 'Î' | 'Ô' | 'Ç' | '«' | '»' | '\u{a0}' | '°'
-                | '·' | '²' | '³' | '©' | '®' | '¿' | '¡' | 'º' | 'ª' => {}
-                '\u{a1}'..='\u{ff}' => signs.odd += 1,
-                _ => {}
-            }
-            if word.goes_on(c) {
-                word.push(c);
-            } else {
-                signs.end_of_word(&word);
-                word = Word::default();
-            }
-        }
-        signs.end_of_word(&word);
-        signs
-    }
-
-    fn end_of_word(&mut self, word: &Word) {
-        match (word.arabic, word.latin) {
-            (0, 0) => {}
-            (arabic, 0) => {
-                self.arabic_words += 1;
-                self.arabic_singles += u32::from(arabic == 1);
-                self.wrong_starts += u32::from(arabic > 1 && matches!(word.first, 'ة' | 'ى'));
-            }
-            (0, latin) => {
-                self.latin_words += 1;
-                self.single_letters += u32::from(latin == 1);
-                self.broken_words += u32::from(word.turns > 1 || word.inner_signs > 0);
-                self.letters += latin;
-                self.e += word.e;
-                self.v += word.v;
-                self.amazigh += u32::from(word.is_amazigh());
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Whether two characters look like the bytes of a letter in another table.
-fn is_byte_pair(last: char, c: char) -> bool {
-    match last {
-        'Ã' | 'Â' | 'Ø' | 'Ù' | 'â' => !c.is_alphanumeric(),
-        'ط' | 'ظ' => matches!(c, '\u{a2}'..='\u{b9}' | '„' | '…' | '†' | '‡' | 'ƒ' | 'ˆ'),
-        _ => false,
-    }
-}
-
-/// A word while it is read.
-#[derive(Debug, Default)]
-struct Word {
-    first: char,
-    last: char,
-    arabic: u32,
-    latin: u32,
-    /// Capitals after a small letter.
-    turns: u32,
-    /// Signs that recognition puts inside words.
-    inner_signs: u32,
-    e: u32,
-    v: u32,
-    /// Its first letters, small, when they are ASCII.
-    start: [u8; 4],
-}
-
-impl Word {
-    fn goes_on(&self, c: char) -> bool {
-        is_arabic(c)
-            || c.is_alphanumeric()
-            || (self.latin > 0 && matches!(c, '~' | '^' | '|' | '{' | '}' | '<' | '>' | '¬' | '¦'))
-    }
-
-    fn push(&mut self, c: char) {
-        if self.first == '\0' {
-            self.first = c;
-        }
-        if is_arabic(c) {
-            self.arabic += u32::from(!is_mark(c));
-        } else if c.is_alphabetic() {
-            if let (Some(slot), true) = (self.start.get_mut(self.latin as usize), c.is_ascii()) {
-                *slot = c.to_ascii_lowercase() as u8;
-            }
-            self.latin += 1;
-            self.turns += u32::from(c.is_uppercase() && self.last.is_lowercase());
-            self.e += u32::from(matches!(c, 'e' | 'E' | 'é' | 'o' | 'O'));
-            self.v += u32::from(matches!(c, 'v'));
-        } else if !c.is_numeric() {
-            self.inner_signs += 1;
-        }
-        self.last = c;
-    }
-
-    /// Function words that Amazigh texts are full of.
-    fn is_amazigh(&self) -> bool {
-        let start = self.start.get(..(self.latin as usize).min(4)).unwrap_or_default();
-        matches!(
-            start,
-            b"n" | b"ad" | b"ar" | b"ur" | b"lli" | b"vr" | b"vf" | b"zv" | b"dar" | b"tam" | b"ima" | b"is"
-        )
-    }
-}
-
-/// Judges a text after its repair; `lost` is what it had before.
-pub(super) fn judge(text: &str, lost: Survey, label: Option<&str>, lexicon: &Lexicon) -> Verdict {
-    let signs = Signs::of(text);
+/// Judges a text by its signs after the repair; `lost` is what it had before.
+pub(super) fn judge(text: &str, signs: &Signs, lost: Survey, label: Option<&str>, lexicon: &Lexicon) -> Verdict {
     let mut verdict = Verdict::default();
     let mut sign = |reason: GarbageReason, share: f32, limit: f32| {
         let score = (0.5 * share / limit).min(1.0);

@@ -6,8 +6,9 @@
 //! words such as خالل need a list of words, for سالم may be سلام or سالم. Some fonts do the same to لم, لح, لج, لخ, لى and في.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::ops::Range;
+
+use ahash::AHashMap;
 
 use super::lexicon::{Lexicon, is_arabic, is_mark};
 use crate::normalize::{Changes, Rule};
@@ -40,33 +41,60 @@ pub struct Evidence {
     pub meem: usize,
 }
 
+/// Counts the evidence letter by letter.
+#[derive(Debug, Default)]
+pub(super) struct EvidenceReader {
+    found: Evidence,
+    /// The last four letters of the word so far.
+    letters: [char; 4],
+    /// How many letters the word has.
+    length: usize,
+}
+
+impl EvidenceReader {
+    /// Takes the next character of an Arabic word.
+    #[inline]
+    pub fn push(&mut self, c: char, is_mark: bool) {
+        if is_mark {
+            return;
+        }
+        let [_, a, b, last] = self.letters;
+        self.letters = [a, b, last, c];
+        self.length += 1;
+        match self.length {
+            3 => self.found.start_of_word(b, last, c),
+            4 if is_proclitic(a) => self.found.start_of_word(b, last, c),
+            _ => {}
+        }
+        self.found.maqsura += usize::from(c == 'ل' && last == 'ى' && self.length > 1);
+    }
+
+    /// The word is at its end.
+    #[inline]
+    pub fn end(&mut self) {
+        if self.length == 2 {
+            let [_, _, a, b] = self.letters;
+            self.found.fy += usize::from(a == 'ي' && b == 'ف');
+            self.found.fi += usize::from(a == 'ف' && b == 'ي');
+        }
+        self.length = 0;
+    }
+
+    /// What was found.
+    pub fn finish(mut self) -> Evidence {
+        self.end();
+        self.found
+    }
+}
+
 impl Evidence {
     /// Counts in one pass over the letters.
     pub fn of(text: &str) -> Evidence {
-        let mut found = Evidence::default();
-        // The last four letters of the word so far, and how many it has.
-        let mut w = ['\0'; 4];
-        let mut length = 0_usize;
+        let mut reader = EvidenceReader::default();
         for c in text.chars() {
-            if !is_arabic(c) {
-                found.end_of_word(w, length);
-                length = 0;
-                continue;
-            }
-            if is_mark(c) {
-                continue;
-            }
-            w = [w[1], w[2], w[3], c];
-            length += 1;
-            match length {
-                3 => found.start_of_word(w[1], w[2], w[3]),
-                4 if is_proclitic(w[0]) => found.start_of_word(w[1], w[2], w[3]),
-                _ => {}
-            }
-            found.maqsura += usize::from(c == 'ل' && w[2] == 'ى' && length > 1);
+            if is_arabic(c) { reader.push(c, is_mark(c)) } else { reader.end() }
         }
-        found.end_of_word(w, length);
-        found
+        reader.finish()
     }
 
     fn start_of_word(&mut self, a: char, b: char, c: char) {
@@ -75,13 +103,6 @@ impl Evidence {
             ('ا', 'ل', 'أ' | 'إ' | 'آ') => self.sound += 1,
             ('ا', 'م' | 'ح' | 'ج' | 'خ', 'ل') => self.meem += 1,
             _ => {}
-        }
-    }
-
-    fn end_of_word(&mut self, w: [char; 4], length: usize) {
-        if length == 2 {
-            self.fy += usize::from(w[2] == 'ي' && w[3] == 'ف');
-            self.fi += usize::from(w[2] == 'ف' && w[3] == 'ي');
         }
     }
 
@@ -112,16 +133,28 @@ fn is_alef(c: char) -> bool {
 
 /// Puts the words of a text right. Borrows when there is nothing to do.
 pub fn repair<'a>(text: &'a str, lexicon: &Lexicon, changes: &mut Changes) -> Cow<'a, str> {
-    let evidence = Evidence::of(text);
+    repair_with(text, Evidence::of(text), lexicon, changes)
+}
+
+/// As [`repair`], with the evidence of the text.
+pub(super) fn repair_with<'a>(
+    text: &'a str,
+    evidence: Evidence,
+    lexicon: &Lexicon,
+    changes: &mut Changes,
+) -> Cow<'a, str> {
     if !evidence.any() {
         return Cow::Borrowed(text);
     }
-    let mut words = Words { lexicon, evidence, meem: false, known: HashMap::new() };
+    let mut words = Words { lexicon, evidence, meem: false, known: AHashMap::new() };
     words.meem = evidence.meem >= MIN_LIGATURES && words.turned_meems(text) >= MIN_LIGATURES;
     let mut out = String::new();
     let mut copied = 0;
     for range in ranges(text) {
         let Some(word) = text.get(range.clone()) else { continue };
+        if !words.may_change(word) {
+            continue;
+        }
         let Some((right, rule)) = words.right(word) else { continue };
         out.push_str(text.get(copied..range.start).unwrap_or_default());
         out.push_str(&right);
@@ -154,7 +187,7 @@ struct Words<'t, 'l> {
     /// لم, لح, لج and لخ are turned round.
     meem: bool,
     /// Words seen before, with what became of them.
-    known: HashMap<&'t str, Option<(String, Rule)>>,
+    known: AHashMap<&'t str, Option<(String, Rule)>>,
 }
 
 impl<'t> Words<'t, '_> {
@@ -171,6 +204,20 @@ impl<'t> Words<'t, '_> {
         };
         self.known.insert(word, right.clone());
         right
+    }
+
+    /// Whether a look at the letters of a word is worth it: what no rule can touch is most of a text.
+    fn may_change(&self, word: &str) -> bool {
+        let evidence = &self.evidence;
+        let lam_alef = evidence.inverted > 0 || evidence.is_inverted();
+        let pair = |first: &[u8], second: [u8; 2]| {
+            word.as_bytes().windows(4).any(|w| matches!(w, [0xd8, a, b, c] if first.contains(a) && [*b, *c] == second))
+        };
+        // ا أ إ آ before ل; هلل; ىل and ني at the end; يف; ا before م ح ج خ.
+        lam_alef && (pair(&[0xa7, 0xa3, 0xa5, 0xa2], [0xd9, 0x84]) || word.contains("هلل"))
+            || word.ends_with("ىل")
+            || evidence.turns_fi() && word == "يف"
+            || self.meem && (word.ends_with("ني") || ["ام", "اح", "اج", "اخ"].iter().any(|pair| word.contains(pair)))
     }
 
     fn decide(&self, letters: Vec<char>) -> Option<(String, Rule)> {

@@ -1,10 +1,9 @@
 //! Owns the list of Arabic words and how often they occur: reading, learning, writing and asking; never touches texts.
 
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::LazyLock;
 
-use crate::dedup::AlreadyHashed;
 use crate::normalize::Normalize;
 
 /// The list built by `jazari data lexicon`, see docs/guide/normalisation.md for its sources and their licences.
@@ -24,7 +23,7 @@ const MAX_LEARNED: usize = 4_000_000;
 /// Longest word of a list, in bytes.
 const MAX_WORD_BYTES: usize = 64;
 
-type Table = HashMap<u64, u32, BuildHasherDefault<AlreadyHashed>>;
+type Table = HashMap<u64, u32, BuildHasherDefault<Hashed>>;
 
 /// Arabic words with their frequency, without vowel signs. Words are kept as 64-bit hashes, 12 bytes each.
 #[derive(Debug, Default, Clone)]
@@ -126,31 +125,78 @@ fn expand(bytes: &[u8]) -> Option<String> {
     (read <= MAX_LIST_BYTES).then(|| String::from_utf8(list).ok())?
 }
 
-/// FNV-1a with a last mixing step: the same on every machine.
+/// Eight bytes at a time, each multiplied to 128 bits and folded: the same on every machine.
 fn hash(word: &str) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in word.bytes() {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    const FACTOR: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+    let fold = |value: u64, factor: u64| {
+        let wide = u128::from(value) * u128::from(factor);
+        (wide as u64) ^ ((wide >> 64) as u64)
+    };
+    let (low, high) = (FACTOR as u64, (FACTOR >> 64) as u64);
+    let mut hash = low ^ word.len() as u64;
+    let mut chunks = word.as_bytes().chunks_exact(8);
+    for chunk in chunks.by_ref() {
+        hash = fold(hash ^ chunk.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)), high);
     }
-    hash ^ (hash >> 32)
+    let rest = chunks.remainder().iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    fold(fold(hash ^ rest, high), low)
 }
 
-const PREFIXES: &str = "وبال وكال فبال وال بال كال فال ولل فلل لل ال وب ول وس فل فس";
+/// Takes a hash as it is.
+#[derive(Debug, Default, Clone)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
 const LETTER_PREFIXES: [char; 6] = ['و', 'ف', 'ب', 'ك', 'ل', 'س'];
-const SUFFIXES: &str =
-    "اتهما اتها اتهم اتنا اته تهما تها تهم تين تان تنا يات هما ية ته ها هم هن كم نا ات ان ين ون ه ة ي ا";
+
+/// Prefixes by their first letter, the first that fits counts.
+fn prefixes(first: char) -> &'static [&'static str] {
+    match first {
+        'و' => &["وبال", "وكال", "وال", "ولل", "وب", "ول", "وس"],
+        'ف' => &["فبال", "فال", "فلل", "فل", "فس"],
+        'ب' => &["بال"],
+        'ك' => &["كال"],
+        'ل' => &["لل"],
+        'ا' => &["ال"],
+        _ => &[],
+    }
+}
+
+/// Endings by their last letter, the first that fits counts.
+fn suffixes(last: char) -> &'static [&'static str] {
+    match last {
+        'ا' => &["اتهما", "اتها", "اتنا", "تهما", "تها", "تنا", "هما", "ها", "نا", "ا"],
+        'م' => &["اتهم", "تهم", "هم", "كم"],
+        'ه' => &["اته", "ته", "ه"],
+        'ن' => &["تين", "تان", "هن", "ان", "ين", "ون"],
+        'ت' => &["يات", "ات"],
+        'ة' => &["ية", "ة"],
+        'ي' => &["ي"],
+        _ => &[],
+    }
+}
 
 /// The word without article, conjunctions and endings: the first of each list that leaves enough, as light stemmers do.
 fn stem(word: &str) -> &str {
-    let letters = |text: &str| text.len() / 2;
-    let mut stem = word;
-    let mut start = PREFIXES.split(' ').filter_map(|prefix| stem.strip_prefix(prefix));
-    if let Some(rest) = start.find(|rest| letters(rest) >= MIN_STEM) {
-        stem = rest;
-    }
-    let ending =
-        SUFFIXES.split(' ').filter_map(|suffix| stem.strip_suffix(suffix)).find(|rest| letters(rest) >= MIN_STEM);
-    ending.unwrap_or(stem)
+    let enough = |rest: &&str| rest.len() / 2 >= MIN_STEM;
+    let (Some(first), Some(last)) = (word.chars().next(), word.chars().next_back()) else { return word };
+    let stem = prefixes(first).iter().filter_map(|prefix| word.strip_prefix(prefix)).find(enough).unwrap_or(word);
+    suffixes(last).iter().filter_map(|suffix| stem.strip_suffix(suffix)).find(enough).unwrap_or(stem)
 }
 
 /// Whether a character stands inside Arabic words: letters and vowel signs, no digits or punctuation.
@@ -229,6 +275,35 @@ mod tests {
         assert!(!lexicon.contains("علاقة"));
         assert_eq!(lexicon.read(b"x"), Err(BadLine { line: 1 }));
         assert_eq!(lexicon.read("سلام\tx".as_bytes()), Err(BadLine { line: 1 }));
+    }
+
+    /// The lists as they were written down first: one order for all.
+    fn stem_by_lists(word: &str) -> &str {
+        let letters = |text: &str| text.len() / 2;
+        let mut stem = word;
+        let prefixes = "وبال وكال فبال وال بال كال فال ولل فلل لل ال وب ول وس فل فس";
+        let suffixes =
+            "اتهما اتها اتهم اتنا اته تهما تها تهم تين تان تنا يات هما ية ته ها هم هن كم نا ات ان ين ون ه ة ي ا";
+        let mut start = prefixes.split(' ').filter_map(|prefix| stem.strip_prefix(prefix));
+        if let Some(rest) = start.find(|rest| letters(rest) >= MIN_STEM) {
+            stem = rest;
+        }
+        let mut ending = suffixes.split(' ').filter_map(|suffix| stem.strip_suffix(suffix));
+        ending.find(|rest| letters(rest) >= MIN_STEM).unwrap_or(stem)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn stems_are_those_of_the_lists(word in "[ابتةسفكلمنهوي]{0,12}|(وال|وبال|فال|ولل|ال|و)?[درجحق]{1,4}(اتهما|ات|ين|ها|ة)?") {
+            proptest::prop_assert_eq!(stem(&word), stem_by_lists(&word));
+        }
+    }
+
+    #[test]
+    fn words_have_hashes_of_their_own() {
+        let list = expand(BUILT_IN).unwrap();
+        let hashes: std::collections::HashSet<u64> = list.lines().map(hash).collect();
+        assert_eq!(hashes.len(), list.lines().count());
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Owns the repair of damaged text and the judgement of what cannot be repaired; never touches files or drops documents.
 
+mod chars;
 mod direction;
 mod garbage;
 pub mod inversion;
 pub mod lexicon;
+mod look;
 mod mojibake;
 mod shifted;
+mod signs;
 mod survey;
 
 pub use garbage::{GarbageReason, Verdict};
@@ -18,7 +21,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::normalize::{Changes, Normalize};
+use inversion::Evidence;
 use lexicon::Lexicon;
+use look::Look;
 use survey::Survey;
 
 /// What the repair may do, and from which score on a text counts as garbage.
@@ -102,7 +107,8 @@ impl Repairer {
     ///
     /// Meant for text in training form: a profile leaves alone what the repair needs to see.
     pub fn repair<'a>(&self, text: &'a str, label: Option<&str>, changes: &mut Changes) -> (Cow<'a, str>, Verdict) {
-        let found = Survey::of(text);
+        let look = Look::of(text);
+        let found = look.survey;
         let mut lost = found;
         let mut out = Cow::Borrowed(text);
         if found.controls > 0 {
@@ -112,17 +118,23 @@ impl Repairer {
             }
         }
         if found.may_be_mojibake() {
-            out = then(out, |text| mojibake::decode(text, &self.lexicon, changes));
+            out = then(out, |text| mojibake::decode(text, found.may_be_utf8(), &self.lexicon, changes));
         }
         if found.has_lost() {
             out = then(out, |text| garbage::without_lost(text, changes));
         }
-        // What was decoded may be Arabic now.
-        if found.arabic || matches!(out, Cow::Owned(_)) {
-            out = then(out, |text| direction::decode(text, &self.lexicon, changes));
-            out = then(out, |text| inversion::repair(text, &self.lexicon, changes));
+        // What was decoded may be Arabic now, and is not what was looked at.
+        let mut is_same = matches!(out, Cow::Borrowed(_));
+        if found.arabic || !is_same {
+            out = then(out, |text| direction::decode(text, is_same.then_some(&look.order), &self.lexicon, changes));
+            is_same = matches!(out, Cow::Borrowed(_));
+            out = then(out, |text| {
+                let evidence = if is_same { look.evidence } else { Evidence::of(text) };
+                inversion::repair_with(text, evidence, &self.lexicon, changes)
+            });
         }
-        let verdict = garbage::judge(&out, lost, label, &self.lexicon);
+        let signs = if matches!(out, Cow::Borrowed(_)) { look.signs } else { Look::of(&out).signs };
+        let verdict = garbage::judge(&out, &signs, lost, label, &self.lexicon);
         (out, verdict)
     }
 }

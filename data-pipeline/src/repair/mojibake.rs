@@ -63,13 +63,15 @@ impl Table {
     }
 }
 
-/// Decodes again what was decoded wrongly. Borrows when there is nothing to do.
-pub(super) fn decode<'a>(text: &'a str, lexicon: &Lexicon, changes: &mut Changes) -> Cow<'a, str> {
+/// Decodes again what was decoded wrongly. Borrows when there is nothing to do; `may_be_utf8` is false where no two
+/// characters of the text can be a sequence of UTF-8.
+pub(super) fn decode<'a>(text: &'a str, may_be_utf8: bool, lexicon: &Lexicon, changes: &mut Changes) -> Cow<'a, str> {
     if text.is_ascii() {
         return Cow::Borrowed(text);
     }
     let mut text = Cow::Borrowed(text);
-    for _ in 0..MAX_ROUNDS {
+    let rounds = if may_be_utf8 { MAX_ROUNDS } else { 0 };
+    for _ in 0..rounds {
         let found = [Table::Western, Table::Arabic].into_iter().find_map(|table| as_utf8(&text, table));
         let Some((decoded, count)) = found else { break };
         changes.add(Rule::Mojibake, count);
@@ -179,8 +181,8 @@ fn is_plausible(c: char) -> bool {
 /// windows-1256 read as windows-1252: `ÇáÓáÇã`. Passages of words without an ASCII letter, most of which are Arabic words
 /// once decoded.
 fn as_arabic_page(text: &str, lexicon: &Lexicon) -> Option<(String, u64)> {
-    let letters = text.chars().filter(|c| ('\u{c0}'..='\u{ff}').contains(c)).count();
-    if letters < 3 {
+    // U+00C0 to U+00FF are C3 and another byte, and nothing else is.
+    if memchr::memchr_iter(0xc3, text.as_bytes()).take(3).count() < 3 {
         return None;
     }
     let (mut out, mut count) = (String::with_capacity(text.len()), 0);
@@ -197,6 +199,9 @@ fn as_arabic_page(text: &str, lexicon: &Lexicon) -> Option<(String, u64)> {
 }
 
 fn arabic_line(line: &str, lexicon: &Lexicon) -> Option<String> {
+    if !line.split_whitespace().any(|token| arabic_token(token).is_some()) {
+        return None;
+    }
     let (mut known, mut all) = (0, 0);
     let mut out = String::with_capacity(line.len());
     for token in line.split_inclusive(char::is_whitespace) {
@@ -251,7 +256,7 @@ mod tests {
     }
 
     fn decoded(text: &str) -> String {
-        decode(text, Lexicon::built_in(), &mut Changes::default()).into_owned()
+        decode(text, true, Lexicon::built_in(), &mut Changes::default()).into_owned()
     }
 
     const TEXTS: [&str; 6] = [
@@ -305,7 +310,10 @@ mod tests {
             "ÉÈÊ ÀÂ ÇÎÏ",
         ];
         for text in sound.iter().chain(&TEXTS) {
-            assert!(matches!(decode(text, Lexicon::built_in(), &mut Changes::default()), Cow::Borrowed(_)), "{text}");
+            assert!(
+                matches!(decode(text, true, Lexicon::built_in(), &mut Changes::default()), Cow::Borrowed(_)),
+                "{text}"
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Owns the first look at a text: which repairs have anything to look for, so that clean text is read only twice; never
 //! changes or judges it.
 
-use super::lexicon::is_arabic;
+use super::chars::{ARABIC, HIGH, LEAD, LOST};
 
 /// Latin-1 letters in a row of which windows-1256 text may be made.
 const MIN_HIGH_LETTERS: u32 = 3;
@@ -24,33 +24,29 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Looks at a text.
-    pub fn of(text: &str) -> Survey {
-        let mut found = Survey::default();
-        let mut last = ' ';
-        for c in text.chars() {
-            found.chars += 1;
-            if c.is_ascii() {
-                found.controls += u32::from(is_lost_control(c));
-                last = c;
-                continue;
-            }
-            if is_arabic(c) {
-                found.arabic = true;
-            } else {
-                found.controls += u32::from(is_lost_control(c));
-                found.replaced += u32::from(c == '\u{fffd}');
-                found.high_letters += u32::from(is_high(c) && is_high(last));
-            }
-            found.byte_pairs |= match last {
+    /// Takes the next character; `sets` and `last_sets` are those of [`super::chars`].
+    #[inline]
+    pub fn push(&mut self, c: char, sets: u16, last: char, last_sets: u16) {
+        self.chars += 1;
+        self.controls += u32::from(sets & LOST != 0);
+        if c.is_ascii() {
+            return;
+        }
+        self.arabic |= sets & ARABIC != 0;
+        self.replaced += u32::from(c == '\u{fffd}');
+        self.high_letters += u32::from(sets & last_sets & HIGH != 0);
+        if last_sets & LEAD != 0 {
+            self.byte_pairs |= match last {
                 // Letters and vowel signs of Arabic are bytes from C0 on and never follow a first byte.
                 'ط' | 'ظ' | 'أ' | 'آ' | '\u{64b}' => !matches!(c, '\u{621}'..='\u{63a}' | '\u{641}'..='\u{655}'),
-                '\u{c2}'..='\u{f4}' => matches!(c, '\u{80}'..='\u{bf}' | '\u{152}'..='\u{2122}'),
-                _ => false,
+                _ => matches!(c, '\u{80}'..='\u{bf}' | '\u{152}'..='\u{2122}'),
             };
-            last = c;
         }
-        found
+    }
+
+    /// Whether sequences of UTF-8 may have been read with another table.
+    pub fn may_be_utf8(&self) -> bool {
+        self.byte_pairs
     }
 
     /// Whether a wrong encoding is possible at all.
@@ -64,10 +60,6 @@ impl Survey {
     }
 }
 
-fn is_high(c: char) -> bool {
-    matches!(c, '\u{c0}'..='\u{ff}')
-}
-
 /// Control characters that no text has.
 pub(super) fn is_lost_control(c: char) -> bool {
     matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{7f}'..='\u{9f}')
@@ -75,19 +67,19 @@ pub(super) fn is_lost_control(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::super::look::Look;
 
     #[test]
     fn clean_text_asks_for_no_repair() {
         for text in ["L’été à Noël, œuvre « oui » créée", "السلام عليكم، أين الطلبة؟ أ، ط", "ⴰⵣⵓⵍ", "aḍar n ɛli"]
         {
-            let found = Survey::of(text);
+            let found = Look::of(text).survey;
             assert!(!found.has_lost(), "{text}");
             assert_eq!(found.arabic, text.contains('س'));
         }
-        assert!(!Survey::of("L’été à Noël, œuvre « oui »").may_be_mojibake());
-        assert!(Survey::of("Ã©").may_be_mojibake() && Survey::of("ظ„ط§").may_be_mojibake());
-        assert!(Survey::of("ÓáÇã").may_be_mojibake());
-        assert!(Survey::of("a\u{1}").has_lost() && Survey::of("a\u{fffd}").has_lost());
+        assert!(!Look::of("L’été à Noël, œuvre « oui »").survey.may_be_mojibake());
+        assert!(Look::of("Ã©").survey.may_be_mojibake() && Look::of("ظ„ط§").survey.may_be_mojibake());
+        assert!(Look::of("ÓáÇã").survey.may_be_mojibake());
+        assert!(Look::of("a\u{1}").survey.has_lost() && Look::of("a\u{fffd}").survey.has_lost());
     }
 }

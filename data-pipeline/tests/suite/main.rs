@@ -26,6 +26,8 @@ mod scrub;
 mod scrub_rows;
 mod shards;
 mod support;
+mod text_stages;
 mod tokenizer_gates;
 mod training;
+mod transliteration;
 mod web_and_arrow;

@@ -24,6 +24,7 @@ use super::identify::{self, IdentifyArguments};
 use super::normalize::{self, LexiconArguments, NormalizeArguments};
 use super::progress::{StageProgress, short, thousands};
 use super::scrub::{self, ScrubArguments};
+use super::transliterate::{self, TransliterateArguments};
 use super::{ConfigArguments, governance, trace};
 use crate::config;
 use crate::signals::StopFlag;
@@ -40,6 +41,8 @@ pub(super) enum Command {
     Decontaminate(super::dedup::DecontaminateArguments),
     /// Texts in training form, and repaired, as JSONL (docs/guide/normalisation.md)
     Normalize(NormalizeArguments),
+    /// Texts in another script of their language: Tifinagh and Latin both ways, Arabizi in Arabic letters
+    Transliterate(TransliterateArguments),
     /// Rows without poor texts and without personal data
     Scrub(ScrubArguments),
     /// The Arabic words of texts and how often they occur, for `data normalize --lexicon` and `repair.lexicons`
@@ -133,6 +136,7 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
         Command::Dedup(arguments) => super::dedup::dedup(&arguments),
         Command::Decontaminate(arguments) => super::dedup::decontaminate(&arguments),
         Command::Normalize(arguments) => normalize::normalize(&arguments),
+        Command::Transliterate(arguments) => transliterate::run(&arguments),
         Command::Scrub(arguments) => scrub::run(&arguments),
         Command::Lexicon(arguments) => normalize::lexicon(&arguments),
         Command::Identify(arguments) => identify::run(&arguments),

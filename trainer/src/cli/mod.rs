@@ -26,6 +26,7 @@ mod tokenizer;
 mod tokenizer_eval;
 mod trace;
 mod train;
+mod transliterate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

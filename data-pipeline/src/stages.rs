@@ -1,6 +1,7 @@
 //! Owns what a configuration asks of the stages between reading and tokenising: checks, and what of it decides about the
 //! result; never runs a stage.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -71,6 +72,8 @@ impl PrepareConfig {
             paragraphs: Option<crate::near::ParagraphConfig>,
             near: Option<crate::near::NearConfig>,
             names: Vec<&'a str>,
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            built_in: BTreeMap<&'a str, String>,
         }
         let names = self.named_stages();
         if names.is_empty() {
@@ -85,6 +88,7 @@ impl PrepareConfig {
             paragraphs: self.paragraphs.clone(),
             near: self.near.clone(),
             names,
+            built_in: self.built_in_digests(),
         };
         // Files are judged by their content, see `stage_files_digest`.
         stages.repair.iter_mut().for_each(|repair| repair.lexicons.clear());
@@ -94,6 +98,22 @@ impl PrepareConfig {
         stages.paragraphs.iter_mut().for_each(|paragraphs| paragraphs.memory_mib = 0);
         stages.near.iter_mut().for_each(|near| near.memory_mib = 0);
         Some(json_digest(&stages))
+    }
+
+    /// Digests of the word lists, limits and models inside the program that the stages judge by: another version of the
+    /// program that brings others makes another data set of the same configuration.
+    fn built_in_digests(&self) -> BTreeMap<&'static str, String> {
+        let mut digests = BTreeMap::new();
+        if self.repair.is_some() {
+            digests.insert("repair", crate::repair::content_digest());
+        }
+        if self.filters.is_some() {
+            digests.insert("filters", crate::filters::content_digest());
+        }
+        if self.identify.as_ref().is_some_and(|identify| identify.model.is_none()) {
+            digests.insert("identify", crate::lid::embedded_digest());
+        }
+        digests
     }
 
     /// Digest of the files that the stages read beside the inputs: models, word lists, benchmarks; `None` without any.
@@ -210,6 +230,10 @@ mod tests {
         .collect();
         let different: std::collections::BTreeSet<&String> = digests.iter().collect();
         assert_eq!(different.len(), digests.len());
+        assert_eq!(config(json!({"pii": {}, "near": {}})).built_in_digests().len(), 0);
+        let built_in = config(json!({"repair": {}, "filters": {}, "identify": {}})).built_in_digests();
+        assert_eq!(built_in.keys().copied().collect::<Vec<_>>(), ["filters", "identify", "repair"]);
+        assert!(built_in.values().all(|digest| digest.len() == 64));
         let memory = config(json!({"near": {"memory_mib": 7}, "limits": {"max_memory_bytes": 999_999_999}}));
         assert_eq!(memory.rules_digest(), digests[1], "memory decides nothing");
     }

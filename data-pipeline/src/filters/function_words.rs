@@ -58,9 +58,9 @@ const TIFINAGH: &str = "ⴷ ⵏ ⵙ ⵉ ⴰⴷ ⵓⵔ ⴰⵔ ⴳ ⵖ ⵖⴼ ⵍ�
     ⴰⴽⴷ ⴷ ⵉⴷ ⵓⵍⴰ ⵎⴰⵛⴰ ⵎⴰⵛ ⵎⵅ ⵎⴽ ⵉⴳ ⵉⴳⴰ ⵜⴳⴰ ⵍⵍⴰⵏ ⵉⵍⵍⴰ ⵜⵍⵍⴰ ⴽⵔⴰ ⴽⵓ ⴰⴽⴽⵯ ⴽⵓⵍⵍⵓ ⴰⴼ ⵏⵖ ⵏⵉⵖ ⴳⵔ ⴷⴰⵜ ⴷⵉⴳ ⴷⴰ ⵙ ⴳⵉⵙ ⵖⵉⴷ ⵖⵉⵏⵏ ⵡⵉⵏ ⵜⵉⵏ ⵡⵉⵏⵏⴰ ⵏⵜⵜⴰ ⵏⵜⵜⴰⵜ ⵏⴽⴽ ⴽⵢⵢ ⵏⵏⵉⴳ ⵎⴰⵎⴽ ⵎⴰⵏⵉ \
     ⵎⵉ ⵢⴰⴷ ⴽⵢⵢⵉ ⵉⵎⵉⴽ ⴱⴰⵀⵔⴰ ⴰⵔⴷ ⴰⵎⵎ ⵣⵓⵏⴷ ⴷⵉ ⴰⵙ ⴰⴽ ⵜⵓⵏ ⵉⵜⵙⵏ ⴽⵔⵉⴳⵏ ⵎⵇⵇⴰⵔ ⵙⵓⵍ ⵡⴰⵔ";
 
-/// The function words of a label, if it has a list: `None` for languages that are not known here.
-pub(super) fn of(label: &str) -> Option<WordSet> {
-    let lists: &[&str] = match label {
+/// The lists of a label: `None` for languages that are not known here.
+pub(super) fn lists(label: &str) -> Option<&'static [&'static str]> {
+    Some(match label {
         "fra_Latn" => &[FRENCH],
         "eng_Latn" => &[ENGLISH],
         "spa_Latn" => &[SPANISH],
@@ -73,7 +73,12 @@ pub(super) fn of(label: &str) -> Option<WordSet> {
         "kab_Latn" | "shi_Latn" | "tzm_Latn" | "rif_Latn" | "zgh_Latn" => &[AMAZIGH_LATIN],
         "zgh_Tfng" | "tzm_Tfng" | "shi_Tfng" | "rif_Tfng" => &[TIFINAGH],
         _ => return None,
-    };
+    })
+}
+
+/// The function words of a label, if it has a list.
+pub(super) fn of(label: &str) -> Option<WordSet> {
+    let lists = lists(label)?;
     let mut words = Vec::new();
     for word in lists.iter().flat_map(|list| list.split_whitespace()) {
         words.push(word.to_owned());

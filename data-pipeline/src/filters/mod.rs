@@ -94,6 +94,24 @@ const LANGUAGES: [&str; 22] = [
     "shi_Tfng", "rif_Tfng",
 ];
 
+/// Version of what the filters measure: it goes up when a text gets other signals.
+const SIGNALS_VERSION: u32 = 1;
+
+/// Digest of everything inside the program that decides what the filters drop: default limits, function words, phrases.
+pub(crate) fn content_digest() -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&SIGNALS_VERSION.to_le_bytes());
+    for label in LANGUAGES.into_iter().chain(["und_Arab", "und_Latn", "und_Tfng", "und"]) {
+        hasher.update(format!("{label} {:?}", defaults::of(label)).as_bytes());
+        for list in function_words::lists(label).unwrap_or_default() {
+            hasher.update(list.as_bytes()).update(b"\0");
+        }
+    }
+    hasher.update(format!("{:?}", defaults::short()).as_bytes());
+    phrases::PHRASES.iter().for_each(|phrase| _ = hasher.update(phrase.as_bytes()).update(b"\0"));
+    hasher.finalize().to_hex().to_string()
+}
+
 impl Filters {
     /// Filters with the limits of a configuration over the defaults.
     ///

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 /// C4's policy lines and their like in the languages of Moroccan sites. The first is the placeholder of page designers.
-const PHRASES: [&str; 62] = [
+pub(super) const PHRASES: [&str; 62] = [
     "lorem ipsum",
     "tous droits réservés",
     "politique de confidentialité",

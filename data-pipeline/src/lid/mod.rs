@@ -94,6 +94,11 @@ impl Identification {
 /// The model that is part of the library: `scripts/lid-model.sh` makes it from the corpora.
 static EMBEDDED: &[u8] = include_bytes!("model.jzlid");
 
+/// Digest of the model that is part of the library.
+pub(crate) fn embedded_digest() -> String {
+    blake3::hash(EMBEDDED).to_hex().to_string()
+}
+
 /// Largest model file that is read, in bytes.
 const MAX_MODEL_BYTES: u64 = 4 << 30;
 

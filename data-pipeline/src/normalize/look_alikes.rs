@@ -58,19 +58,15 @@ pub(super) fn replace<'a>(text: Cow<'a, str>, language: Amazigh, changes: &mut C
 
 /// Words that hold a look-alike: letters, marks, digits and the signs that stand for letters.
 fn words(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
-    let mut chars = text.char_indices().peekable();
+    let mut at = 0;
     std::iter::from_fn(move || {
-        loop {
-            let (start, first) = chars.find(|(_, c)| is_word(*c))?;
-            let (mut end, mut found) = (start + first.len_utf8(), class(first) & LOOK_ALIKE);
-            while let Some((i, c)) = chars.next_if(|(_, c)| is_word(*c)) {
-                end = i + c.len_utf8();
-                found |= class(c) & LOOK_ALIKE;
-            }
-            if found != 0 {
-                return Some(start..end);
-            }
-        }
+        let rest = text.get(at..)?;
+        let found = at + rest.find(|c| class(c) & LOOK_ALIKE != 0)?;
+        let before = text.get(at..found)?.trim_end_matches(is_word).len();
+        let after = text.get(found..)?.trim_start_matches(is_word).len();
+        let word = at + before..text.len() - after;
+        at = word.end;
+        Some(word)
     })
 }
 
@@ -214,6 +210,13 @@ fn is_greek_or_cyrillic(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_look_alike_is_part_of_a_word() {
+        assert!(('\0'..=char::MAX).all(|c| class(c) & LOOK_ALIKE == 0 || is_word(c)));
+        let words: Vec<&str> = words("x €2-tε γγ° a, n°3").map(|word| &"x €2-tε γγ° a, n°3"[word]).collect();
+        assert_eq!(words, ["€2", "tε", "γγ°", "n°3"]);
+    }
 
     fn replaced(text: &str, label: &str) -> String {
         let label = (!label.is_empty()).then_some(label);

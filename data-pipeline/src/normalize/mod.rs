@@ -61,7 +61,63 @@ pub fn training_form(text: &str) -> Cow<'_, str> {
     if is_nfc(&text) {
         return text;
     }
-    Cow::Owned(text.nfc().collect())
+    Cow::Owned(to_nfc(&text))
+}
+
+/// NFC of a text: only the stretches from a letter to the last of the marks that follow it are normalised, for an inert
+/// character never changes with what stands before it.
+fn to_nfc(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut copied = 0;
+    // The last inert character, and whether something follows it that is not.
+    let (mut start, mut is_marked) = (0, false);
+    let ends = std::iter::once((text.len(), ' '));
+    for (at, c) in text.char_indices().chain(ends) {
+        if !is_inert(c) {
+            is_marked = true;
+            continue;
+        }
+        if is_marked {
+            out.push_str(text.get(copied..start).unwrap_or_default());
+            stretch_to_nfc(text.get(start..at).unwrap_or_default(), &mut out);
+            (copied, is_marked) = (at, false);
+        }
+        start = at;
+    }
+    out.push_str(text.get(copied..).unwrap_or_default());
+    out
+}
+
+/// Vowel signs on one letter that are put in order without tables.
+const MAX_SIGNS: usize = 6;
+
+fn stretch_to_nfc(stretch: &str, out: &mut String) {
+    let mut chars = stretch.chars();
+    let first = chars.next().unwrap_or_default();
+    let mut signs = ['\0'; MAX_SIGNS];
+    let mut count = 0;
+    for c in chars {
+        // These compose with nothing, and stand before all marks that do.
+        let (true, Some(slot)) = (is_arabic_sign(c), signs.get_mut(count)) else {
+            out.extend(stretch.nfc());
+            return;
+        };
+        *slot = c;
+        count += 1;
+    }
+    if !is_inert(first) {
+        out.extend(stretch.nfc());
+        return;
+    }
+    let signs = signs.get_mut(..count).unwrap_or_default();
+    signs.sort_by_key(|&c| canonical_combining_class(c));
+    out.push(first);
+    out.extend(signs.iter());
+}
+
+/// Arabic vowel signs, of combining classes 27 to 35.
+fn is_arabic_sign(c: char) -> bool {
+    matches!(c, '\u{64b}'..='\u{652}' | '\u{670}')
 }
 
 fn plain_line_ends(text: &str) -> Cow<'_, str> {
@@ -177,6 +233,16 @@ mod tests {
         #[test]
         fn the_check_agrees_with_the_standard_one(text in any_text()) {
             prop_assert_eq!(is_nfc(&text), unicode_normalization::is_nfc(&text));
+        }
+
+        #[test]
+        fn stretches_make_the_nfc_of_the_whole(
+            text in any_text(),
+            signs in "[بأإؤéḍaⴰ\u{64b}-\u{655}\u{670}\u{300}-\u{304}\u{323}\u{327}]{0,24}",
+        ) {
+            for text in [text, signs] {
+                prop_assert_eq!(to_nfc(&text), text.nfc().collect::<String>());
+            }
         }
 
         #[test]

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use unicode_normalization::UnicodeNormalization;
 
 use super::arabic::{self, Arabic};
 use super::changes::{Changes, Rule};
@@ -77,15 +76,19 @@ impl Profile {
             text = arabic::keyboard_letters(text, language, changes);
         }
         if (edited || seen & (class::MARK | class::PERSIAN) != 0) && !super::is_nfc(&text) {
-            text = Cow::Owned(text.nfc().collect());
+            text = Cow::Owned(super::to_nfc(&text));
             changes.add(Rule::Nfc, 1);
-            edited = true;
         }
-        if edited || seen & class::LOOK_ALIKE != 0 {
+        // Letters may have met, or become others: what was changed is looked at again.
+        let mut seen = if matches!(text, Cow::Owned(_)) { class::scan(&text) } else { seen };
+        if seen & class::LOOK_ALIKE != 0 {
+            let before = changes.total();
             text = look_alikes::replace(text, look_alikes::amazigh(label), changes);
+            if changes.total() > before {
+                seen |= class::RUN;
+            }
         }
-        // Letters may have met, or become equal.
-        if edited || seen & (class::RUN | class::PERSIAN | class::LOOK_ALIKE) != 0 {
+        if seen & class::RUN != 0 {
             text = elongation::squeeze(text, changes);
         }
         text

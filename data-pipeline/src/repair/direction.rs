@@ -11,6 +11,11 @@ const MIN_WRONG_STARTS: u32 = 2;
 /// Share of the Arabic words that must begin so: one in five Arabic words ends with ة or ى.
 const MIN_SHARE: f32 = 0.02;
 
+/// Letters of a word whose article is looked for.
+const MIN_ARTICLE_WORD: u32 = 5;
+/// Words that end with an article turned round, before lines are looked at; they must be twice as many as sound ones.
+const MIN_TURNED_ARTICLES: u32 = 3;
+
 /// Turns lines round that are Arabic only from the other end. Borrows when there are none.
 /// `order` is that of the text, where it is known.
 pub(super) fn decode<'a>(
@@ -42,12 +47,19 @@ pub(super) fn decode<'a>(
     Cow::Owned(out)
 }
 
-/// How often words begin with a letter that only ends words.
+/// How often words begin with a letter that only ends words, and end as the article begins them.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     wrong: u32,
     all: u32,
+    /// Words of five letters and more that begin with ال, and that end with its letters turned round.
+    articles: u32,
+    turned_articles: u32,
     first: Option<char>,
+    /// The first two letters of the word, the last two, and how many it has.
+    start: [char; 2],
+    last: [char; 2],
+    length: u32,
 }
 
 impl Order {
@@ -65,12 +77,23 @@ impl Order {
             }
             Some(_) => {}
         }
+        if !is_mark {
+            self.last = [self.last[1], c];
+            self.length += 1;
+            if self.length == 2 {
+                self.start = self.last;
+            }
+        }
     }
 
     /// The word is at its end.
     #[inline]
     pub fn end(&mut self) {
-        self.first = None;
+        if self.length >= MIN_ARTICLE_WORD {
+            self.articles += u32::from(self.start == ['ا', 'ل']);
+            self.turned_articles += u32::from(self.last == ['ل', 'ا']);
+        }
+        (self.first, self.length) = (None, 0);
     }
 
     fn of(text: &str) -> Order {
@@ -78,11 +101,14 @@ impl Order {
         for c in text.chars() {
             if is_arabic(c) { order.push(c, is_mark(c)) } else { order.end() }
         }
+        order.end();
         order
     }
 
     fn is_wrong(&self) -> bool {
-        self.wrong >= MIN_WRONG_STARTS && self.wrong as f32 >= MIN_SHARE * self.all as f32
+        let turned = self.turned_articles;
+        turned >= MIN_TURNED_ARTICLES && turned > 2 * self.articles
+            || self.wrong >= MIN_WRONG_STARTS && self.wrong as f32 >= MIN_SHARE * self.all as f32
     }
 }
 

@@ -26,6 +26,8 @@ pub enum GarbageReason {
     Undecodable,
     /// Text read in a wrong encoding, past repair.
     Mojibake,
+    /// Latin letters that follow each other as in no language: keys hit at random, encoded bytes, other glyph numbers.
+    Gibberish,
 }
 
 impl GarbageReason {
@@ -38,6 +40,7 @@ impl GarbageReason {
             GarbageReason::LegacyTifinagh => "legacy_tifinagh",
             GarbageReason::Undecodable => "undecodable",
             GarbageReason::Mojibake => "mojibake",
+            GarbageReason::Gibberish => "gibberish",
         }
     }
 }
@@ -74,6 +77,11 @@ const WRONG_START: f32 = 0.03;
 const SINGLE: f32 = 0.65;
 /// Share of Latin words with a capital after a small letter or a sign inside, at the limit.
 const BROKEN_WORDS: f32 = 0.35;
+/// Share of pairs of letters that no language has, at the limit: clean pages have a twentieth at most, letters drawn at
+/// random a quarter.
+const RARE_PAIRS: f32 = 0.15;
+/// Pairs of letters that a text must have before they are judged.
+const MIN_PAIRS: u32 = 60;
 /// Arabic words that a text must have before they are judged.
 const MIN_ARABIC_WORDS: u32 = 20;
 /// Latin words that a text must have before they are judged.
@@ -120,6 +128,7 @@ pub(super) fn judge(text: &str, signs: &Signs, lost: Survey, label: Option<&str>
     // Formulas and abbreviations in an Arabic text are no soup.
     if signs.latin_words > signs.arabic_words {
         sign(GarbageReason::OcrSoup, share(signs.broken_words, signs.latin_words, MIN_LATIN_WORDS), BROKEN_WORDS);
+        sign(GarbageReason::Gibberish, share(signs.rare_pairs, signs.pairs, MIN_PAIRS), RARE_PAIRS);
         sign(GarbageReason::OcrSoup, share(signs.single_letters, signs.latin_words, MIN_LATIN_WORDS), SINGLE);
     }
     sign(GarbageReason::ScrambledArabic, share(signs.arabic_singles, signs.arabic_words, MIN_ARABIC_WORDS), SINGLE);

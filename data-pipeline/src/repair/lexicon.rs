@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use crate::normalize::Normalize;
 
 /// The list built by `jazari data lexicon`, see docs/guide/normalisation.md for its sources and their licences.
-static BUILT_IN: &[u8] = include_bytes!("arabic-words.txt.zst");
+pub(super) static BUILT_IN: &[u8] = include_bytes!("arabic-words.txt.zst");
 /// Bytes that a compressed list may expand to.
 const MAX_LIST_BYTES: usize = 256 << 20;
 /// How much less a stem tells than the word itself.

@@ -39,6 +39,7 @@ impl Look {
             }
             (last, last_sets) = (c, sets);
         }
+        look.order.end();
         look.evidence = evidence.finish();
         look.signs = signs.finish();
         look

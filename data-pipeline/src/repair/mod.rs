@@ -1,5 +1,6 @@
 //! Owns the repair of damaged text and the judgement of what cannot be repaired; never touches files or drops documents.
 
+mod capitals;
 mod chars;
 mod direction;
 mod garbage;
@@ -7,6 +8,7 @@ pub mod inversion;
 pub mod lexicon;
 mod look;
 mod mojibake;
+mod pairs;
 mod shifted;
 mod signs;
 mod survey;
@@ -25,6 +27,19 @@ use inversion::Evidence;
 use lexicon::Lexicon;
 use look::Look;
 use survey::Survey;
+
+/// Words in capitals from which a text may be one of capitals with damaged accents.
+const MIN_CAPITAL_WORDS: u32 = 6;
+
+/// Version of the rules: it goes up when they change what comes out of a text.
+const RULES_VERSION: u32 = 2;
+
+/// Digest of everything inside the program that decides what the repair does: rules and word list.
+pub(crate) fn content_digest() -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&RULES_VERSION.to_le_bytes()).update(lexicon::BUILT_IN);
+    hasher.finalize().to_hex().to_string()
+}
 
 /// What the repair may do, and from which score on a text counts as garbage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -85,11 +100,14 @@ impl Repairer {
         label: Option<&str>,
         changes: &mut Changes,
     ) -> (Cow<'a, str>, Verdict) {
+        let raw = text;
         let text = normalize.apply_to(text, label, changes);
+        // Binary data is known by its control characters, which the training form has not.
+        let removed = if matches!(text, Cow::Owned(_)) { controls(raw).saturating_sub(controls(&text)) } else { 0 };
         let mut verdict = Verdict::default();
         let mut repaired = false;
         let text = then(text, |text| {
-            let (out, judged) = self.repair(text, label, changes);
+            let (out, judged) = self.repair_after(text, removed, label, changes);
             (verdict, repaired) = (judged, matches!(out, Cow::Owned(_)));
             match out {
                 Cow::Owned(out) => Cow::Owned(out),
@@ -107,15 +125,31 @@ impl Repairer {
     ///
     /// Meant for text in training form: a profile leaves alone what the repair needs to see.
     pub fn repair<'a>(&self, text: &'a str, label: Option<&str>, changes: &mut Changes) -> (Cow<'a, str>, Verdict) {
+        self.repair_after(text, 0, label, changes)
+    }
+
+    /// As [`Self::repair`], for a text of which `removed` control characters are gone.
+    fn repair_after<'a>(
+        &self,
+        text: &'a str,
+        removed: u32,
+        label: Option<&str>,
+        changes: &mut Changes,
+    ) -> (Cow<'a, str>, Verdict) {
         let look = Look::of(text);
         let found = look.survey;
         let mut lost = found;
+        lost.controls += removed;
+        lost.chars += removed;
         let mut out = Cow::Borrowed(text);
         if found.controls > 0 {
             out = then(out, |text| shifted::decode(text, changes));
             if matches!(out, Cow::Owned(_)) {
                 lost = Survey::default();
             }
+        }
+        if look.signs.capital_words >= MIN_CAPITAL_WORDS {
+            out = then(out, |text| capitals::decode(text, changes));
         }
         if found.may_be_mojibake() {
             out = then(out, |text| mojibake::decode(text, found.may_be_utf8(), &self.lexicon, changes));
@@ -137,6 +171,12 @@ impl Repairer {
         let verdict = garbage::judge(&out, &signs, lost, label, &self.lexicon);
         (out, verdict)
     }
+}
+
+/// Control characters of ASCII that no text has.
+fn controls(text: &str) -> u32 {
+    let is_control = |byte: &&u8| matches!(byte, 0..=8 | 0xe..=0x1f | 0x7f);
+    u32::try_from(text.as_bytes().iter().filter(is_control).count()).unwrap_or(u32::MAX)
 }
 
 /// Takes a text one step further, without a copy where the step changes nothing.

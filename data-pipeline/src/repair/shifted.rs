@@ -15,12 +15,14 @@ const SHIFT: u32 = 29;
 /// Share of a decoded line that must be letters and spaces.
 const MIN_TEXT: f32 = 0.7;
 
-/// Glyphs 98 to 183 in the standard Macintosh order (Apple TrueType Reference Manual, table `post`, format 1).
+/// Glyphs 98 to 183. The first 74 are those of the standard Macintosh order (Apple TrueType Reference Manual, table
+/// `post`, format 1); the fonts of Windows leave its no-break space out, so that from À on every glyph is one place
+/// earlier: `l¶pWXGH` is `l’étude`.
 const GLYPHS: [char; 86] = [
     'Ä', 'Å', 'Ç', 'É', 'Ñ', 'Ö', 'Ü', 'á', 'à', 'â', 'ä', 'ã', 'å', 'ç', 'é', 'è', 'ê', 'ë', 'í', 'ì', 'î', 'ï', 'ñ',
     'ó', 'ò', 'ô', 'ö', 'õ', 'ú', 'ù', 'û', 'ü', '†', '°', '¢', '£', '§', '•', '¶', 'ß', '®', '©', '™', '´', '¨', '≠',
     'Æ', 'Ø', '∞', '±', '≤', '≥', '¥', 'µ', '∂', '∑', '∏', 'π', '∫', 'ª', 'º', 'Ω', 'æ', 'ø', '¿', '¡', '¬', '√', 'ƒ',
-    '≈', '∆', '«', '»', '…', ' ', 'À', 'Ã', 'Õ', 'Œ', 'œ', '–', '—', '“', '”', '‘', '’',
+    '≈', '∆', '«', '»', '…', 'À', 'Ã', 'Õ', 'Œ', 'œ', '–', '—', '“', '”', '‘', '’', '÷',
 ];
 
 fn letter(c: char) -> Option<char> {

@@ -1,6 +1,7 @@
 //! Owns the signs of damage that are counted while a text goes by: odd characters, words that are none; never judges.
 
 use super::chars::{ARABIC, E_OR_O, INNER, LEAD, LETTER, LOWER, MARK, NUMBER, ODD, PRIVATE, RARE, UPPER};
+use super::pairs::is_rare;
 
 /// What one pass over a text counts.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -15,6 +16,11 @@ pub(super) struct Signs {
     pub arabic_words: u32,
     pub arabic_singles: u32,
     pub wrong_starts: u32,
+    /// Latin words with more capitals than small letters.
+    pub capital_words: u32,
+    /// ASCII letters right after another, and those that hardly ever follow it.
+    pub pairs: u32,
+    pub rare_pairs: u32,
     /// Letters of Latin words.
     pub letters: u32,
     pub e: u32,
@@ -43,6 +49,11 @@ struct Word {
     inner_signs: u32,
     e: u32,
     v: u32,
+    capitals: u32,
+    pairs: u32,
+    rare_pairs: u32,
+    /// The character before, when it is an ASCII letter, else 0.
+    before: u8,
     /// Its first letters, small, when they are ASCII.
     start: [u8; 4],
 }
@@ -88,6 +99,9 @@ impl SignsReader {
                 signs.latin_words += 1;
                 signs.single_letters += u32::from(latin == 1);
                 signs.broken_words += u32::from(word.turns > 1 || word.inner_signs > 0);
+                signs.capital_words += u32::from(latin > 1 && 2 * word.capitals > latin);
+                signs.pairs += word.pairs;
+                signs.rare_pairs += word.rare_pairs;
                 signs.letters += latin;
                 signs.e += word.e;
                 signs.v += word.v;
@@ -117,15 +131,25 @@ impl Word {
         if sets & ARABIC != 0 {
             self.arabic += u32::from(sets & MARK == 0);
         } else if sets & LETTER != 0 {
-            if let (Some(slot), true) = (self.start.get_mut(self.latin as usize), c.is_ascii()) {
-                *slot = c.to_ascii_lowercase() as u8;
+            let ascii = if c.is_ascii() { c as u8 } else { 0 };
+            if ascii > 0 {
+                if let Some(slot) = self.start.get_mut(self.latin as usize) {
+                    *slot = ascii.to_ascii_lowercase();
+                }
+                if self.before > 0 {
+                    self.pairs += 1;
+                    self.rare_pairs += u32::from(is_rare(self.before, ascii));
+                }
             }
+            self.before = ascii;
+            self.capitals += u32::from(sets & UPPER != 0);
             self.latin += 1;
             self.turns += u32::from(sets & UPPER != 0 && last_sets & LOWER != 0 && !is_first);
             self.e += u32::from(sets & E_OR_O != 0);
             self.v += u32::from(c == 'v');
-        } else if sets & NUMBER == 0 {
-            self.inner_signs += 1;
+        } else {
+            self.before = 0;
+            self.inner_signs += u32::from(sets & NUMBER == 0);
         }
     }
 

@@ -21,6 +21,7 @@ mod near_duplicates;
 mod prepare;
 mod reading_speed;
 mod repair_figures;
+mod repair_recall;
 mod rows;
 mod scrub;
 mod scrub_rows;

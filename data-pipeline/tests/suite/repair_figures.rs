@@ -246,6 +246,40 @@ fn garbage() {
     }
 }
 
+/// Which ASCII letters follow each other in the languages written in Latin letters: the table of `repair::pairs`.
+#[test]
+#[ignore = "prints a table; needs ../shared"]
+fn letter_pairs() {
+    use unicode_normalization::UnicodeNormalization;
+    use unicode_normalization::char::is_combining_mark;
+    let Some(corpora) = corpora() else { return };
+    let mut counts: BTreeMap<String, BTreeMap<[u8; 2], u64>> = BTreeMap::new();
+    for entry in std::fs::read_dir(&corpora).unwrap() {
+        let source = entry.unwrap().file_name().to_string_lossy().into_owned();
+        if source == "doda-nc" || !corpora.join(&source).join("data.jsonl").exists() {
+            continue;
+        }
+        for row in rows(&corpora, &source).iter().filter(|row| row.label.ends_with("_Latn")) {
+            let plain: String = row.text.to_lowercase().nfd().filter(|c| !is_combining_mark(*c)).collect();
+            let counts = counts.entry(row.label.clone()).or_default();
+            for pair in plain.as_bytes().windows(2).filter(|pair| pair.iter().all(u8::is_ascii_lowercase)) {
+                *counts.entry([pair[0], pair[1]]).or_default() += 1;
+            }
+        }
+    }
+    counts.retain(|_, pairs| pairs.values().sum::<u64>() >= 2000);
+    let is_usual = |pair: [u8; 2]| {
+        counts.values().any(|pairs| {
+            let (count, all) = (pairs.get(&pair).copied().unwrap_or(0), pairs.values().sum::<u64>());
+            count >= 3 && count as f64 >= 2e-4 * all as f64
+        })
+    };
+    for first in b'a'..=b'z' {
+        let followers: String = (b'a'..=b'z').filter(|second| is_usual([first, *second])).map(char::from).collect();
+        println!("    \"{followers}\",");
+    }
+}
+
 #[test]
 #[ignore = "prints a table; needs ../shared"]
 fn false_repairs() {

@@ -130,7 +130,7 @@ pub(crate) fn is_prepared(
     }
     let taken = || PrepareError::OutputTaken { dir: dir.clone() };
     if !dir.is_dir() {
-        return Err(taken());
+        return Err(PrepareError::OutputIsFile { path: dir.clone() });
     }
     if std::fs::read_dir(dir).map_err(PrepareError::io(dir, "listed"))?.next().is_none() {
         return Ok(false);

@@ -11,6 +11,8 @@ use data_pipeline::config::PrepareConfig;
 use data_pipeline::prepare::{PrepareError, Worker, prepare, prepare_together};
 use serde_json::{Value, json};
 
+use crate::support::disk::SmallDisk;
+
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Names the configuration to a child process.
@@ -160,30 +162,14 @@ fn several_processes_and_one_that_is_killed_make_the_bytes_of_one() {
     assert!(!dir.path().join(".out.preparing").exists());
 }
 
-/// A small file system of its own; unmounted when dropped.
-struct Mounted<'a>(&'a Path);
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        _ = Command::new("umount").arg(self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk_is_an_error_and_space_lets_it_go_on() {
     let dir = tempfile::tempdir().unwrap();
     write_inputs(dir.path(), 3, 2_500);
     let whole = dir.path().join("whole");
     prepare(&parsed(&config(dir.path(), &whole)), &|_| {}, &NEVER).unwrap();
-    let disk = dir.path().join("disk");
-    std::fs::create_dir(&disk).unwrap();
-    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"]).arg(&disk).output();
-    if !mount.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: a file system cannot be mounted here, so no disk was filled");
-        return;
-    }
-    let _mounted = Mounted(&disk);
-    let out = disk.join("out");
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 1) else { return };
+    let out = disk.path().join("out");
     let config = parsed(&config(dir.path(), &out));
     let (mut full, mut size) = (0, 1);
     let done = loop {
@@ -197,8 +183,7 @@ fn a_full_disk_is_an_error_and_space_lets_it_go_on() {
         }
         size += 1;
         assert!(size < 64, "it never ends");
-        let option = format!("remount,size={size}m");
-        assert!(Command::new("mount").args(["-o", &option]).arg(&disk).status().unwrap().success());
+        disk.resize(size);
     };
     assert!(full >= 2, "{full}");
     assert!(contents(&done.dir) == contents(&whole), "a full disk changed the bytes");

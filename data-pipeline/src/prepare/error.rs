@@ -17,6 +17,7 @@ use crate::spool::Group;
 use crate::stats::StatsError;
 use crate::tokenizer::TokenizerError;
 use crate::tokenizer::chat::ChatError;
+use crate::tokenizer::gates::Verdict;
 
 /// A preparation that came to nothing. But for [`PrepareError::Interrupted`], and failures after the reading stage,
 /// nothing is left on disk.
@@ -83,6 +84,17 @@ pub enum PrepareError {
         key: &'static str,
         /// What is wrong and what to do.
         problem: String,
+    },
+    /// A dataset that is there already, whose tokenizer fails gates that were written later.
+    #[error(
+        "{}: this data set was prepared before `tokenizer.gates` said this, and its tokenizer fails {} of them; change the \
+         gates, or remove the data set and train another tokenizer\n{verdict}", .dir.display(), .verdict.failures()
+    )]
+    Gates {
+        /// The dataset.
+        dir: PathBuf,
+        /// All gates with what was measured.
+        verdict: Box<Verdict>,
     },
     /// Something that a key of the configuration names cannot be used; nothing was started.
     #[error("{key}: {error}")]
@@ -307,6 +319,7 @@ fn advice(dropped: &BTreeMap<String, u64>) -> &'static str {
         }
         "licence" => "add the licences that you accept to `allow_licences`",
         "opt_out" => "nobody who opted out is read; check `opt_outs`",
+        "record_too_large" => "raise `limits.max_record_bytes`",
         "invalid_json" => "check `format:` of the source; its lines are no JSON objects",
         "filter" | "garbage" | "language" | "pii" => {
             "look at dropped rows with `jazari data scrub`, `data normalize` and `data identify`, then loosen that section"

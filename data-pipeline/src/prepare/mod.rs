@@ -47,6 +47,8 @@ pub const PREPARE_VERSION: u32 = 1;
 /// Folders of the work folder.
 const SPOOL: &str = "spool";
 const DATASET: &str = "dataset";
+/// The list of finished shards in it.
+const SHARD_LOG: &str = "shards.jsonl";
 
 /// A dataset that is in place.
 #[derive(Debug, Clone)]
@@ -111,6 +113,9 @@ fn prepare_as(
     let given = open_given(config)?;
     let chats = given.as_ref().map(|tokenizer| open_chats(config, tokenizer)).transpose()?.flatten();
     if existing::is_prepared(config, (given.as_ref(), chats.as_ref()), &files)? {
+        if !existing::has_passed_gates(config) {
+            vocabulary::check_gates_again(config, stop)?;
+        }
         return already(&config.output_dir);
     }
     if config.allow_licences.is_empty() {
@@ -184,7 +189,8 @@ fn refuse_output_in_input(config: &PrepareConfig) -> Result<(), PrepareError> {
     for (entry, source) in config.sources.iter().enumerate() {
         let key = || format!("sources[{entry}].path");
         if would_find(source, &config.output_dir).map_err(|error| PrepareError::at(key())(error))? {
-            let (dir, pattern) = (config.output_dir.clone(), source.path.clone());
+            // Without a slash at its end, which the message would double.
+            let (dir, pattern) = (config.output_dir.components().collect(), source.path.clone());
             return Err(PrepareError::OutputInInput { dir, entry, pattern });
         }
     }
@@ -275,10 +281,12 @@ impl Run<'_> {
         if let Some(tokenizer) = trained.as_ref().or(self.given) {
             vocabulary::check_gates(&self.config.tokenizer.gates, tokenizer, spool, self.stop)?;
         }
-        let dataset = work.fresh(DATASET)?;
-        self.write(spool, trained.as_ref(), &dataset).inspect_err(|_| {
-            // Half a dataset is of no use to the next run; the stages before it are.
-            _ = std::fs::remove_dir_all(&dataset);
+        let (dataset, log) = (work.at(DATASET), work.at(SHARD_LOG));
+        self.write(spool, trained.as_ref(), (&dataset, &log)).inspect_err(|error| {
+            // Finished shards are of use to a run that goes on; of a run that is refused nothing is.
+            if !error.is_passing() {
+                _ = std::fs::remove_dir_all(&dataset);
+            }
         })
     }
 
@@ -288,10 +296,15 @@ impl Run<'_> {
     }
 
     /// Writes everything that a dataset folder holds.
-    fn write(&self, spool: &Spool, trained: Option<&Tokenizer>, dir: &Path) -> Result<(Manifest, Stats), PrepareError> {
+    fn write(
+        &self,
+        spool: &Spool,
+        trained: Option<&Tokenizer>,
+        (dir, log): (&Path, &Path),
+    ) -> Result<(Manifest, Stats), PrepareError> {
         let Some(tokenizer) = trained.or(self.given) else { return Err(TokenizerError::NoText.into()) };
         let (manifest, stats) =
-            encode::encode(self.config, spool, (tokenizer, self.chats), dir, self.observe, self.stop)?;
+            encode::encode(self.config, spool, (tokenizer, self.chats), (dir, log), self.observe, self.stop)?;
         let mut json = serde_json::to_vec_pretty(&stats).unwrap_or_default();
         json.push(b'\n');
         write_durably(&dir.join(STATS_FILE), &json)?;

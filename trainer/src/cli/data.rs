@@ -418,7 +418,9 @@ impl From<PrepareError> for Failure {
             | PrepareError::Changed { .. }
             | PrepareError::Unreconciled { .. }
             | PrepareError::Interrupted { .. } => Self::failed(error),
-            PrepareError::Tokenizer(TokenizerError::Gates { .. }) => Self::with(Exit::Missed, error),
+            PrepareError::Gates { .. } | PrepareError::Tokenizer(TokenizerError::Gates { .. }) => {
+                Self::with(Exit::Missed, error)
+            }
             other => Self::usage(other),
         }
     }

@@ -1,6 +1,6 @@
 //! Owns what to write instead of a value or key that did not fit; never reads a configuration.
 
-use super::de::Step;
+use super::de::{Step, quoted_list};
 use super::keys::{Keys, nearest};
 
 /// What to write where a word was none of the `known` ones.
@@ -18,7 +18,7 @@ pub(super) fn choice_hint(
     match (nearest(value, known.iter().copied()), keys.default(path)) {
         (Some(near), _) => format!("write `{}`", with_key(path, near)),
         (None, Some(default)) => format!("write one of these, or delete the line to get `{default}`"),
-        (None, None) => "write one of these".to_owned(),
+        (None, None) => format!("write one of {}", quoted_list(known)),
     }
 }
 
@@ -33,7 +33,7 @@ pub(super) fn missing_hint(keys: &Keys, path: &[Step], key: &str) -> String {
 /// What to write where `found` stands, and `expected` should.
 pub(super) fn value_hint(keys: &Keys, path: &[Step], expected: &str, found: &str) -> String {
     let nothing = found == "nothing";
-    if keys.is_optional_block(path) {
+    if keys.is_optional_block(path) && (nothing || matches!(found, "`true`" | "`false`")) {
         let or = if nothing || found == "`false`" { ", or delete the line to go without" } else { "" };
         return format!("write `{}` for its defaults{or}", with_key(path, "{}"));
     }

@@ -27,12 +27,15 @@ pub use crate::tokenizer::config::{TokenizerConfig, TokenizerSource};
 #[serde(deny_unknown_fields)]
 pub struct PrepareConfig {
     /// Folder of the finished dataset. It must not exist, or be empty, or hold a dataset made from this configuration.
+    #[schemars(example = &"data/moroccan")]
     pub output_dir: PathBuf,
     /// The raw files, read in this order.
+    #[schemars(example = serde_json::json!([{"path": "corpora/*/data.jsonl"}]))]
     pub sources: Vec<SourceConfig>,
     /// Licences whose texts may be used: SPDX identifiers, or prefixes that end in `*`. Texts under another licence are
     /// dropped and counted. Required; when it is missing the error lists the licences that the sources name.
     #[serde(default, alias = "allow_licenses")]
+    #[schemars(example = serde_json::json!(["CC0-1.0", "MIT", "CC-BY-4.0"]))]
     pub allow_licences: Vec<String>,
     /// Accept licences that forbid commercial use (they must still be listed in `allow_licences`). While this is false,
     /// a source that holds such a text is refused as a whole run, so that none slips in.
@@ -72,6 +75,7 @@ pub struct PrepareConfig {
     #[serde(default)]
     pub validation: ValidationConfig,
     /// The tokenizer: `path` to a tokenizer.json, or `train` to train one on the training documents; and its `gates`.
+    #[schemars(example = serde_json::json!({"train": {"vocab_size": 32768}}))]
     pub tokenizer: TokenizerConfig,
     /// How chats become tokens, when the sources hold chats or preferences.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,12 +97,15 @@ pub struct PrepareConfig {
 /// One group of raw files that are read alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(example = serde_json::json!({"path": "corpora/*/data.jsonl"}))]
 pub struct SourceConfig {
     /// A file, a folder (searched with its subfolders) or a glob such as `corpora/*/data.jsonl`. Relative paths start at
     /// the current directory.
+    #[schemars(example = &"corpora/*/data.jsonl")]
     pub path: String,
     /// Globs of files to leave out, matched against the path and against the path below `path`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = serde_json::json!(["corpora/old/*"]))]
     pub exclude: Vec<String>,
     /// What a record is: a text, a chat or a preference. All sources of a data set are of one type.
     #[serde(default, rename = "type", skip_serializing_if = "RecordKind::is_text")]
@@ -111,12 +118,14 @@ pub struct SourceConfig {
     pub fields: FieldNames,
     /// Language of rows that name none: ISO 639-3 and ISO 15924 codes, `ary_Arab`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"ary_Arab")]
     pub lang: Option<String>,
     /// Corpus name of rows that name none; without it the file name up to its first dot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// Licence of rows that name none.
     #[serde(default, alias = "license", skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"CC0-1.0")]
     pub licence: Option<String>,
     /// What one document of a text file is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -173,6 +182,7 @@ pub struct FieldNames {
     /// Fields that say whether the text may be trained on, such as `metadata.noai`, `robots` or `tdm-reservation`; by
     /// default the usual names, in the row and below `metadata`, `meta` and `headers`. `[]` looks at none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = serde_json::json!(["metadata.noai"]))]
     pub opt_out: Option<Vec<String>>,
     /// The list of messages of a chat; `messages`, `conversations` or `conversation` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -485,17 +495,19 @@ impl ValidationConfig {
                 self.fraction
             ));
         }
-        if self.max_documents.is_some_and(|max| max < self.min_documents) {
+        if let Some(max) = self.max_documents.filter(|max| *max < self.min_documents) {
             problems.push(format!(
-                "validation.max_documents: is below validation.min_documents ({}); lower that one as well",
+                "validation.max_documents: is {max}, below validation.min_documents ({}); lower that one as well",
                 self.min_documents
             ));
         }
-        let largest = self.max_documents.unwrap_or(0).max(self.min_documents);
-        if largest > MAX_BOUNDED_DOCUMENTS {
-            problems.push(format!(
-                "validation: {largest} documents a language is above {MAX_BOUNDED_DOCUMENTS}; use `fraction` for more"
-            ));
+        for (key, documents) in [("min", Some(self.min_documents)), ("max", self.max_documents)] {
+            if let Some(documents) = documents.filter(|documents| *documents > MAX_BOUNDED_DOCUMENTS) {
+                problems.push(format!(
+                    "validation.{key}_documents: is {documents}; write a number up to {MAX_BOUNDED_DOCUMENTS}, and use \
+                     `fraction` for more"
+                ));
+            }
         }
     }
 }

@@ -25,6 +25,13 @@ pub struct Selection {
     pub documents: u64,
 }
 
+impl Selection {
+    fn names(&self, component: &Component) -> bool {
+        self.lang.as_ref().is_none_or(|lang| lang == component.lang())
+            && self.source.as_ref().is_none_or(|source| source == component.source())
+    }
+}
+
 /// A document, or the part of one that lies in a row.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct InspectedDocument {
@@ -85,12 +92,8 @@ pub fn documents(
 ) -> Result<Vec<InspectedDocument>, DataError> {
     dataset.expect_tokenizer(tokenizer.digest())?;
     let components = if selection.validation { dataset.validation() } else { dataset.train() };
-    let wanted = |component: &&Component| {
-        selection.lang.as_ref().is_none_or(|lang| lang == component.lang())
-            && selection.source.as_ref().is_none_or(|source| source == component.source())
-    };
     let mut shown = Vec::new();
-    for component in components.iter().filter(wanted) {
+    for component in components.iter().filter(|component| selection.names(component)) {
         let end = selection.first.saturating_add(selection.documents).min(component.num_documents());
         for number in selection.first..end {
             let marks = component.marks(number, usize::MAX);
@@ -113,11 +116,7 @@ pub fn component_rows(
 ) -> Result<Vec<InspectedDocument>, DataError> {
     dataset.expect_tokenizer(tokenizer.digest())?;
     let components = if selection.validation { dataset.validation() } else { dataset.train() };
-    let wanted = |component: &&Component| {
-        selection.lang.as_ref().is_none_or(|lang| lang == component.lang())
-            && selection.source.as_ref().is_none_or(|source| source == component.source())
-            && row < component.num_rows(seq_len)
-    };
+    let wanted = |component: &&Component| selection.names(component) && row < component.num_rows(seq_len);
     let mut shown = Vec::new();
     for component in components.iter().filter(wanted) {
         shown.extend(row_of(component, tokenizer, row, seq_len)?);

@@ -142,7 +142,8 @@ impl Scrub {
             && let Ok(mut audit) = self.audit.lock()
         {
             let place = format!("{}:{}", row.file, row.number);
-            audit.add(row.id.unwrap_or(&place), text, &findings);
+            let label = row.label().unwrap_or_default();
+            audit.add(row.id.unwrap_or(&place), &label, text, &findings);
         }
         if let Some(kind) = found.dropped_for {
             return Err((format!("pii:{}", kind.name()), None));

@@ -11,7 +11,7 @@ use crate::card::{CARD_FILE, HTML_FILE};
 use crate::chat::{REJECTED, TRAINED};
 use crate::dataset::DataError;
 use crate::manifest::{FileRecord, MANIFEST_FILE, Manifest, ShardRecord, TOKEN_BYTES_FILE, TOKENIZER_FOLDER};
-use crate::prepare::{CONTAMINATION_FILE, INPUTS_FILE, NEAR_DUPLICATES_FILE, QUARANTINE_FILE};
+use crate::prepare::{CONTAMINATION_FILE, INPUTS_FILE, NEAR_DUPLICATES_FILE, PII_AUDIT_FILE, QUARANTINE_FILE};
 use crate::removal::{LOG_FILE, REMOVED_FILE};
 use crate::shard::digest_of;
 use crate::shard::format::{Dtype, ENDS, MARKS, MEGATRON_INDEX, SIDECAR, TOKENS, endings, megatron_index};
@@ -21,13 +21,14 @@ use crate::stats::STATS_FILE;
 use crate::tokenizer::files::TOKENIZER_FILE;
 
 /// Files that `data prepare` writes beside those of the manifest.
-const COMPANIONS: [&str; 10] = [
+const COMPANIONS: [&str; 11] = [
     MANIFEST_FILE,
     STATS_FILE,
     INPUTS_FILE,
     QUARANTINE_FILE,
     CONTAMINATION_FILE,
     NEAR_DUPLICATES_FILE,
+    PII_AUDIT_FILE,
     CARD_FILE,
     HTML_FILE,
     LOG_FILE,

@@ -85,10 +85,17 @@ pub fn prepare(raw: &RawConfig) -> Result<Option<ChatData>, PrepareError> {
             // Processes of one host start together: one prepares, the others find it.
             Err(PrepareError::Busy { .. }) => std::thread::sleep(POLL),
             // It appeared after this process had looked for it.
-            Err(PrepareError::Io { .. }) if attempts == 0 && dir.exists() => attempts += 1,
+            Err(PrepareError::Io { .. } | PrepareError::OutputRefused { .. }) if attempts == 0 && dir.exists() => {
+                attempts += 1;
+            }
             other => break other,
         }
     };
+    // The keys are those of a data configuration, which the user has never seen; the file is named all the same.
+    let prepared = prepared.map_err(|error| match error {
+        PrepareError::At { error, .. } => *error,
+        other => other,
+    });
     let prepared = prepared.inspect_err(|_| remove_work(&raw.output_dir, &made))?;
     // Not `then_some`: what is made in vain is dropped, and this takes away the folder when it is.
     let fresh = if prepared.already { None } else { Some(Fresh { made }) };

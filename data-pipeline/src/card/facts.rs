@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use crate::dataset::DataError;
 use crate::manifest::Manifest;
+use crate::pii::AuditEntry;
+use crate::prepare::PII_AUDIT_FILE;
 use crate::removal::{Removal, read_log};
 use crate::shard::reader::ShardReader;
 use crate::stats::Stats;
@@ -91,6 +93,7 @@ impl<'a> CardFacts<'a> {
         }
         let mut extras = extras(&serde_json::to_value(stats).unwrap_or_default());
         extras.extend(applied(stats));
+        extras.extend(audit(dir)?);
         Ok(Self { stats, manifest, lengths, extras, method, removals: read_log(dir)? })
     }
 
@@ -156,6 +159,27 @@ fn applied(stats: &Stats) -> Vec<Extra> {
         Extra { title, rows }
     };
     stages.into_iter().map(table).collect()
+}
+
+/// How many findings of personal data the audit file shows, by kind and language.
+fn audit(dir: &Path) -> Result<Option<Extra>, DataError> {
+    let path = dir.join(PII_AUDIT_FILE);
+    let lines = match std::fs::read_to_string(&path) {
+        Ok(lines) => lines,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DataError::io(&path, "read")(error)),
+    };
+    let mut shown: BTreeMap<&str, BTreeMap<String, u64>> = BTreeMap::new();
+    for entry in lines.lines().filter_map(|line| serde_json::from_str::<AuditEntry>(line).ok()) {
+        *shown.entry(entry.kind.name()).or_default().entry(entry.lang).or_default() += 1;
+    }
+    let rows = shown.into_iter().map(|(kind, languages)| {
+        let parts: Vec<String> = languages.iter().map(|(lang, count)| format!("{lang} {count}")).collect();
+        (kind.to_owned(), parts.join(", "))
+    });
+    let rows: Vec<_> = rows.collect();
+    let title = format!("Personal data shown, masked, in `{PII_AUDIT_FILE}`");
+    Ok((!rows.is_empty()).then_some(Extra { title, rows }))
 }
 
 /// Rows of one table at most.

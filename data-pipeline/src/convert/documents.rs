@@ -136,7 +136,7 @@ impl Sink {
 /// Writes all documents into one file, compressed as the name that it shall have says.
 pub(super) fn file(job: &mut Job<'_>, target: Target, out: &Path, path: &Path) -> Result<(), ConvertError> {
     let failed = || DataError::io(out, "written");
-    let mut sink = Sink::create(path, out).map_err(failed())?;
+    let mut sink = Sink::create(path, out).map_err(DataError::io(out, "created"))?;
     job.texts(&mut |rows| {
         let file = sink.as_write();
         rows.iter().try_for_each(|row| write(target, row, &mut *file)).map_err(failed())

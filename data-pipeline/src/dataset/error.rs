@@ -229,6 +229,13 @@ impl DataError {
         move |source| Self::Io { path, action, source }
     }
 
+    /// Whether the place of an output is at fault, before anything was read or written: no folder, no permission.
+    pub fn refuses_output(&self) -> bool {
+        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+        let kinds = [NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem];
+        matches!(self, Self::Io { action: "created" | "locked", source, .. } if kinds.contains(&source.kind()))
+    }
+
     /// The only error, or all of them; `None` when there is none.
     pub(crate) fn join(mut errors: Vec<Self>) -> Option<Self> {
         match errors.len() {

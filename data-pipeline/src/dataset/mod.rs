@@ -6,6 +6,7 @@ mod error;
 mod fitted;
 mod join;
 mod packing;
+mod shard_log;
 mod write;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub use self::error::DataError;
 pub use self::fitted::PackingComparison;
 pub use self::join::Part;
 pub use self::packing::PackingCounts;
+pub(crate) use self::shard_log::ShardLog;
+pub(crate) use self::write::write;
 pub use self::write::{ChatsToWrite, DatasetMeta, Group, WriteProgress, write_chats, write_dataset};
 
 /// A dataset that `data prepare` wrote.

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::error::DataError;
+use super::shard_log::{Finished, ShardLog, Sums};
 use crate::chat::{ChatEncoder, RecordKind, Sample, SampleError, TRAINED};
 use crate::document::Document;
 use crate::manifest::{
@@ -80,7 +81,7 @@ pub fn write_dataset<D>(
 where
     D: Iterator<Item = Result<Document, DataError>>,
 {
-    write(dir, groups, (tokenizer, None), meta, observer, stop)
+    write(dir, groups, (tokenizer, None), meta, None, observer, stop)
 }
 
 /// Chats or preferences to be written: the text of a document is that of a [`Sample`].
@@ -107,14 +108,17 @@ pub fn write_chats<D>(
 where
     D: Iterator<Item = Result<Document, DataError>>,
 {
-    write(dir, groups, (tokenizer, Some(chats)), meta, observer, stop)
+    write(dir, groups, (tokenizer, Some(chats)), meta, None, observer, stop)
 }
 
-fn write<D>(
+/// [`write_dataset`] or [`write_chats`], behind the shards that `log` has: `groups` begin after their documents. Every
+/// further shard is added to it.
+pub(crate) fn write<D>(
     dir: &Path,
     groups: impl IntoIterator<Item = Group<D>>,
     (tokenizer, chats): (&Tokenizer, Option<ChatsToWrite<'_>>),
     meta: &DatasetMeta,
+    mut log: Option<ShardLog>,
     observer: &dyn Fn(WriteProgress),
     stop: &AtomicBool,
 ) -> Result<Manifest, DataError>
@@ -123,6 +127,7 @@ where
 {
     let eos = tokenizer.eos().ok_or_else(|| DataError::NoEndOfText { tokenizer: tokenizer.path().to_owned() })?;
     let dtype = Dtype::for_vocab(tokenizer.vocab_size());
+    let Finished { shards, sums } = log.as_mut().map(|log| std::mem::take(&mut log.finished)).unwrap_or_default();
     let mut writer = Writer {
         dir,
         dtype,
@@ -130,11 +135,10 @@ where
         encoders: Encoders { tokenizer, eos, idle: Mutex::new(Vec::new()), chats },
         observer,
         stop,
-        shards: Vec::new(),
-        licences: BTreeMap::new(),
-        progress: WriteProgress::default(),
-        ends_of_turn: BTreeSet::new(),
-        trained_tokens: 0,
+        begun: shards.len(),
+        shards,
+        sums,
+        log,
     };
     let mut seen = BTreeSet::new();
     for Group { split, lang, source, documents } in groups {
@@ -143,7 +147,7 @@ where
         }
         writer.group(&ShardKey { split, lang, source }, documents)?;
     }
-    let Writer { shards, licences, ends_of_turn, trained_tokens, .. } = writer;
+    let Writer { shards, sums: Sums { licences, ends_of_turn, trained_tokens, .. }, .. } = writer;
     let head = ManifestHead {
         dtype,
         tokenizer: TokenizerRecord {
@@ -183,10 +187,10 @@ struct Writer<'a> {
     observer: &'a dyn Fn(WriteProgress),
     stop: &'a AtomicBool,
     shards: Vec<ShardRecord>,
-    licences: BTreeMap<String, Counts>,
-    progress: WriteProgress,
-    ends_of_turn: BTreeSet<u32>,
-    trained_tokens: u64,
+    /// Shards begun so far.
+    begun: usize,
+    sums: Sums,
+    log: Option<ShardLog>,
 }
 
 impl Writer<'_> {
@@ -200,13 +204,13 @@ impl Writer<'_> {
         while documents.peek().is_some() {
             let chunk = next_chunk(&mut documents)?;
             let encoded = self.encoders.encode(&chunk)?;
-            self.ends_of_turn.extend(encoded.iter().flat_map(|encoded| &encoded.ends_of_turn));
+            self.sums.ends_of_turn.extend(encoded.iter().flat_map(|encoded| &encoded.ends_of_turn));
             for (document, (ids, marks)) in chunk.iter().zip(encoded.iter().flat_map(Encoded::documents)) {
                 let shard = match &mut open {
                     Some(shard) => shard,
                     None => {
-                        let number = self.progress.shards;
-                        self.progress.shards += 1;
+                        let number = self.begun;
+                        self.begun += 1;
                         open.insert(ShardWriter::create(
                             self.dir,
                             number,
@@ -217,30 +221,37 @@ impl Writer<'_> {
                     }
                 };
                 shard.add(document, ids, marks)?;
-                self.trained_tokens += marks.iter().skip(1).filter(|&mark| mark & TRAINED != 0).count() as u64;
+                self.sums.trained_tokens += marks.iter().skip(1).filter(|&mark| mark & TRAINED != 0).count() as u64;
                 let full = shard.num_tokens() >= self.max_shard_tokens;
                 self.count(document, ids.len());
                 if full && let Some(shard) = open.take() {
-                    self.shards.push(shard.finish()?);
+                    self.close(shard)?;
                 }
             }
-            (self.observer)(self.progress);
+            (self.observer)(WriteProgress { counts: self.sums.counts, shards: self.begun });
             if self.stop.load(Ordering::Relaxed) {
                 return Err(DataError::Stopped);
             }
         }
-        if let Some(shard) = open {
-            self.shards.push(shard.finish()?);
+        open.map_or(Ok(()), |shard| self.close(shard))
+    }
+
+    /// Finishes a shard; from here on it need not be made again.
+    fn close(&mut self, shard: ShardWriter) -> Result<(), DataError> {
+        let record = shard.finish()?;
+        if let Some(log) = &mut self.log {
+            log.add(&record, &self.sums)?;
         }
+        self.shards.push(record);
         Ok(())
     }
 
     fn count(&mut self, document: &Document, tokens: usize) {
         let counts = Counts { documents: 1, tokens: tokens as u64, text_bytes: document.text.len() as u64 };
-        self.progress.counts.add(counts);
-        match self.licences.get_mut(&document.licence) {
+        self.sums.counts.add(counts);
+        match self.sums.licences.get_mut(&document.licence) {
             Some(sum) => sum.add(counts),
-            None => _ = self.licences.insert(document.licence.clone(), counts),
+            None => _ = self.sums.licences.insert(document.licence.clone(), counts),
         }
     }
 }

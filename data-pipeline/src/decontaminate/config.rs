@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub struct DecontaminateConfig {
     /// Folder of the benchmarks: JSONL, JSON, CSV, TSV, Parquet or text (an item a line), also `.gz` and `.zst`. Every
     /// text field of a record counts.
+    #[schemars(example = &"benchmarks")]
     pub against: PathBuf,
     /// Words in a row that hit, in languages of long texts.
     #[serde(default = "default_ngram")]
@@ -98,7 +99,7 @@ impl DecontaminateConfig {
         if self.short_ngram < 2 || self.short_ngram > self.ngram || self.ngram > MAX_NGRAM {
             let (short, long) = (self.short_ngram, self.ngram);
             problems.push(format!(
-                "{key}: short_ngram {short} and ngram {long}; write 2 <= short_ngram <= ngram <= {MAX_NGRAM}"
+                "{key}.short_ngram: is {short}, and `ngram` is {long}; write 2 <= short_ngram <= ngram <= {MAX_NGRAM}"
             ));
         }
         if self.min_words == 0 {

@@ -176,6 +176,15 @@ pub enum FilterError {
         #[source]
         source: io::Error,
     },
+    /// The output cannot be made; nothing was read.
+    #[error("{}: cannot be created; name a file in a folder that exists and that you may write to", .path.display())]
+    Out {
+        /// The output.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// The stage itself failed.
     #[error(transparent)]
     Stage(Box<dyn std::error::Error + Send + Sync>),
@@ -224,6 +233,12 @@ impl Inputs {
     /// Paths of the files, in the order read.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// Whether `path` is one of the files, by whatever name.
+    pub fn hold(&self, path: &Path) -> bool {
+        let Ok(resolved) = path.canonicalize() else { return false };
+        self.paths().any(|input| input.canonicalize().is_ok_and(|input| input == resolved))
     }
 
     /// Whether they can be read only once.

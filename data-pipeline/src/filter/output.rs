@@ -25,12 +25,19 @@ enum Sink {
 }
 
 impl AtomicFile {
-    /// Opens `path` for writing; its folder must exist. A name that ends in `.gz` or `.zst` is compressed.
+    /// Opens `path` for writing; its folder must exist. A name that ends in `.gz` or `.zst` is compressed. A file that
+    /// has the name already is replaced by the commit.
     ///
     /// # Errors
-    /// [`FilterError::Io`] when the folder does not let a file be made, or when `path` is a folder.
+    /// [`FilterError::Out`] when the folder does not let a file be made, or when `path` is a folder.
     pub fn create(path: &Path) -> Result<AtomicFile, FilterError> {
-        let failed = |source| FilterError::Io { path: path.to_owned(), action: "created", source };
+        let failed = |source: io::Error| match source.kind() {
+            // Space may be made; then the same command does it.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                FilterError::Io { path: path.to_owned(), action: "created", source }
+            }
+            _ => FilterError::Out { path: path.to_owned(), source },
+        };
         let Some(name) = path.file_name().filter(|_| !path.is_dir()) else {
             return Err(failed(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
         };

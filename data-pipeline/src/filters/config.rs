@@ -1,17 +1,20 @@
 //! Owns what a user may ask of the filters; never touches texts.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::rule::Rule;
 use crate::document::is_language_label;
 
 /// A limit of a rule, or `off`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(example = 0.3)]
 pub enum Limit {
     /// Texts on the wrong side of this value are dropped.
     Value(f64),
@@ -25,6 +28,42 @@ pub enum Limit {
 pub enum Off {
     /// The rule is not applied.
     Off,
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LimitVisitor)
+    }
+}
+
+/// Tells of wrong values in the words of the file's writer, which an untagged enum cannot.
+struct LimitVisitor;
+
+impl Visitor<'_> for LimitVisitor {
+    type Value = Limit;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number from 0 on, or `off`")
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Limit, E> {
+        Ok(Limit::Value(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Limit, E> {
+        Ok(Limit::Value(value as f64))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Limit, E> {
+        Ok(Limit::Value(value as f64))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Limit, E> {
+        match text {
+            "off" => Ok(Limit::Off(Off::Off)),
+            other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+        }
+    }
 }
 
 impl Limit {
@@ -96,19 +135,26 @@ impl FilterConfig {
         }
         for (place, limits) in tables {
             for (rule, limit) in limits {
-                if limit.value().is_some_and(|value| !value.is_finite() || value < 0.0) {
-                    problems.push(format!("{place}.{}: write a number from 0 on, or off", rule.name()));
+                if let Some(value) = limit.value().filter(|value| !value.is_finite() || *value < 0.0) {
+                    problems.push(format!("{place}.{}: is {value}; write a number from 0 on, or `off`", rule.name()));
                 }
             }
         }
-        for label in self.languages.keys().chain(self.word_lists.keys()) {
+        let named = self.languages.keys().map(|label| ("languages", label));
+        for (table, label) in named.chain(self.word_lists.keys().map(|label| ("word_lists", label))) {
             if !is_language_label(label) {
-                problems.push(format!("{key}: {label:?} is no language; write it as ary_Arab"));
+                problems.push(format!(
+                    "{key}.{table}.{label}: is no language label; write ISO 639-3 and ISO 15924 codes joined by `_`, for \
+                     example `ary_Arab`"
+                ));
             }
         }
         for pattern in &self.short_sources {
             if let Err(error) = glob::Pattern::new(pattern) {
-                problems.push(format!("{key}.short_sources: {pattern:?}: {}", error.msg));
+                problems.push(format!(
+                    "{key}.short_sources: `{pattern}` is not a valid glob ({}); `*`, `?` and `[a-z]` are understood",
+                    error.msg
+                ));
             }
         }
     }

@@ -122,7 +122,12 @@ impl NearConfig {
         range("rows", self.rows, MAX_HASHES);
         range("memory_mib", self.memory_mib, 1 << 20);
         if self.bands.saturating_mul(self.rows) > MAX_HASHES {
-            problems.push(format!("{key}: bands x rows is above {MAX_HASHES}; 20 bands of 6 rows are usual"));
+            let product = self.bands.saturating_mul(self.rows);
+            problems.push(format!(
+                "{key}.bands: {} bands of {} rows are {product} hash functions; write fewer, up to {MAX_HASHES} in all (20 \
+                 bands of 6 rows are usual)",
+                self.bands, self.rows
+            ));
         }
         if self.short_words > 1 << 16 {
             problems.push(format!("{key}.short_words: is {}; write a number up to 65536", self.short_words));

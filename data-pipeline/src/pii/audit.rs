@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::Finding;
 use super::kind::Kind;
 
+/// Languages with a sample of their own; of more, those whose labels come first.
+const MAX_LANGUAGES: usize = 64;
 /// Characters of text shown on either side of a finding.
 const CONTEXT_CHARS: usize = 40;
 
@@ -15,6 +17,9 @@ const CONTEXT_CHARS: usize = 40;
 pub struct AuditEntry {
     /// What was found.
     pub kind: Kind,
+    /// Language of the document, as far as it is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lang: String,
     /// Identifier of the document.
     pub document: String,
     /// The text around it; digits of findings are `#`, letters `x`.
@@ -23,51 +28,72 @@ pub struct AuditEntry {
 
 /// Findings chosen by a hash of their document and place: the same documents give the same sample, in any order and
 /// however they are shared out.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditSample {
     per_kind: usize,
-    chosen: BTreeMap<Kind, BTreeSet<(u64, AuditEntry)>>,
+    /// By kind and language, ranked.
+    chosen: BTreeMap<Kind, BTreeMap<String, BTreeSet<(u64, AuditEntry)>>>,
 }
 
 impl AuditSample {
-    /// An empty sample of at most `per_kind` findings of each kind.
+    /// An empty sample of at most `per_kind` findings of each kind and language.
     pub fn new(per_kind: u32) -> AuditSample {
         AuditSample { per_kind: per_kind as usize, chosen: BTreeMap::new() }
     }
 
-    /// Takes the findings of a document into account. `text` is what they were found in.
-    pub fn add(&mut self, document: &str, text: &str, findings: &[Finding]) {
+    /// Takes the findings of a document into account. `text` is what they were found in; `lang` may be empty.
+    pub fn add(&mut self, document: &str, lang: &str, text: &str, findings: &[Finding]) {
         if self.per_kind == 0 {
             return;
         }
         for (at, finding) in findings.iter().enumerate() {
             let rank = rank(document, finding.range.start);
-            let chosen = self.chosen.entry(finding.kind).or_default();
+            let chosen = self.chosen.entry(finding.kind).or_default().entry(lang.to_owned()).or_default();
             if chosen.len() >= self.per_kind && chosen.last().is_some_and(|(last, _)| *last <= rank) {
                 continue;
             }
-            let context = masked(text, findings, at);
-            chosen.insert((rank, AuditEntry { kind: finding.kind, document: document.to_owned(), context }));
-            if chosen.len() > self.per_kind {
-                chosen.pop_last();
+            let (document, lang, context) = (document.to_owned(), lang.to_owned(), masked(text, findings, at));
+            chosen.insert((rank, AuditEntry { kind: finding.kind, lang, document, context }));
+        }
+        self.bound();
+    }
+
+    /// Forgets what is too much. What is left does not depend on the order in which findings came.
+    fn bound(&mut self) {
+        for languages in self.chosen.values_mut() {
+            while languages.len() > MAX_LANGUAGES {
+                languages.pop_last();
+            }
+            for chosen in languages.values_mut() {
+                while chosen.len() > self.per_kind {
+                    chosen.pop_last();
+                }
             }
         }
     }
 
     /// Joins the sample of other documents.
     pub fn merge(&mut self, other: AuditSample) {
-        for (kind, entries) in other.chosen {
-            let chosen = self.chosen.entry(kind).or_default();
-            chosen.extend(entries);
-            while chosen.len() > self.per_kind {
-                chosen.pop_last();
+        self.per_kind = self.per_kind.max(other.per_kind);
+        for (kind, languages) in other.chosen {
+            let own = self.chosen.entry(kind).or_default();
+            for (lang, entries) in languages {
+                own.entry(lang).or_default().extend(entries);
             }
         }
+        self.bound();
     }
 
-    /// The sample, by kind.
+    /// The sample, by kind and language.
     pub fn entries(&self) -> impl Iterator<Item = &AuditEntry> {
-        self.chosen.values().flatten().map(|(_, entry)| entry)
+        self.chosen.values().flat_map(BTreeMap::values).flatten().map(|(_, entry)| entry)
+    }
+
+    /// The sample as lines of JSON.
+    pub fn to_lines(&self) -> Vec<u8> {
+        // Plain data always has a JSON form.
+        let line = |entry| serde_json::to_string(entry).unwrap_or_default() + "\n";
+        self.entries().map(line).collect::<String>().into_bytes()
     }
 }
 
@@ -113,24 +139,41 @@ mod tests {
         let scrubber = Scrubber::new(&PiiConfig::default());
         let texts: Vec<String> =
             (0..30).map(|i| format!("Tél : 06 61 23 45 {i:02}\nou sara{i}@gmail.com, merci")).collect();
+        let lang = |i: usize| if i.is_multiple_of(3) { "fra_Latn" } else { "ary_Latn" };
         let mut all = AuditSample::new(5);
         let mut parts = [AuditSample::new(5), AuditSample::new(5)];
         for (i, text) in texts.iter().enumerate() {
             let findings = scrubber.find(text);
             assert_eq!(findings.len(), 2, "{text}");
-            all.add(&i.to_string(), text, &findings);
+            all.add(&i.to_string(), lang(i), text, &findings);
         }
         for (i, text) in texts.iter().enumerate().rev() {
-            parts[i % 2].add(&i.to_string(), text, &scrubber.find(text));
+            parts[i % 2].add(&i.to_string(), lang(i), text, &scrubber.find(text));
         }
         let [mut one, two] = parts;
         one.merge(two);
         let shown: Vec<_> = all.entries().cloned().collect();
         assert_eq!(shown, one.entries().cloned().collect::<Vec<_>>());
-        assert_eq!(shown.len(), 10);
+        // Two kinds in two languages.
+        assert_eq!(shown.len(), 20);
+        assert_eq!(shown.iter().filter(|entry| entry.lang == "fra_Latn").count(), 10);
+        let saved = serde_json::to_string(&one).unwrap();
+        assert_eq!(serde_json::from_str::<AuditSample>(&saved).unwrap(), one);
         for entry in shown {
             assert!(!entry.context.contains(|c: char| c.is_ascii_digit()), "{}", entry.context);
             assert!(!entry.context.contains("sara") && entry.context.contains("## ## ##"), "{}", entry.context);
         }
+    }
+
+    #[test]
+    fn languages_are_bounded_alike_in_any_order() {
+        let scrubber = Scrubber::new(&PiiConfig::default());
+        let text = "Tél : 06 61 23 45 67";
+        let labels: Vec<String> = (0..100).map(|i| format!("x{i:02}_Latn")).collect();
+        let (mut up, mut down) = (AuditSample::new(1), AuditSample::new(1));
+        labels.iter().for_each(|label| up.add(label, label, text, &scrubber.find(text)));
+        labels.iter().rev().for_each(|label| down.add(label, label, text, &scrubber.find(text)));
+        assert_eq!(up, down);
+        assert_eq!(up.entries().count(), MAX_LANGUAGES);
     }
 }

@@ -30,7 +30,7 @@ pub struct PiiConfig {
     /// Also find addresses written to escape robots: `name [at] example [dot] com`.
     #[serde(default = "yes")]
     pub obfuscated_email: bool,
-    /// Findings of each kind that are shown, masked, in the audit file of the data set.
+    /// Findings of each kind and language that are shown, masked, in the audit file of the data set (`pii_audit.jsonl`).
     #[serde(default = "default_audit")]
     pub audit_per_kind: u32,
 }
@@ -56,7 +56,8 @@ impl PiiConfig {
     /// Problems that need no text to be seen, each with its key and what to write; `key` is where this struct stands.
     pub fn validate(&self, key: &str, problems: &mut Vec<String>) {
         if self.audit_per_kind > PiiConfig::MAX_AUDIT {
-            problems.push(format!("{key}.audit_per_kind: at most {}", PiiConfig::MAX_AUDIT));
+            let (found, most) = (self.audit_per_kind, PiiConfig::MAX_AUDIT);
+            problems.push(format!("{key}.audit_per_kind: is {found}; write a number up to {most}"));
         }
     }
 }
@@ -84,6 +85,6 @@ mod tests {
         assert!(serde_json::from_str::<PiiConfig>(r#"{"kinds": {"names": "replace"}}"#).is_err());
         let mut problems = Vec::new();
         PiiConfig { audit_per_kind: 10_001, ..config }.validate("pii", &mut problems);
-        assert_eq!(problems, ["pii.audit_per_kind: at most 10000"]);
+        assert_eq!(problems, ["pii.audit_per_kind: is 10001; write a number up to 10000"]);
     }
 }

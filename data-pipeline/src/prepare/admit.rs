@@ -14,6 +14,7 @@ use crate::document::{DOCUMENT_ID_BYTES, document_id, id_to_hex, language_label}
 use crate::licence::{LicenceGate, Verdict};
 use crate::normalize::Normalize;
 use crate::opt_out::{Candidate, MarkerKind, OptOuts};
+use crate::pii::AuditSample;
 use crate::source::discover::InputFile;
 use crate::source::{Chunk, Fields, Place, Reason, Reject, RowChunk, Slot, Value, excerpt, lines, parse_line};
 use crate::stats::count_words;
@@ -121,6 +122,8 @@ pub(crate) struct Admitted {
     pub quarantine: Vec<QuarantineEntry>,
     /// Lines about texts that hold parts of benchmarks.
     pub hits: Vec<u8>,
+    /// A sample of the personal data that was found, masked.
+    pub audit: AuditSample,
     pub refusal: Option<Refusal>,
     /// The first record that stops a preparation of chats.
     pub bad_record: Option<BadRecord>,
@@ -138,7 +141,11 @@ impl Admission<'_> {
         let mut judge = Judge {
             rules: self,
             input,
-            out: Admitted { file, ..Admitted::default() },
+            out: Admitted {
+                file,
+                audit: self.curation.map(Curation::audit_sample).unwrap_or_default(),
+                ..Admitted::default()
+            },
             known: HashMap::new(),
             name: String::new(),
             key: String::new(),
@@ -338,7 +345,9 @@ impl Judge<'_> {
     ) -> Result<(Cow<'t, str>, Vec<u8>), Reason> {
         let labels = self.out.labels.get(*index);
         let (given, source) = labels.map_or((None, ""), |labels| (labels.given(), labels.source.as_str()));
+        applied.audit = std::mem::take(&mut self.out.audit);
         let outcome = curation.apply(text, given, (id, source), &mut applied);
+        self.out.audit = std::mem::take(&mut applied.audit);
         if let Some(label) = applied.label.take() {
             *index = self.relabelled(*index, label);
         }

@@ -12,7 +12,7 @@ use crate::document::{DOCUMENT_ID_BYTES, Notes, id_to_hex};
 use crate::filters::Filters;
 use crate::lid::{Decision, Identification, Identifier, IdentifyConfig};
 use crate::normalize::{Changes, Normalize};
-use crate::pii::Scrubber;
+use crate::pii::{AuditSample, Scrubber};
 use crate::repair::Repairer;
 
 /// Languages with a smaller share of a text are not noted as mixed into it.
@@ -28,6 +28,8 @@ pub(crate) struct Curation {
     clean_lines: bool,
     benchmarks: Option<Benchmarks>,
     scrubber: Option<Scrubber>,
+    /// Findings of personal data that are shown, of each kind and language.
+    audit_per_kind: u32,
 }
 
 /// A model of languages: the one in the binary, or one from a file.
@@ -54,6 +56,8 @@ pub(crate) struct Applied {
     pub label: Option<String>,
     /// Lines about parts of benchmarks in the text.
     pub hits: Vec<u8>,
+    /// The sample of findings that those of this text are added to.
+    pub audit: AuditSample,
     notes: Notes,
 }
 
@@ -92,12 +96,13 @@ impl Curation {
     pub fn open(config: &PrepareConfig) -> Result<Curation, PrepareError> {
         fn failed<E: std::error::Error>(key: &'static str) -> impl FnOnce(E) -> PrepareError {
             move |error| {
-                let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-                PrepareError::Stage { key, problem: format!("{error}{cause}") }
+                let text = error.to_string();
+                let cause = error.source().map(ToString::to_string).filter(|cause| !text.contains(cause));
+                PrepareError::Stage { key, problem: cause.map_or(text.clone(), |cause| format!("{text}: {cause}")) }
             }
         }
         let repair = match &config.repair {
-            Some(repair) => Some((Repairer::new(repair).map_err(failed("repair"))?, repair.max_garbage)),
+            Some(repair) => Some((Repairer::new(repair).map_err(failed("repair.lexicons"))?, repair.max_garbage)),
             None => None,
         };
         let identify = match &config.identify {
@@ -115,12 +120,19 @@ impl Curation {
             None => None,
         };
         let filters = match &config.filters {
-            Some(filters) => Some(Filters::new(filters).map_err(failed("filters"))?),
+            Some(filters) => Some(Filters::new(filters).map_err(failed("filters.word_lists"))?),
             None => None,
         };
         let clean_lines = config.filters.as_ref().is_some_and(|filters| filters.clean_lines);
         let scrubber = config.pii.as_ref().map(Scrubber::new);
-        Ok(Curation { normalize: config.normalize, repair, identify, filters, clean_lines, benchmarks, scrubber })
+        let audit_per_kind = config.pii.as_ref().map_or(0, |pii| pii.audit_per_kind);
+        let normalize = config.normalize;
+        Ok(Curation { normalize, repair, identify, filters, clean_lines, benchmarks, scrubber, audit_per_kind })
+    }
+
+    /// An empty sample of the size that is asked for.
+    pub fn audit_sample(&self) -> AuditSample {
+        AuditSample::new(self.audit_per_kind)
     }
 
     /// Whether there is anything to note about texts.
@@ -164,7 +176,7 @@ impl Curation {
         let label = applied.label.clone().or_else(|| given.map(str::to_owned)).unwrap_or_default();
         let text = self.filtered(text, &label, source, applied)?;
         self.decontaminated(&text, &label, (id, source), applied)?;
-        self.scrubbed(text, applied)
+        self.scrubbed(text, id, &label, applied)
     }
 
     fn repaired<'t>(
@@ -233,9 +245,20 @@ impl Curation {
     }
 
     /// Replaces personal data.
-    fn scrubbed<'t>(&self, text: Cow<'t, str>, applied: &mut Applied) -> Result<Cow<'t, str>, Cow<'static, str>> {
+    fn scrubbed<'t>(
+        &self,
+        text: Cow<'t, str>,
+        id: &[u8; DOCUMENT_ID_BYTES],
+        label: &str,
+        applied: &mut Applied,
+    ) -> Result<Cow<'t, str>, Cow<'static, str>> {
         let Some(scrubber) = &self.scrubber else { return Ok(text) };
-        let (scrubbed, counts) = scrubber.scrub(&text);
+        let findings = scrubber.find(&text);
+        if findings.is_empty() {
+            return Ok(text);
+        }
+        applied.audit.add(&id_to_hex(id), label, &text, &findings);
+        let (scrubbed, counts) = scrubber.replace(&text, &findings);
         for (kind, count) in counts.by_name() {
             applied.add("pii", kind, count);
         }

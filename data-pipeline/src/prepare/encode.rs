@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use super::PREPARE_VERSION;
 use super::error::PrepareError;
 use super::event::{Observer, PrepareEvent, Stage};
 use super::existing;
 use crate::chat::ChatEncoder;
-use crate::config::PrepareConfig;
-use crate::dataset::{ChatsToWrite, DataError, Dataset, DatasetMeta, Group, WriteProgress, write_chats, write_dataset};
+use crate::config::{PrepareConfig, json_digest};
+use crate::dataset::{ChatsToWrite, DataError, Dataset, DatasetMeta, Group, ShardLog, WriteProgress, write};
 use crate::document::{DOCUMENT_ID_BYTES, Document};
 use crate::manifest::{Manifest, Split};
 use crate::near::sort::{ExternalSort, Merged, Record};
@@ -20,12 +21,13 @@ use crate::tokenizer::Tokenizer;
 /// Share of the memory that sorting may use.
 const SORT_SHARE: u64 = 4;
 
-/// Writes the shards of `spool` and its manifest into `dir`, and completes the statistics.
+/// Writes the shards of `spool` and its manifest into `dir`, and completes the statistics. Shards that `log` lists as
+/// finished, by an earlier run that was cut off, are taken over.
 pub(super) fn encode(
     config: &PrepareConfig,
     spool: &Spool,
     (tokenizer, chats): (&Tokenizer, Option<&ChatEncoder<'_>>),
-    dir: &Path,
+    (dir, log): (&Path, &Path),
     observe: Observer<'_>,
     stop: &AtomicBool,
 ) -> Result<(Manifest, Stats), PrepareError> {
@@ -40,15 +42,17 @@ pub(super) fn encode(
         let (bytes, rows) = (progress.counts.text_bytes, progress.counts.documents);
         observe(&PrepareEvent::Progress { stage, bytes, rows });
     };
-    let ordered = RefCell::new(Ordered::new(config, spool)?);
+    let key = json_digest(&(
+        (PREPARE_VERSION, spool.digest(), tokenizer.digest()),
+        (&meta.config_digest, meta.seed, meta.max_shard_tokens),
+    ));
+    let log = ShardLog::open(log, dir, &key)?;
+    let mut ordered = Ordered::new(config, spool)?;
+    ordered.skip(log.documents())?;
+    let ordered = RefCell::new(ordered);
     let groups = groups(&ordered);
-    let written = match chats {
-        None => write_dataset(dir, groups, tokenizer, &meta, &progress, stop),
-        Some(encoder) => {
-            let chats = ChatsToWrite { encoder, kind: config.kind() };
-            write_chats(dir, groups, (tokenizer, chats), &meta, &progress, stop)
-        }
-    };
+    let chats = chats.map(|encoder| ChatsToWrite { encoder, kind: config.kind() });
+    let written = write(dir, groups, (tokenizer, chats), &meta, Some(log), &progress, stop);
     let manifest = written.map_err(|error| match error {
         DataError::Stopped => PrepareError::Interrupted { stage: stage.name() },
         error => error.into(),
@@ -140,6 +144,14 @@ impl<'a> Ordered<'a> {
         let mut sorted = sort.finish()?;
         let next = sorted.next()?;
         Ok(Ordered { spool, sorted, next, failure: None })
+    }
+
+    /// Passes over documents, without reading them.
+    fn skip(&mut self, documents: u64) -> Result<(), PrepareError> {
+        for _ in 0..documents {
+            self.next = self.sorted.next()?;
+        }
+        Ok(())
     }
 
     /// The next document, if it belongs to the split and group.

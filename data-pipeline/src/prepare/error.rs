@@ -17,6 +17,7 @@ use crate::spool::Group;
 use crate::stats::StatsError;
 use crate::tokenizer::TokenizerError;
 use crate::tokenizer::chat::ChatError;
+use crate::tokenizer::gates::Verdict;
 
 /// A preparation that came to nothing. But for [`PrepareError::Interrupted`], and failures after the reading stage,
 /// nothing is left on disk.
@@ -84,6 +85,26 @@ pub enum PrepareError {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// A dataset that is there already, whose tokenizer fails gates that were written later.
+    #[error(
+        "{}: this data set was prepared before `tokenizer.gates` said this, and its tokenizer fails {} of them; change the \
+         gates, or remove the data set and train another tokenizer\n{verdict}", .dir.display(), .verdict.failures()
+    )]
+    Gates {
+        /// The dataset.
+        dir: PathBuf,
+        /// All gates with what was measured.
+        verdict: Box<Verdict>,
+    },
+    /// Something that a key of the configuration names cannot be used; nothing was started.
+    #[error("{key}: {error}")]
+    At {
+        /// Key of the configuration, such as `sources[2].path`.
+        key: String,
+        /// What is wrong.
+        #[source]
+        error: Box<PrepareError>,
+    },
     /// The search for duplicates failed.
     #[error(transparent)]
     Dedup(DedupError),
@@ -98,14 +119,15 @@ pub enum PrepareError {
     Template(#[from] ChatError),
     /// `allow_licences` is missing.
     #[error(
-        "allow_licences: is missing; the sources name {}; read them, then list those you accept", listed_licences(.found)
+        "allow_licences: is missing; the sources name {}; read these licences and write those you accept{}",
+        listed_licences(.found), .found.keys().next().map(|name| format!(", such as `allow_licences: [{name}]`")).unwrap_or_default()
     )]
     NoLicencesAllowed {
         /// Licences of the sources with the number of rows.
         found: BTreeMap<String, u64>,
     },
     /// Every row was dropped.
-    #[error("no document is left of {rows} rows: {}; check `fields`, `lang` and `allow_licences`", listed(.dropped))]
+    #[error("sources: no document is left of {rows} rows: {}; {}", listed(.dropped), advice(.dropped))]
     NothingLeft {
         /// Rows read.
         rows: u64,
@@ -124,13 +146,41 @@ pub enum PrepareError {
         example: String,
     },
     /// The output folder holds something else.
-    #[error("{}: is not empty and holds no dataset; choose another `output_dir`", .dir.display())]
+    #[error("output_dir: {} is not empty and holds no dataset; name a folder that does not exist yet", .dir.display())]
     OutputTaken {
         /// The folder.
         dir: PathBuf,
     },
+    /// The output is no folder.
+    #[error("output_dir: {} is a file; name a folder that does not exist yet", .path.display())]
+    OutputIsFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The output lies where the input is looked for.
+    #[error(
+        "output_dir: {} lies where sources[{entry}] looks for files (`{pattern}`), so the next run would read its own \
+         output; name a folder elsewhere, or write `exclude: [\"{}/**\"]` into that source", .dir.display(), .dir.display()
+    )]
+    OutputInInput {
+        /// The output folder.
+        dir: PathBuf,
+        /// Number of the source, from 0.
+        entry: usize,
+        /// Its path.
+        pattern: String,
+    },
+    /// The output cannot be made; nothing was started.
+    #[error("output_dir: {} cannot be created; name a folder where you may write", .dir.display())]
+    OutputRefused {
+        /// The output folder.
+        dir: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// The output folder holds another dataset.
-    #[error("{}: holds a dataset with {difference}; remove it, or choose another `output_dir`", .dir.display())]
+    #[error("output_dir: {} holds a dataset with {difference}; remove it, or name another folder", .dir.display())]
     OutputDiffers {
         /// The folder.
         dir: PathBuf,
@@ -194,6 +244,31 @@ impl PrepareError {
         PrepareError::Changed { path: path.to_owned() }
     }
 
+    /// Every line of the message that begins with a key of the configuration (`near.threshold: ...`), so that its place
+    /// can be told; empty when the configuration is not at fault.
+    pub fn by_key(&self) -> Vec<String> {
+        match self {
+            PrepareError::Config(error) => error.problems.clone(),
+            PrepareError::Stage { .. }
+            | PrepareError::At { .. }
+            | PrepareError::NoLicencesAllowed { .. }
+            | PrepareError::NothingLeft { .. }
+            | PrepareError::NoTemplate { .. }
+            | PrepareError::OutputTaken { .. }
+            | PrepareError::OutputIsFile { .. }
+            | PrepareError::OutputInInput { .. }
+            | PrepareError::OutputRefused { .. }
+            | PrepareError::OutputDiffers { .. } => vec![self.to_string()],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The same error, behind the key that names what is wrong.
+    pub(crate) fn at<E: Into<PrepareError>>(key: impl Into<String>) -> impl FnOnce(E) -> PrepareError {
+        let key = key.into();
+        move |error| PrepareError::At { key, error: Box::new(error.into()) }
+    }
+
     /// Whether the work done so far is worth keeping: the same command may go on with it.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
@@ -225,6 +300,34 @@ fn listed(counts: &BTreeMap<String, u64>) -> String {
         parts.push(format!("and {} more", counts.len() - MAX_LISTED));
     }
     if parts.is_empty() { "the files hold no rows".to_owned() } else { parts.join(", ") }
+}
+
+/// What to do about the most frequent reason.
+fn advice(dropped: &BTreeMap<String, u64>) -> &'static str {
+    let most = dropped.iter().max_by_key(|(name, count)| (**count, std::cmp::Reverse(*name)));
+    let reason = most.map(|(name, _)| name.as_str()).unwrap_or_default();
+    match reason.split(':').next().unwrap_or_default() {
+        "missing_text" | "null_text" | "text_not_string" => {
+            "name the field that holds the text: `fields: {text: FIELD}` beside `path`"
+        }
+        "missing_language" | "bad_language" => {
+            "write `lang: ary_Arab` or the like beside `path`, name the field that holds the language with \
+             `fields: {lang: FIELD}`, or let `identify: {}` find the languages"
+        }
+        "licence" if reason == "licence:missing" => {
+            "write `licence:` beside `path`, or name the field that holds it with `fields: {licence: FIELD}`"
+        }
+        "licence" => "add the licences that you accept to `allow_licences`",
+        "opt_out" => "nobody who opted out is read; check `opt_outs`",
+        "record_too_large" => "raise `limits.max_record_bytes`",
+        "invalid_json" => "check `format:` of the source; its lines are no JSON objects",
+        "filter" | "garbage" | "language" | "pii" => {
+            "look at dropped rows with `jazari data scrub`, `data normalize` and `data identify`, then loosen that section"
+        }
+        "contaminated" => "every text holds parts of a benchmark; check `decontaminate.against`",
+        "" => "check the paths of the sources",
+        _ => "check `format:`, `fields:`, `lang:` and `licence:` of the sources",
+    }
 }
 
 fn listed_licences(counts: &BTreeMap<String, u64>) -> String {

@@ -24,6 +24,9 @@ struct Inputs {
     rules: String,
     /// Digest of the tokenizer, when the configuration names one.
     tokenizer: Option<String>,
+    /// Digest of the gates that the tokenizer has passed, where there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gates: Option<String>,
     files: Vec<InputRecord>,
 }
 
@@ -108,11 +111,25 @@ pub(crate) fn record(
         })
         .collect::<Result<Vec<_>, PrepareError>>()?;
     let tokenizer = given.map(|tokenizer| tokenizer.digest().to_owned());
-    let inputs = Inputs { version: PREPARE_VERSION, rules: rules(config, chats)?, tokenizer, files };
+    let gates = gates_digest(config);
+    let inputs = Inputs { version: PREPARE_VERSION, rules: rules(config, chats)?, tokenizer, gates, files };
     // Plain data always has a JSON form.
     let mut json = serde_json::to_vec_pretty(&inputs).unwrap_or_default();
     json.push(b'\n');
     Ok(json)
+}
+
+fn gates_digest(config: &PrepareConfig) -> Option<String> {
+    let gates = &config.tokenizer.gates;
+    (!gates.is_empty()).then(|| json_digest(gates))
+}
+
+/// Whether the tokenizer of the finished dataset has passed the gates of `config`. They decide nothing about its bytes, so
+/// other gates make no other dataset.
+pub(crate) fn has_passed_gates(config: &PrepareConfig) -> bool {
+    let Some(gates) = gates_digest(config) else { return true };
+    let json = std::fs::read(config.output_dir.join(INPUTS_FILE)).unwrap_or_default();
+    serde_json::from_slice::<Inputs>(&json).is_ok_and(|inputs| inputs.gates == Some(gates))
 }
 
 /// Whether the output folder already holds what `config` would make of `files`.
@@ -130,7 +147,7 @@ pub(crate) fn is_prepared(
     }
     let taken = || PrepareError::OutputTaken { dir: dir.clone() };
     if !dir.is_dir() {
-        return Err(taken());
+        return Err(PrepareError::OutputIsFile { path: dir.clone() });
     }
     if std::fs::read_dir(dir).map_err(PrepareError::io(dir, "listed"))?.next().is_none() {
         return Ok(false);

@@ -158,6 +158,7 @@ impl<'a> Collector<'a> {
         for entry in &admitted.quarantine {
             self.record(entry)?;
         }
+        self.writer.state.audit.merge(admitted.audit);
         self.writer.hits(&admitted.hits).map_err(PrepareError::io(self.dir, "written"))?;
         let mut rest = admitted.content.as_slice();
         for document in &admitted.documents {

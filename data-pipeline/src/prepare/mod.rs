@@ -18,7 +18,7 @@ pub use dedupe::NEAR_DUPLICATES_FILE;
 pub use error::PrepareError;
 pub use event::{Observer, PrepareEvent, Stage};
 pub use existing::INPUTS_FILE;
-pub use parts::{CONTAMINATION_FILE, QUARANTINE_FILE};
+pub use parts::{CONTAMINATION_FILE, PII_AUDIT_FILE, QUARANTINE_FILE};
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -30,7 +30,8 @@ use crate::config::{PrepareConfig, SourceConfig, TokenizerSource};
 use crate::dataset::DataError;
 use crate::manifest::Manifest;
 use crate::opt_out::OptOuts;
-use crate::source::discover::{InputFile, discover};
+use crate::source::SourceError;
+use crate::source::discover::{InputFile, discover_each, would_find};
 use crate::spool::{PartState, Spool};
 use crate::stats::{STATS_FILE, Stats};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -46,6 +47,8 @@ pub const PREPARE_VERSION: u32 = 1;
 /// Folders of the work folder.
 const SPOOL: &str = "spool";
 const DATASET: &str = "dataset";
+/// The list of finished shards in it.
+const SHARD_LOG: &str = "shards.jsonl";
 
 /// A dataset that is in place.
 #[derive(Debug, Clone)]
@@ -106,9 +109,13 @@ fn prepare_as(
     config.validate()?;
     let config = &with_opt_out_digest(config)?;
     let files = discover_labelled(config)?;
+    refuse_output_in_input(config)?;
     let given = open_given(config)?;
     let chats = given.as_ref().map(|tokenizer| open_chats(config, tokenizer)).transpose()?.flatten();
     if existing::is_prepared(config, (given.as_ref(), chats.as_ref()), &files)? {
+        if !existing::has_passed_gates(config) {
+            vocabulary::check_gates_again(config, stop)?;
+        }
         return already(&config.output_dir);
     }
     if config.allow_licences.is_empty() {
@@ -138,30 +145,65 @@ fn prepare_as(
 fn with_opt_out_digest(config: &PrepareConfig) -> Result<PrepareConfig, PrepareError> {
     let mut config = config.clone();
     if let Some(opt_outs) = &mut config.opt_outs {
-        opt_outs.digest = OptOuts::open(opt_outs)?.list.digest().map(str::to_owned);
+        let opened = OptOuts::open(opt_outs).map_err(PrepareError::at("opt_outs.lists"))?;
+        opt_outs.digest = opened.list.digest().map(str::to_owned);
     }
     Ok(config)
 }
 
 /// The input files. Where languages are identified, a text file need not be told its own.
 fn discover_labelled(config: &PrepareConfig) -> Result<Vec<InputFile>, PrepareError> {
-    if config.identify.is_none() {
-        return Ok(discover(&config.sources)?);
-    }
     let labelled = |source: &SourceConfig| {
         let mut source = source.clone();
-        source.lang.get_or_insert_with(|| admit::UNKNOWN_LANGUAGE.to_owned());
+        if config.identify.is_some() {
+            source.lang.get_or_insert_with(|| admit::UNKNOWN_LANGUAGE.to_owned());
+        }
         source
     };
-    Ok(discover(&config.sources.iter().map(labelled).collect::<Vec<_>>())?)
+    let sources: Vec<_> = config.sources.iter().map(labelled).collect();
+    let named = |(entry, error): (usize, SourceError)| match error {
+        SourceError::BadGlob { ref pattern, .. } if config.sources.get(entry).is_none_or(|s| s.path != *pattern) => {
+            PrepareError::at(format!("sources[{entry}].exclude"))(error)
+        }
+        error => PrepareError::at(format!("sources[{entry}].path"))(error),
+    };
+    let files = discover_each(&sources).map_err(named)?;
+    // What cannot be read is told before anything is written.
+    for file in &files {
+        openable(&file.path).map_err(|error| named((file.entry, error)))?;
+    }
+    Ok(files)
+}
+
+fn openable(path: &Path) -> Result<(), SourceError> {
+    let failed = |source| SourceError::Io { path: path.to_owned(), action: "opened", source };
+    // A pipe is not opened: that would wait for whoever writes into it.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(SourceError::NotAFile { path: path.to_owned() });
+    }
+    std::fs::File::open(path).map(|_| ()).map_err(failed)
+}
+
+/// A data set among its own inputs would be read by the next run.
+fn refuse_output_in_input(config: &PrepareConfig) -> Result<(), PrepareError> {
+    for (entry, source) in config.sources.iter().enumerate() {
+        let key = || format!("sources[{entry}].path");
+        if would_find(source, &config.output_dir).map_err(|error| PrepareError::at(key())(error))? {
+            // Without a slash at its end, which the message would double.
+            let (dir, pattern) = (config.output_dir.components().collect(), source.path.clone());
+            return Err(PrepareError::OutputInInput { dir, entry, pattern });
+        }
+    }
+    Ok(())
 }
 
 /// The tokenizer that the configuration names, checked before anything is read.
 fn open_given(config: &PrepareConfig) -> Result<Option<Tokenizer>, PrepareError> {
     let TokenizerSource::Path(path) = config.tokenizer.source() else { return Ok(None) };
-    let tokenizer = Tokenizer::open(path)?;
+    let key = || "tokenizer.path".to_owned();
+    let tokenizer = Tokenizer::open(path).map_err(|error| PrepareError::at(key())(error))?;
     if tokenizer.eos().is_none() {
-        return Err(DataError::NoEndOfText { tokenizer: path.to_owned() }.into());
+        return Err(PrepareError::at(key())(DataError::NoEndOfText { tokenizer: path.to_owned() }));
     }
     Ok(Some(tokenizer))
 }
@@ -171,7 +213,8 @@ fn open_chats<'a>(config: &PrepareConfig, tokenizer: &'a Tokenizer) -> Result<Op
     if config.kind().is_text() {
         return Ok(None);
     }
-    let encoder = ChatEncoder::open(&config.chat.clone().unwrap_or_default(), tokenizer)?;
+    let encoder = ChatEncoder::open(&config.chat.clone().unwrap_or_default(), tokenizer);
+    let encoder = encoder.map_err(PrepareError::at("chat.chat_template"))?;
     let missing = || PrepareError::NoTemplate { tokenizer: tokenizer.path().to_owned() };
     encoder.ok_or_else(missing).map(Some)
 }
@@ -238,10 +281,12 @@ impl Run<'_> {
         if let Some(tokenizer) = trained.as_ref().or(self.given) {
             vocabulary::check_gates(&self.config.tokenizer.gates, tokenizer, spool, self.stop)?;
         }
-        let dataset = work.fresh(DATASET)?;
-        self.write(spool, trained.as_ref(), &dataset).inspect_err(|_| {
-            // Half a dataset is of no use to the next run; the stages before it are.
-            _ = std::fs::remove_dir_all(&dataset);
+        let (dataset, log) = (work.at(DATASET), work.at(SHARD_LOG));
+        self.write(spool, trained.as_ref(), (&dataset, &log)).inspect_err(|error| {
+            // Finished shards are of use to a run that goes on; of a run that is refused nothing is.
+            if !error.is_passing() {
+                _ = std::fs::remove_dir_all(&dataset);
+            }
         })
     }
 
@@ -251,27 +296,33 @@ impl Run<'_> {
     }
 
     /// Writes everything that a dataset folder holds.
-    fn write(&self, spool: &Spool, trained: Option<&Tokenizer>, dir: &Path) -> Result<(Manifest, Stats), PrepareError> {
+    fn write(
+        &self,
+        spool: &Spool,
+        trained: Option<&Tokenizer>,
+        (dir, log): (&Path, &Path),
+    ) -> Result<(Manifest, Stats), PrepareError> {
         let Some(tokenizer) = trained.or(self.given) else { return Err(TokenizerError::NoText.into()) };
         let (manifest, stats) =
-            encode::encode(self.config, spool, (tokenizer, self.chats), dir, self.observe, self.stop)?;
+            encode::encode(self.config, spool, (tokenizer, self.chats), (dir, log), self.observe, self.stop)?;
         let mut json = serde_json::to_vec_pretty(&stats).unwrap_or_default();
         json.push(b'\n');
         write_durably(&dir.join(STATS_FILE), &json)?;
-        for (name, page) in card::render(dir, &manifest, &stats, self.config)? {
-            write_durably(&dir.join(name), page.as_bytes())?;
-        }
         write_durably(
             &dir.join(INPUTS_FILE),
             &existing::record(self.config, (self.given, self.chats), self.files, &stats)?,
         )?;
-        for name in [QUARANTINE_FILE, CONTAMINATION_FILE, NEAR_DUPLICATES_FILE] {
+        for name in [QUARANTINE_FILE, CONTAMINATION_FILE, NEAR_DUPLICATES_FILE, PII_AUDIT_FILE] {
             let (from, to) = (spool.dir().join(name), dir.join(name));
             // Only what a stage wrote; the quarantine is always there.
             if from.exists() || name == QUARANTINE_FILE {
                 std::fs::copy(&from, &to).map_err(PrepareError::io(&to, "written"))?;
                 sync_file(&to)?;
             }
+        }
+        // The cards tell of the other files, so they come last.
+        for (name, page) in card::render(dir, &manifest, &stats, self.config)? {
+            write_durably(&dir.join(name), page.as_bytes())?;
         }
         Ok((manifest, stats))
     }

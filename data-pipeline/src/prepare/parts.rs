@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::error::PrepareError;
+use crate::pii::AuditSample;
 use crate::source::discover::InputFile;
 use crate::spool::{PartState, segment_file};
 
@@ -15,6 +16,8 @@ use crate::spool::{PartState, segment_file};
 pub const QUARANTINE_FILE: &str = "quarantine.jsonl";
 /// File name of the list of benchmark texts that were found in documents.
 pub const CONTAMINATION_FILE: &str = "contamination.jsonl";
+/// File name of the masked sample of personal data that was found.
+pub const PII_AUDIT_FILE: &str = "pii_audit.jsonl";
 /// Input files of a part at most.
 const MAX_FILES: usize = 1024;
 
@@ -53,7 +56,7 @@ pub(super) fn name(number: usize) -> String {
     format!("{number:05}")
 }
 
-/// Joins the quarantined records and the hits of all parts into files in `dir`.
+/// Joins the quarantined records, the hits and the samples of personal data of all parts into files in `dir`.
 pub(super) fn gather(parts: &[(PathBuf, PartState)], root: &Path, dir: &Path) -> Result<(), PrepareError> {
     for (kind, name, always) in [("quarantine", QUARANTINE_FILE, true), ("hits", CONTAMINATION_FILE, false)] {
         let any = parts.iter().flat_map(|(_, part)| &part.segments).any(|segment| segment.hits_bytes > 0);
@@ -70,6 +73,11 @@ pub(super) fn gather(parts: &[(PathBuf, PartState)], root: &Path, dir: &Path) ->
             }
         }
         out.sync_all().map_err(PrepareError::io(&path, "written"))?;
+    }
+    let mut audit = AuditSample::default();
+    parts.iter().for_each(|(_, part)| audit.merge(part.audit.clone()));
+    if audit.entries().next().is_some() {
+        super::write_durably(&dir.join(PII_AUDIT_FILE), &audit.to_lines())?;
     }
     Ok(())
 }

@@ -12,8 +12,9 @@ use super::error::PrepareError;
 use super::event::{Observer, PrepareEvent, Stage};
 use super::work::WorkDir;
 use super::write_durably;
-use crate::config::json_digest;
-use crate::document::id_to_hex;
+use crate::config::{PrepareConfig, json_digest};
+use crate::dataset::Dataset;
+use crate::document::{Document, id_to_hex};
 use crate::spool::{Entry, Spool};
 use crate::tokenizer::eval::Evaluation;
 use crate::tokenizer::gates::{self, Gates};
@@ -133,6 +134,37 @@ pub(super) fn check_gates(
     evaluation.add_all(&chunk)?;
     let verdict = gates::check(gates, &evaluation.report(None));
     if verdict.passed() { Ok(()) } else { Err(TokenizerError::Gates { verdict: Box::new(verdict) }.into()) }
+}
+
+/// [`check_gates`] of a dataset that is there already, made when there were other gates: on the texts that its tokens
+/// stand for. Nothing of it is changed.
+///
+/// # Errors
+/// [`PrepareError::Gates`] when one does not hold.
+pub(super) fn check_gates_again(config: &PrepareConfig, stop: &AtomicBool) -> Result<(), PrepareError> {
+    let dataset = Dataset::open(&config.output_dir)?;
+    let tokenizer = Tokenizer::open(&dataset.tokenizer_file())?;
+    let mut measured: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut evaluation = Evaluation::new(&tokenizer);
+    for component in dataset.validation().iter().chain(dataset.train()) {
+        let bytes = measured.entry(component.lang()).or_default();
+        for number in 0..component.num_documents() {
+            if *bytes >= GATE_BYTES {
+                break;
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Err(PrepareError::Interrupted { stage: Stage::Tokenizer.name() });
+            }
+            let text = tokenizer.decode(&component.document(number)?, true)?;
+            *bytes += text.len() as u64;
+            let (lang, source) = (component.lang().to_owned(), component.source().to_owned());
+            let (id, licence) = (String::new(), String::new());
+            evaluation.add_all(&[Document { id, text, lang, source, licence, url: None, notes: None }])?;
+        }
+    }
+    let verdict = gates::check(&config.tokenizer.gates, &evaluation.report(None));
+    let dir = config.output_dir.clone();
+    if verdict.passed() { Ok(()) } else { Err(PrepareError::Gates { dir, verdict: Box::new(verdict) }) }
 }
 
 fn is_done(dir: &Path, key: &str) -> bool {

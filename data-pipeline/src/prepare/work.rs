@@ -1,6 +1,7 @@
 //! Owns the work folder beside the output and the one rename that publishes it; never looks into a stage's files.
 
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::error::PrepareError;
@@ -37,9 +38,18 @@ impl WorkDir {
             _ => PathBuf::from("."),
         };
         let missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
-        let created = parent.ancestors().take_while(missing).map(Path::to_owned).collect();
+        let created: Vec<PathBuf> = parent.ancestors().take_while(missing).map(Path::to_owned).collect();
         let path = parent.join(format!(".{}.preparing", name.to_string_lossy()));
-        std::fs::create_dir_all(&path).map_err(PrepareError::io(&path, "created"))?;
+        std::fs::create_dir_all(&path).map_err(|source| {
+            remove_empty(&created);
+            match source.kind() {
+                // Space may be made, and then the same command does it.
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    PrepareError::Io { path: path.clone(), action: "created", source }
+                }
+                _ => PrepareError::OutputRefused { dir: output.to_owned(), source },
+            }
+        })?;
         let lock_path = path.join("lock");
         let lock = File::create(&lock_path).map_err(PrepareError::io(&lock_path, "created"))?;
         let locked = match holding {
@@ -103,10 +113,16 @@ impl WorkDir {
     pub fn discard(self) {
         // The reason for discarding is what the user must see; a folder that stays is reused by the next attempt.
         _ = std::fs::remove_dir_all(&self.path);
-        for dir in &self.created {
-            if std::fs::remove_dir(dir).is_err() {
-                return;
-            }
+        remove_empty(&self.created);
+    }
+}
+
+/// Removes folders, innermost first, up to the first that is not empty or was never made.
+fn remove_empty(created: &[PathBuf]) {
+    for dir in created {
+        match std::fs::remove_dir(dir) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return,
+            _ => {}
         }
     }
 }

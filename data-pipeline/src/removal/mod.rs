@@ -97,6 +97,8 @@ pub struct Report {
     pub shards_changed: usize,
     /// What is worth knowing.
     pub warnings: Vec<String>,
+    /// The very same was removed before, and nothing was left to do: `removal` is that of the log.
+    pub already: bool,
 }
 
 /// What the observer hears.
@@ -129,6 +131,10 @@ pub fn remove(
     let manifest = Manifest::read(dir)?;
     let found = selection::search(dir, &manifest, selection, observe, stop)?;
     if found.documents.is_empty() {
+        // A process that was killed after the exchange leaves its user in doubt; the same command says that all is well.
+        if let Some(report) = done_before(dir, &manifest, selection)? {
+            return Ok(report);
+        }
         return Err(RemovalError::Nothing { dir: dir.to_owned(), selection: selection.to_string() });
     }
     let mut report = found.report(&manifest, selection, cause);
@@ -143,6 +149,21 @@ pub fn remove(
     made?;
     workplace.publish()?;
     Ok(report)
+}
+
+/// The newest removal of the log, if it was of this selection and made this data set.
+fn done_before(dir: &Path, manifest: &Manifest, selection: &Selection) -> Result<Option<Report>, RemovalError> {
+    let last = read_log(dir)?.pop();
+    let same = last.filter(|removal| removal.new == manifest.id() && removal.selection == selection.entries());
+    let sum = |count: fn(&crate::manifest::ShardRecord) -> u64| manifest.shards.iter().map(count).sum();
+    Ok(same.map(|removal| Report {
+        removal,
+        documents_left: sum(|shard| shard.documents),
+        tokens_left: sum(|shard| shard.tokens),
+        shards_changed: 0,
+        warnings: Vec::new(),
+        already: true,
+    }))
 }
 
 /// Makes the new data set in `fresh` and reads all of it back.

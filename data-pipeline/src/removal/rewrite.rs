@@ -1,7 +1,7 @@
 //! Owns the files of the new data set: shards without the removed documents, everything else as it was; never decides
 //! what goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,8 @@ use super::selection::Found;
 use crate::chat::TRAINED;
 use crate::dataset::DataError;
 use crate::manifest::{Counts, MANIFEST_FILE, Manifest, ManifestHead, ShardRecord, TOKEN_BYTES_FILE, TOKENIZER_FOLDER};
+use crate::pii::AuditEntry;
+use crate::prepare::PII_AUDIT_FILE;
 use crate::shard::format::{SIDECAR, shard_number};
 use crate::shard::reader::ShardReader;
 use crate::shard::sidecar::{DocumentFacts, scan_facts};
@@ -32,6 +34,7 @@ pub(super) fn rewrite(
     stop: &AtomicBool,
 ) -> Result<Manifest, DataError> {
     take_over(old, new, manifest)?;
+    audit((old, new), found)?;
     let (shards, trained_removed) = shards((old, new), manifest, found, observe, stop)?;
     let mut licences = manifest.licences.clone();
     for document in &found.documents {
@@ -71,7 +74,7 @@ fn take_over(old: &Path, new: &Path, manifest: &Manifest) -> Result<(), DataErro
     for entry in entries {
         let path = entry.map_err(DataError::io(old, "listed"))?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if name != MANIFEST_FILE && !is_shards(name) {
+        if name != MANIFEST_FILE && name != PII_AUDIT_FILE && !is_shards(name) {
             link(&path, &new.join(name), 0)?;
         }
     }
@@ -82,6 +85,27 @@ fn take_over(old: &Path, new: &Path, manifest: &Manifest) -> Result<(), DataErro
         }
     }
     Ok(())
+}
+
+/// The masked sample of personal data shows pieces of texts: those of removed documents go with them.
+fn audit((old, new): (&Path, &Path), found: &Found) -> Result<(), DataError> {
+    let (from, to) = (old.join(PII_AUDIT_FILE), new.join(PII_AUDIT_FILE));
+    let lines = match std::fs::read_to_string(&from) {
+        Ok(lines) => lines,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(DataError::io(&from, "read")(error)),
+    };
+    let removed: HashSet<&str> = found.documents.iter().map(|document| document.id.as_str()).collect();
+    let mut file = DigestedFile::create(&to)?;
+    for line in lines.lines() {
+        // A line that is not ours names no document, and stays.
+        let entry: Option<AuditEntry> = serde_json::from_str(line).ok();
+        if !entry.is_some_and(|entry| removed.contains(entry.document.as_str())) {
+            file.put(line.as_bytes())?;
+            file.put(b"\n")?;
+        }
+    }
+    file.finish().map(|_| ())
 }
 
 fn link(from: &Path, to: &Path, depth: usize) -> Result<(), DataError> {

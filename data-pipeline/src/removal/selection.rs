@@ -65,6 +65,11 @@ impl Selection {
         self.list.is_empty() && self.licences.is_empty()
     }
 
+    /// What was named, a line each.
+    pub(super) fn entries(&self) -> &[String] {
+        &self.entries
+    }
+
     /// What of a document is named.
     fn finds(&self, facts: &DocumentFacts) -> Option<&'static str> {
         if self.licences.iter().any(|named| licence::names(&facts.licence, named)) {
@@ -203,6 +208,7 @@ impl Found {
             shards_changed: self.by_shard.iter().filter(|numbers| !numbers.is_empty()).count(),
             removal,
             warnings: Vec::new(),
+            already: false,
         }
     }
 }

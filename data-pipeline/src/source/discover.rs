@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::SourceError;
+use super::error::{PassedOver, SourceError};
 use super::jsonl::FieldTree;
 use super::row::Wanted;
 use crate::config::{Format, SourceConfig, Unit};
@@ -83,45 +83,126 @@ const MAX_FOLDER_DEPTH: usize = 32;
 /// # Errors
 /// A path that does not exist, an entry without a single file, a file of unknown format that was named itself.
 pub fn discover(sources: &[SourceConfig]) -> Result<Vec<InputFile>, SourceError> {
-    let mut files = Vec::new();
-    let mut taken = BTreeSet::new();
+    discover_each(sources).map_err(|(_, error)| error)
+}
+
+/// [`discover`]; an error comes with the number of its entry.
+pub(crate) fn discover_each(sources: &[SourceConfig]) -> Result<Vec<InputFile>, (usize, SourceError)> {
+    let (mut files, mut taken) = (Vec::new(), BTreeSet::new());
     for (entry, source) in sources.iter().enumerate() {
-        let found = expand(source)?;
-        let excluded = source
-            .exclude
-            .iter()
-            .map(|pattern| glob::Pattern::new(pattern).map_err(|error| bad_glob(pattern, &error)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let wanted = source.fields.wanted(source.format);
-        let tree = FieldTree::new(&wanted);
-        let spec = Arc::new(SourceSpec { config: source.clone(), wanted, tree });
-        let (before, mut ignored) = (files.len(), 0);
-        for path in found.paths {
-            let label = label(&path, &found.root);
-            let skip = excluded.iter().any(|p| p.matches_path(&path) || p.matches(&label));
-            let known = layout(&path, source);
-            if skip || (known.is_err() && !found.single) {
-                ignored += 1;
-                continue;
-            }
-            let (layout, compression) = known?;
-            if !source.kind.is_text() && !matches!(layout, Layout::Jsonl | Layout::Json | Layout::Parquet) {
-                return Err(SourceError::NoChats { path });
-            }
-            if !taken.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
-                continue;
-            }
-            files.push(input_file(entry, path, label, layout, compression, &spec)?);
-        }
-        if files.len() == before && !taken_by_others(&found.root, &taken) {
-            return Err(SourceError::NoInput { pattern: source.path.clone(), ignored });
-        }
+        of_entry(entry, source, &mut taken, &mut files).map_err(|error| (entry, error))?;
     }
     Ok(files)
 }
 
-fn taken_by_others(root: &Path, taken: &BTreeSet<PathBuf>) -> bool {
-    root.canonicalize().is_ok_and(|root| taken.iter().any(|path| path.starts_with(&root)))
+/// Adds the files of one entry.
+fn of_entry(
+    entry: usize,
+    source: &SourceConfig,
+    taken: &mut BTreeSet<PathBuf>,
+    files: &mut Vec<InputFile>,
+) -> Result<(), SourceError> {
+    let excluded = excluded(source)?;
+    let found = expand(source)?;
+    let wanted = source.fields.wanted(source.format);
+    let tree = FieldTree::new(&wanted);
+    let spec = Arc::new(SourceSpec { config: source.clone(), wanted, tree });
+    let (before, mut passed_over) = (files.len(), PassedOver::default());
+    for path in found.paths {
+        let label = label(&path, &found.root);
+        if is_excluded(&excluded, &path, &label) {
+            passed_over.excluded += 1;
+            continue;
+        }
+        let known = layout(&path, source);
+        if known.is_err() && !found.single {
+            passed_over.unknown += 1;
+            continue;
+        }
+        let (layout, compression) = known?;
+        if !source.kind.is_text() && !matches!(layout, Layout::Jsonl | Layout::Json | Layout::Parquet) {
+            return Err(SourceError::NoChats { path });
+        }
+        if !taken.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+            passed_over.repeated += 1;
+            continue;
+        }
+        files.push(input_file(entry, path, label, layout, compression, &spec)?);
+    }
+    if files.len() == before {
+        return Err(SourceError::NoInput { pattern: source.path.clone(), passed_over });
+    }
+    Ok(())
+}
+
+fn excluded(source: &SourceConfig) -> Result<Vec<glob::Pattern>, SourceError> {
+    let parse = |pattern: &String| glob::Pattern::new(pattern).map_err(|error| bad_glob(pattern, &error));
+    source.exclude.iter().map(parse).collect()
+}
+
+fn is_excluded(excluded: &[glob::Pattern], path: &Path, label: &str) -> bool {
+    excluded.iter().any(|pattern| pattern.matches_path(path) || pattern.matches(label))
+}
+
+/// Whether an entry would find files that are written into `folder`, which need not exist yet.
+///
+/// # Errors
+/// A glob that is none.
+pub(crate) fn would_find(source: &SourceConfig, folder: &Path) -> Result<bool, SourceError> {
+    let excluded = excluded(source)?;
+    let resolved = resolved(folder);
+    // Files of a data set in every format that is read.
+    let files = ["quarantine.jsonl", "manifest.json", "shard-00000.parquet"];
+    let path = Path::new(&source.path);
+    if path.is_dir() {
+        let root = resolved_existing(path);
+        let Ok(below) = resolved.strip_prefix(&root) else { return Ok(false) };
+        // Hidden folders are not searched.
+        if below.components().any(|part| part.as_os_str().to_string_lossy().starts_with('.')) {
+            return Ok(false);
+        }
+        let found = |name: &&str| {
+            !is_excluded(&excluded, &path.join(below).join(name), &label(&below.join(name), Path::new("")))
+        };
+        return Ok(files.iter().any(found));
+    }
+    if path.exists() || !source.path.contains(['*', '?', '[']) {
+        return Ok(false);
+    }
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let pattern = absolute.to_string_lossy();
+    let glob = glob::Pattern::new(&pattern).map_err(|error| bad_glob(&source.path, &error))?;
+    let literal = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+    let written = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let by_folder =
+        [&resolved, &written].iter().any(|place| place.ancestors().any(|above| glob.matches_path_with(above, literal)));
+    let root: PathBuf = path.components().take_while(|part| !is_wild(part)).collect();
+    let root = resolved_existing(&root);
+    Ok(files.iter().any(|name| {
+        let file = written.join(name);
+        let label = label(&resolved.join(name), &root);
+        (by_folder || glob.matches_path_with(&file, literal)) && !is_excluded(&excluded, &folder.join(name), &label)
+    }))
+}
+
+/// A path without links, of which only the beginning may exist.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for above in path.ancestors() {
+        if let (Ok(root), Ok(below)) = (above.canonicalize(), path.strip_prefix(above)) {
+            return root.join(below);
+        }
+    }
+    path
+}
+
+fn resolved_existing(path: &Path) -> PathBuf {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+fn is_wild(part: &std::path::Component<'_>) -> bool {
+    part.as_os_str().to_string_lossy().contains(['*', '?', '['])
 }
 
 struct Found {
@@ -154,8 +235,7 @@ fn expand(source: &SourceConfig) -> Result<Found, SourceError> {
         })?;
         if entry.is_dir() { walk(&entry, 0, &mut paths)? } else { _ = paths.insert(entry) }
     }
-    let root =
-        path.components().take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '['])).collect();
+    let root = path.components().take_while(|part| !is_wild(part)).collect();
     Ok(Found { paths, root, single: false })
 }
 

@@ -16,7 +16,9 @@ pub enum SourceError {
         path: PathBuf,
     },
     /// A glob is malformed.
-    #[error("`{pattern}` is not a valid glob ({what}); `*`, `?`, `[a-z]` and `**/` are understood")]
+    #[error(
+        "`{pattern}` is not a valid glob ({what}); `*`, `?`, `[a-z]` and `**/` are understood, and `[[]` stands for a bracket"
+    )]
     BadGlob {
         /// The glob.
         pattern: String,
@@ -24,15 +26,18 @@ pub enum SourceError {
         what: String,
     },
     /// A folder or glob holds no file of a known format.
-    #[error(
-        "`{pattern}` holds no input file ({ignored} others were passed over); \
-         name the files, or write `format:` if their names end in something else"
-    )]
+    #[error("{}", no_input(.pattern, .passed_over))]
     NoInput {
         /// Path or glob as the configuration gives it.
         pattern: String,
         /// Files seen but not taken.
-        ignored: usize,
+        passed_over: PassedOver,
+    },
+    /// A pipe or a device where a file must be.
+    #[error("{}: is no regular file, and inputs are read more than once; write its content to a file", .path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
     },
     /// The file name does not tell the format.
     #[error("{}: cannot tell the format from the name; write `format:` (`jsonl`, `json`, `csv`, `tsv`, `text`, `parquet`, `arrow` or `warc`){hint}", .path.display())]
@@ -137,6 +142,42 @@ pub enum SourceError {
         /// Its type.
         found: String,
     },
+}
+
+/// Files that were seen and not taken, by the reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PassedOver {
+    /// `exclude` names them.
+    pub excluded: usize,
+    /// Their names tell no format, or another than the one written.
+    pub unknown: usize,
+    /// An earlier source has them.
+    pub repeated: usize,
+}
+
+fn no_input(pattern: &str, passed: &PassedOver) -> String {
+    let PassedOver { excluded, unknown, repeated } = *passed;
+    let is_glob = pattern.contains(['*', '?', '[']);
+    match (excluded, unknown, repeated) {
+        (0, 0, 0) if is_glob => {
+            format!("`{pattern}` matches no file; check it, it starts at the current directory")
+        }
+        (0, 0, 0) => format!("`{pattern}` holds no file; check the path, it starts at the current directory"),
+        (0, 0, 1) => format!("`{pattern}` is named before already, and read as it says there; remove one of the two"),
+        (0, 0, _) => format!(
+            "all {repeated} files of `{pattern}` are named before already, and read as it says there; remove one of the two"
+        ),
+        (_, 0, 0) => format!("all files of `{pattern}` ({excluded}) are left out by `exclude`; narrow its globs"),
+        (_, 0, _) => format!(
+            "nothing is left of `{pattern}`: {excluded} files are left out by `exclude`, {repeated} are named before \
+             already; remove it, or narrow the globs"
+        ),
+        _ => format!(
+            "`{pattern}` holds no input file: the names of {unknown} files tell no format that is read, or another than \
+             `format:` says ({} more were left out); name a file itself and write `format:` beside it",
+            excluded + repeated
+        ),
+    }
 }
 
 impl SourceError {

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Group};
 use super::segment::{Segment, SegmentWriter};
+use crate::pii::AuditSample;
 use crate::stats::{ComponentStats, FileStats};
 
 /// Version of the layout; an older spool is made again, never converted.
-const PART_VERSION: u32 = 2;
+const PART_VERSION: u32 = 3;
 /// Name of the state.
 pub(crate) const PART_FILE: &str = "part.json";
 
@@ -42,6 +43,8 @@ pub(crate) struct PartState {
     /// One an input file of the part.
     pub files: Vec<FileStats>,
     pub quarantined: u64,
+    /// A sample of the personal data that was found, masked.
+    pub audit: AuditSample,
     pub next: Next,
     pub done: bool,
 }

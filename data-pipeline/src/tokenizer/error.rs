@@ -32,7 +32,7 @@ pub enum TokenizerError {
         limit: u64,
     },
     /// A file that is not what its name says.
-    #[error("{}: {reason}; it must be a file as Hugging Face tokenizers write it", .path.display())]
+    #[error("{}: is no tokenizer ({reason}); name a tokenizer.json as Hugging Face tokenizers write it", .path.display())]
     Malformed {
         /// The file.
         path: PathBuf,

@@ -100,7 +100,10 @@ impl Gate {
     /// Every bound that is no number or below 0.
     pub fn problems(&self) -> impl Iterator<Item = String> {
         let wrong = |(name, limit): (&'static str, f64)| {
-            (!(limit.is_finite() && limit >= 0.0)).then(|| format!("{name}: is {limit}; write a number of 0 or more"))
+            // A token that stands for nothing: no tokenizer reaches 0 here, and the run would find out at its end.
+            let positive = matches!(name, "max_tokens_per_word" | "max_tokens_per_character" | "max_parity");
+            let (right, bound) = if positive { (limit > 0.0, "above 0") } else { (limit >= 0.0, "of 0 or more") };
+            (!(limit.is_finite() && right)).then(|| format!("{name}: is {limit}; write a number {bound}"))
         };
         self.written().filter_map(wrong)
     }

@@ -128,17 +128,28 @@ fn parquet_file(message: &str, rows: i64) -> Vec<u8> {
 fn paths_that_lead_nowhere() {
     Case::new()
         .at("none.jsonl")
-        .check("<DIR>/in/none.jsonl: no such file or folder; check the path, which starts at the current directory");
+        .check("sources[0].path: <DIR>/in/none.jsonl: no such file or folder; check the path, which starts at the current directory");
+    const GLOBS: &str = "`*`, `?`, `[a-z]` and `**/` are understood, and `[[]` stands for a bracket";
     Case::new()
         .at("[")
-        .check("`<DIR>/in/[` is not a valid glob (invalid range pattern); `*`, `?`, `[a-z]` and `**/` are understood");
+        .check(&format!("sources[0].path: `<DIR>/in/[` is not a valid glob (invalid range pattern); {GLOBS}"));
+    Case::new()
+        .file("a.jsonl", rows(3))
+        .source("exclude", json!(["a["]))
+        .check(&format!("sources[0].exclude: `a[` is not a valid glob (invalid range pattern); {GLOBS}"));
     Case::new().file("README.md", "# no").check(
-        "`<DIR>/in` holds no input file (1 others were passed over); \
-         name the files, or write `format:` if their names end in something else",
+        "sources[0].path: `<DIR>/in` holds no input file: the names of 1 files tell no format that is read, or another \
+         than `format:` says (0 more were left out); name a file itself and write `format:` beside it",
     );
-    Case::new().file("a.jsonl", rows(3)).source("exclude", json!(["*.jsonl"])).check(
-        "`<DIR>/in` holds no input file (1 others were passed over); \
-         name the files, or write `format:` if their names end in something else",
+    Case::new()
+        .file("a.jsonl", rows(3))
+        .source("exclude", json!(["*.jsonl"]))
+        .check("sources[0].path: all files of `<DIR>/in` (1) are left out by `exclude`; narrow its globs");
+    let mut twice = Case::new().file("a.jsonl", rows(3));
+    let again = json!({"path": twice.path("a.jsonl")});
+    twice.config["sources"].as_array_mut().unwrap().push(again);
+    twice.check(
+        "sources[1].path: `<DIR>/in/a.jsonl` is named before already, and read as it says there; remove one of the two",
     );
 }
 
@@ -146,22 +157,24 @@ fn paths_that_lead_nowhere() {
 fn formats_that_are_not_read() {
     const ASK: &str = "cannot tell the format from the name; \
          write `format:` (`jsonl`, `json`, `csv`, `tsv`, `text`, `parquet`, `arrow` or `warc`)";
-    Case::new().file("a.dat", "x").at("a.dat").check(&format!("<DIR>/in/a.dat: {ASK}"));
+    Case::new().file("a.dat", "x").at("a.dat").check(&format!("sources[0].path: <DIR>/in/a.dat: {ASK}"));
     let hint = "unpack it first, or compress it as .gz or .zst";
-    Case::new().file("a.tar.gz", "x").at("a.tar.gz").check(&format!("<DIR>/in/a.tar.gz: {ASK}; {hint}"));
+    Case::new()
+        .file("a.tar.gz", "x")
+        .at("a.tar.gz")
+        .check(&format!("sources[0].path: <DIR>/in/a.tar.gz: {ASK}; {hint}"));
     let hint = "markup is read from web archives only (`.warc`)";
-    Case::new().file("a.html", "x").at("a.html").check(&format!("<DIR>/in/a.html: {ASK}; {hint}"));
+    Case::new().file("a.html", "x").at("a.html").check(&format!("sources[0].path: <DIR>/in/a.html: {ASK}; {hint}"));
 }
 
 #[test]
 fn text_files_need_labels() {
-    Case::new()
-        .file("a.txt", "salam")
-        .check("<DIR>/in/a.txt: a text file cannot name its lang; write `lang: ary_Arab` beside `path`");
-    Case::new()
-        .file("a.txt", "salam")
-        .source("lang", json!("ary_Latn"))
-        .check("<DIR>/in/a.txt: a text file cannot name its licence; write `licence: CC0-1.0` beside `path`");
+    Case::new().file("a.txt", "salam").check(
+        "sources[0].path: <DIR>/in/a.txt: a text file cannot name its lang; write `lang: ary_Arab` beside `path`",
+    );
+    Case::new().file("a.txt", "salam").source("lang", json!("ary_Latn")).check(
+        "sources[0].path: <DIR>/in/a.txt: a text file cannot name its licence; write `licence: CC0-1.0` beside `path`",
+    );
 }
 
 #[test]
@@ -291,44 +304,61 @@ fn licences() {
     );
     Case::new().file("a.jsonl", rows(2) + nc).set("allow_licences", json!([])).check(
         "allow_licences: is missing; the sources name `CC-BY-NC-4.0` 1, `MIT` 2 rows; \
-         read them, then list those you accept",
+         read these licences and write those you accept, such as `allow_licences: [CC-BY-NC-4.0]`",
     );
-    Case::new()
-        .file("a.jsonl", rows(2))
-        .set("allow_licences", json!(["CC0-1.0"]))
-        .check("no document is left of 2 rows: licence:MIT 2; check `fields`, `lang` and `allow_licences`");
+    Case::new().file("a.jsonl", rows(2)).set("allow_licences", json!(["CC0-1.0"])).check(
+        "sources: no document is left of 2 rows: licence:MIT 2; add the licences that you accept to `allow_licences`",
+    );
 }
 
 #[test]
 fn nothing_to_keep() {
     Case::new()
         .file("a.jsonl", "")
-        .check("no document is left of 0 rows: the files hold no rows; check `fields`, `lang` and `allow_licences`");
+        .check("sources: no document is left of 0 rows: the files hold no rows; check the paths of the sources");
     let damaged = "{\"text\":\"cut\n{\"txt\":\"a\"}\n\n{\"text\":null}\n{\"text\":12}\n{\"text\":\" \"}\n\
                    {\"text\":\"a\"}\n{\"text\":\"a\",\"lang\":\"darija\"}\n{\"text\":\"a\",\"lang\":7}\n";
     Case::new().file("a.jsonl", [damaged.as_bytes(), b"{\"text\":\"\xff\"}\n"].concat()).check(
-        "no document is left of 10 rows: bad_field 1, bad_language 1, blank_line 1, empty_text 1, invalid_json 1, \
+        "sources: no document is left of 10 rows: bad_field 1, bad_language 1, blank_line 1, empty_text 1, invalid_json 1, \
          invalid_utf8 1, missing_language 1, missing_text 1, null_text 1, text_not_string 1; \
-         check `fields`, `lang` and `allow_licences`",
+         check `format:`, `fields:`, `lang:` and `licence:` of the sources",
     );
     Case::new().file("a.csv", "text,lang\n\"a,ary_Latn\nb\n\"c\"d,ary_Latn\n").check(
-        "no document is left of 3 rows: bad_quoting 2, column_count 1; check `fields`, `lang` and `allow_licences`",
+        "sources: no document is left of 3 rows: bad_quoting 2, column_count 1; check `format:`, `fields:`, `lang:` and \
+         `licence:` of the sources",
     );
     Case::new()
         .file("a.jsonl", rows(2))
         .set("limits", json!({"max_record_bytes": 20}))
-        .check("no document is left of 2 rows: record_too_large 2; check `fields`, `lang` and `allow_licences`");
+        .check("sources: no document is left of 2 rows: record_too_large 2; raise `limits.max_record_bytes`");
 }
 
 #[test]
 fn outputs_that_are_taken() {
     let case = Case::new().file("a.jsonl", rows(2));
     let input = json!(case.path(""));
-    case.set("output_dir", input).check("<DIR>/in/: is not empty and holds no dataset; choose another `output_dir`");
+    let own = |dir: &str| {
+        format!(
+            "output_dir: <DIR>/{dir} lies where sources[0] looks for files (`<DIR>/in`), so the next run would read its own \
+             output; name a folder elsewhere, or write `exclude: [\"<DIR>/{dir}/**\"]` into that source"
+        )
+    };
+    case.set("output_dir", input).check(&own("in"));
     let case = Case::new().file("a.jsonl", rows(2));
+    let inside = json!(case.path("new/data"));
+    case.set("output_dir", inside).check(&own("in/new/data"));
+    let case = Case::new().file("a.jsonl", rows(2)).at("a.jsonl");
     let input = json!(case.path("a.jsonl"));
     case.set("output_dir", input)
-        .check("<DIR>/in/a.jsonl: is not empty and holds no dataset; choose another `output_dir`");
+        .check("output_dir: <DIR>/in/a.jsonl is a file; name a folder that does not exist yet");
+    let case = Case::new().file("a.jsonl", rows(2)).at("a.jsonl");
+    let input = json!(case.path(""));
+    case.set("output_dir", input)
+        .check("output_dir: <DIR>/in/ is not empty and holds no dataset; name a folder that does not exist yet");
+    let case = Case::new().file("a.jsonl", rows(2)).at("a.jsonl");
+    let below = json!(case.path("a.jsonl/out"));
+    case.set("output_dir", below)
+        .check("output_dir: <DIR>/in/a.jsonl/out cannot be created; name a folder where you may write");
 }
 
 #[test]
@@ -336,7 +366,7 @@ fn tokenizers_that_cannot_be_loaded() {
     let case = Case::new().file("a.jsonl", rows(2)).file("tokenizer.json", "{}");
     let path = json!(case.path("none.json"));
     case.set("tokenizer", json!({"path": path}))
-        .check("<DIR>/in/none.json: cannot be read; check the path, permissions and free space");
+        .check("tokenizer.path: <DIR>/in/none.json: cannot be read; check the path, permissions and free space");
     let case = Case::new().file("a.jsonl", rows(2)).file("tokenizer.json", "{}");
     let case = {
         let path = json!(case.path("tokenizer.json"));
@@ -366,7 +396,7 @@ fn configurations_that_contradict_themselves() {
          sources[0].unit: only text files are cut into units; remove it, or write `format: text`\n\
          sources[0].fields.text: `a..b` is not a field name; write for example `metadata.text`\n\
          validation.fraction: 0.9 is not between 0 and 0.5; write a share such as 0.02\n\
-         validation.max_documents: is below validation.min_documents (5); lower that one as well\n\
+         validation.max_documents: is 2, below validation.min_documents (5); lower that one as well\n\
          limits.max_record_bytes: 0 is not between 1 and 1073741824; the default is 16777216\n\
          tokenizer.train.vocab_size: 3 is not between 272 (bytes and special tokens) and 1048576; write 32768\n\
          shards.max_tokens: is 0; write a number of tokens, for example 134217728",

@@ -8,8 +8,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use data_pipeline::config::PrepareConfig;
-use data_pipeline::prepare::{PrepareError, Worker, prepare, prepare_together};
+use data_pipeline::prepare::{PrepareError, PrepareEvent, Stage, Worker, prepare, prepare_together};
 use serde_json::{Value, json};
+
+use crate::support::disk::SmallDisk;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
@@ -65,6 +67,7 @@ fn config(dir: &Path, out: &Path) -> Value {
         "tokenizer": {"train": {"vocab_size": 280, "max_bytes": 100_000}},
         "paragraphs": {"min_count": 3},
         "near": {"threshold": 0.8},
+        "shards": {"max_tokens": 20_000},
         "limits": {"checkpoint_bytes": 65536, "max_memory_bytes": 134_217_728},
     })
 }
@@ -139,6 +142,55 @@ fn killed_again_and_again_it_goes_on_to_the_same_bytes() {
 }
 
 #[test]
+fn finished_shards_are_not_made_again() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    write_inputs(dir.path(), 3, 2_500);
+    let whole = dir.path().join("whole");
+    prepare(&parsed(&config(dir.path(), &whole)), &|_| {}, &NEVER).unwrap();
+    let expected = contents(&whole);
+    let out = dir.path().join("out");
+    let config = parsed(&config(dir.path(), &out));
+    let shards = dir.path().join(".out.preparing/dataset");
+    let inode = |path: PathBuf| std::fs::metadata(path).unwrap().ino();
+    let finished = |folder: &Path| {
+        let log = std::fs::read_to_string(folder.with_file_name("shards.jsonl")).unwrap();
+        log.lines().skip(1).map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    // Stopped at the first report of the stage, which comes after the first group of documents.
+    let stop = AtomicBool::new(false);
+    let observe = |event: &PrepareEvent| {
+        if let PrepareEvent::Progress { stage: Stage::Shards, .. } = event {
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    assert!(matches!(prepare(&config, &observe, &stop), Err(PrepareError::Interrupted { .. })));
+    let before = finished(&shards);
+    assert!(before.len() >= 2, "{}", before.len());
+    let first = inode(shards.join("shard-00000.bin"));
+    let (second, rows) = (inode(shards.join("shard-00001.bin")), before[0]["sums"]["counts"]["documents"].as_u64());
+
+    // Damage in a finished shard: it and what follows is made again, what stands before it is not.
+    let damaged = shards.join("shard-00001.parquet");
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    std::fs::write(shards.join("stray"), "left by somebody").unwrap();
+    let least = std::sync::Mutex::new(None);
+    let observe = |event: &PrepareEvent| {
+        if let PrepareEvent::Progress { stage: Stage::Shards, rows, .. } = event {
+            least.lock().unwrap().get_or_insert(*rows);
+        }
+    };
+    let done = prepare(&config, &observe, &NEVER).unwrap();
+    assert!(contents(&done.dir) == expected, "going on changed the bytes");
+    assert_eq!(inode(done.dir.join("shard-00000.bin")), first, "the first shard was made again");
+    assert_ne!(inode(done.dir.join("shard-00001.bin")), second);
+    assert!(*least.lock().unwrap() > rows, "it began anew");
+}
+
+#[test]
 fn several_processes_and_one_that_is_killed_make_the_bytes_of_one() {
     let dir = tempfile::tempdir().unwrap();
     write_inputs(dir.path(), 6, 600);
@@ -160,30 +212,14 @@ fn several_processes_and_one_that_is_killed_make_the_bytes_of_one() {
     assert!(!dir.path().join(".out.preparing").exists());
 }
 
-/// A small file system of its own; unmounted when dropped.
-struct Mounted<'a>(&'a Path);
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        _ = Command::new("umount").arg(self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk_is_an_error_and_space_lets_it_go_on() {
     let dir = tempfile::tempdir().unwrap();
     write_inputs(dir.path(), 3, 2_500);
     let whole = dir.path().join("whole");
     prepare(&parsed(&config(dir.path(), &whole)), &|_| {}, &NEVER).unwrap();
-    let disk = dir.path().join("disk");
-    std::fs::create_dir(&disk).unwrap();
-    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"]).arg(&disk).output();
-    if !mount.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: a file system cannot be mounted here, so no disk was filled");
-        return;
-    }
-    let _mounted = Mounted(&disk);
-    let out = disk.join("out");
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 1) else { return };
+    let out = disk.path().join("out");
     let config = parsed(&config(dir.path(), &out));
     let (mut full, mut size) = (0, 1);
     let done = loop {
@@ -197,8 +233,7 @@ fn a_full_disk_is_an_error_and_space_lets_it_go_on() {
         }
         size += 1;
         assert!(size < 64, "it never ends");
-        let option = format!("remount,size={size}m");
-        assert!(Command::new("mount").args(["-o", &option]).arg(&disk).status().unwrap().success());
+        disk.resize(size);
     };
     assert!(full >= 2, "{full}");
     assert!(contents(&done.dir) == contents(&whole), "a full disk changed the bytes");

@@ -136,12 +136,12 @@ fn a_finished_dataset_is_recognised_and_another_is_not_overwritten() {
     assert_eq!((again.id, again.stats), (first.id.clone(), first.stats.clone()));
     let expect = |config: &Value, what: &str| {
         let message = run(config).unwrap_err().to_string();
-        let expected = format!("{}: holds a dataset with {what}", first.dir.display());
+        let expected = format!("output_dir: {} holds a dataset with {what}", first.dir.display());
         assert!(message.starts_with(&expected), "{message}");
     };
     let mut changed = config.clone();
     changed["dedup"] = json!("none");
-    expect(&changed, "another configuration; remove it, or choose another `output_dir`");
+    expect(&changed, "another configuration; remove it, or name another folder");
     // The same bytes with another time are the same input.
     let input = dir.path().join("a.jsonl");
     let text = std::fs::read_to_string(&input).unwrap();

@@ -124,6 +124,25 @@ fn a_preparation_ends_at_a_gate_and_passes_without() {
 }
 
 #[test]
+fn gates_written_later_are_checked_on_the_data_set_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |gates: Value| {
+        let config = serde_json::from_value(config(dir.path(), &gates)).unwrap();
+        prepare(&config, &|_| {}, &AtomicBool::new(false))
+    };
+    let loose = json!({"zgh_Tfng": {"max_tokens_per_word": 50.0}});
+    assert!(!run(loose.clone()).unwrap().already);
+    let before = support::contents(dir.path());
+    assert!(run(loose).unwrap().already && run(json!({})).unwrap().already);
+    assert!(run(json!({"*": {"max_failed_round_trips": 0}})).unwrap().already);
+    let error = run(json!({"zgh_Tfng": {"max_tokens_per_word": 0.5}})).unwrap_err();
+    assert!(matches!(error, PrepareError::Gates { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("fails 1 of them") && text.contains("zgh_Tfng   max_tokens_per_word"), "{text}");
+    assert!(support::contents(dir.path()) == before, "the data set was changed");
+}
+
+#[test]
 fn imported_tokenizers_are_measured_too() {
     let Some(root) = shared("fixtures") else { return };
     for family in ["llama", "mistral", "gemma2", "qwen2", "gpt2"] {

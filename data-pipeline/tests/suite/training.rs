@@ -146,7 +146,7 @@ fn files_that_are_no_tokenizer_are_refused() {
         std::fs::write(&path, bytes).unwrap();
         Tokenizer::open(dir.path()).map(|_| ()).unwrap_err().to_string().replace(&place, "DIR")
     };
-    assert!(open(b"{").starts_with("DIR/tokenizer.json: EOF while parsing"));
+    assert!(open(b"{").starts_with("DIR/tokenizer.json: is no tokenizer (EOF while parsing"));
     assert!(open(b"{}").starts_with("DIR/tokenizer.json: "));
     let trained = train(&documents("ary_Latn", "a", 50), &TrainConfig { vocab_size: 300, ..TrainConfig::default() });
     let good = String::from_utf8(trained.files["tokenizer.json"].clone()).unwrap();

@@ -64,7 +64,7 @@ fn write(page: &mut String, model: &ModelFacts, run: &RunFacts) -> std::fmt::Res
     ] {
         writeln!(page, "| {key} | {} |", cell(&value))?;
     }
-    data(page, run)?;
+    data(page, model, run)?;
     training(page, model, run)?;
     evaluation(page, model, run)?;
     limits(page, run)
@@ -110,7 +110,7 @@ fn hub_name(run: &RunFacts) -> Option<String> {
     }
 }
 
-fn data(page: &mut String, run: &RunFacts) -> std::fmt::Result {
+fn data(page: &mut String, model: &ModelFacts, run: &RunFacts) -> std::fmt::Result {
     writeln!(page, "\n## Data\n")?;
     if run.data.datasets.is_empty() {
         return writeln!(page, "The run directory does not say what the model was trained on.");
@@ -135,6 +135,29 @@ fn data(page: &mut String, run: &RunFacts) -> std::fmt::Result {
     writeln!(page)?;
     for dataset in &run.data.datasets {
         writeln!(page, "Data set `{}`.", dataset.id)?;
+    }
+    changes(page, model, run)
+}
+
+/// Every time that the run went on with another data set because somebody accepted it, up to the exported step.
+fn changes(page: &mut String, model: &ModelFacts, run: &RunFacts) -> std::fmt::Result {
+    let mut told = Vec::new();
+    for event in run.events.iter().filter(|event| event.get("event").is_some_and(|name| name == "dataset_changed")) {
+        let id = |key: &str| event.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let step = event.get("step").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        // A resume from the same checkpoint says the same again.
+        let change = (step, line(id("from")), line(id("to")));
+        if step <= model.step && !told.contains(&change) {
+            let (_, from, to) = &change;
+            writeln!(
+                page,
+                "\n**The data changed during training:** up to step {step} the rows came from data set `{from}`, from there \
+                 on from `{to}`. Whoever trained the model accepted this (`--accept-dataset-change`), as is done after a \
+                 take-down; what was taken out is listed in `removals.jsonl` of the new data set. The model has seen it \
+                 before that step. The figures above are those of the last data set."
+            )?;
+            told.push(change);
+        }
     }
     Ok(())
 }
@@ -319,6 +342,16 @@ mod tests {
         assert_eq!((&yaml["datasets"], &yaml["library_name"]), (&json!(["doda"]), &json!("transformers")));
         assert!(card.contains("| ary_Arab | 3.000 | 2.000 |"), "the evaluation is that of the exported step\n{card}");
         assert!(!card.contains("forbid commercial use"));
+    }
+
+    #[test]
+    fn an_accepted_change_of_the_data_is_told_once() {
+        let mut facts = facts("CC0-1.0");
+        let change = |step: u64, to: &str| json!({"event": "dataset_changed", "step": step, "from": "aa", "to": to});
+        facts.events = vec![change(5, "bb"), change(5, "bb"), change(50, "cc")];
+        let card = render(&ModelFacts { step: 10, ..ModelFacts::default() }, &facts);
+        assert_eq!(card.matches("The data changed during training").count(), 1, "{card}");
+        assert!(card.contains("up to step 5 the rows came from data set `aa`, from there on from `bb`"), "{card}");
     }
 
     #[test]

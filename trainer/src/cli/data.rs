@@ -26,7 +26,7 @@ use super::progress::{StageProgress, short, thousands};
 use super::scrub::{self, ScrubArguments};
 use super::transliterate::{self, TransliterateArguments};
 use super::{ConfigArguments, governance, trace};
-use crate::config;
+use crate::config::{self, Places};
 use crate::signals::StopFlag;
 
 #[derive(Debug, Subcommand)]
@@ -120,12 +120,24 @@ pub(super) struct InspectArguments {
     /// Tokens of a row
     #[arg(long, value_name = "N")]
     sequence_len: Option<usize>,
+    /// How the run packs texts into rows (`sample_packing` of its config); chats are always packed whole
+    #[arg(long, value_enum, default_value_t = RowPacking::EndToEnd, requires = "row")]
+    packing: RowPacking,
     /// Show the document with this identifier
     #[arg(long, value_name = "ID", conflicts_with_all = ["row", "first", "lang", "source"])]
     id: Option<String>,
     /// Print one JSON object a document
     #[arg(long)]
     json: bool,
+}
+
+/// Packings of `--packing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum RowPacking {
+    /// `sample_packing: true`: documents end to end
+    EndToEnd,
+    /// `sample_packing: best_fit`: documents whole where they fit
+    BestFit,
 }
 
 /// Runs one of the commands.
@@ -153,7 +165,7 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
 
 fn prepare(arguments: &PrepareArguments) -> Result<Exit, Failure> {
     let ConfigArguments { config: path, set } = &arguments.config;
-    let (config, notes) = config::load::<PrepareConfig>(path, set).map_err(Failure::usage)?;
+    let (config, notes, places) = config::load_placed::<PrepareConfig>(path, set).map_err(Failure::usage)?;
     for line in &notes {
         note(&format!("note: {line}"));
     }
@@ -166,13 +178,20 @@ fn prepare(arguments: &PrepareArguments) -> Result<Exit, Failure> {
         false => prepare::prepare(&config, &observer, stop.as_atomic()),
     };
     progress.borrow_mut().end();
-    let outcome = result.map_err(Failure::from)?;
+    let outcome = result.map_err(|error| located(error, &places))?;
     if outcome.already {
         say(&format!("{}: already prepared from the same config and files", config.output_dir.display()));
     }
     print_stats(&config.output_dir)?;
     say(&format!("data set {} in {}", short(&outcome.id), config.output_dir.display()));
     Ok(Exit::Done)
+}
+
+/// A failure with the place of the keys that it names.
+fn located(error: PrepareError, places: &Places) -> Failure {
+    let lines: Vec<String> = error.by_key().iter().map(|problem| places.located(problem)).collect();
+    let failure = Failure::from(error);
+    if lines.is_empty() { failure } else { failure.told(lines.join("\n")) }
 }
 
 fn show(progress: &mut StageProgress, event: &PrepareEvent) {
@@ -199,7 +218,11 @@ fn show(progress: &mut StageProgress, event: &PrepareEvent) {
 
 /// Shows documents.
 fn inspect(arguments: &InspectArguments) -> Result<Exit, Failure> {
-    let dataset = Dataset::open(&arguments.folder).map_err(Failure::usage)?;
+    let mut dataset = Dataset::open(&arguments.folder).map_err(Failure::usage)?;
+    if let (RowPacking::BestFit, Some(len)) = (arguments.packing, arguments.sequence_len) {
+        dataset = dataset.with_best_fit(len.max(1)).map_err(Failure::usage)?;
+    }
+    let dataset = dataset;
     let tokenizer = Tokenizer::open(&dataset.tokenizer_file()).map_err(Failure::usage)?;
     let selection = Selection {
         validation: arguments.validation,
@@ -399,7 +422,9 @@ impl From<PrepareError> for Failure {
             | PrepareError::Changed { .. }
             | PrepareError::Unreconciled { .. }
             | PrepareError::Interrupted { .. } => Self::failed(error),
-            PrepareError::Tokenizer(TokenizerError::Gates { .. }) => Self::with(Exit::Missed, error),
+            PrepareError::Gates { .. } | PrepareError::Tokenizer(TokenizerError::Gates { .. }) => {
+                Self::with(Exit::Missed, error)
+            }
             other => Self::usage(other),
         }
     }

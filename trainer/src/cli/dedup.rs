@@ -193,6 +193,9 @@ pub(super) fn dedup(arguments: &DedupArguments) -> Result<Exit, Failure> {
     }
     let stop = StopFlag::install(true).map_err(Failure::failed)?;
     let mut inputs = arguments.rows.open()?;
+    if let Some(path) = &arguments.clusters {
+        drop(arguments.rows.side_file("--clusters", path, &inputs)?);
+    }
     let copy = if inputs.is_standard_input() { Some(InputCopy::take(&scratch)?) } else { None };
     if let Some(copy) = &copy {
         let mut sources = arguments.rows.sources();
@@ -313,6 +316,7 @@ pub(super) fn decontaminate(arguments: &DecontaminateArguments) -> Result<Exit, 
     let stop = StopFlag::install(true).map_err(Failure::failed)?;
     let benchmarks = Benchmarks::open(&arguments.config()?).map_err(Failure::usage)?;
     let inputs = arguments.rows.open()?;
+    drop(arguments.rows.side_file("--hits", &arguments.hits, &inputs)?);
     say_benchmarks(&benchmarks);
     let options = arguments.rows.options();
     let result = with_progress("looking for benchmark items", |observe| {

@@ -11,6 +11,7 @@ use data_pipeline::tokenizer::eval::{Evaluation, LanguageEvaluation};
 use data_pipeline::tokenizer::{Tokenizer, TokenizerError, TokenizerExtender};
 
 use super::failure::{Exit, Failure, say};
+use super::filter::refuse_unwritable;
 use super::progress::StageProgress;
 use crate::durable;
 use crate::signals::StopFlag;
@@ -35,6 +36,7 @@ pub(super) fn extend(arguments: &ExtendArguments) -> Result<Exit, Failure> {
     if arguments.out.symlink_metadata().is_ok() {
         return Err(Failure::usage(format!("{}: exists already; choose another --out", arguments.out.display())));
     }
+    refuse_unwritable(&arguments.out)?;
     let base = Tokenizer::open(&arguments.base).map_err(Failure::usage)?;
     let mut extender = TokenizerExtender::new(&base).map_err(Failure::usage)?;
     let stop = StopFlag::install(true).map_err(Failure::failed)?;

@@ -58,22 +58,29 @@ impl From<&ClusterError> for Exit {
 pub struct Failure {
     exit: Exit,
     error: Box<dyn Error + Send + Sync>,
+    /// What is said instead of the error's own words.
+    told: Option<String>,
 }
 
 impl Failure {
     /// Wrong usage, config or input.
     pub fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { exit: Exit::Usage, error: error.into() }
+        Self::with(Exit::Usage, error)
     }
 
     /// Something failed while the work was under way.
     pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { exit: Exit::Failed, error: error.into() }
+        Self::with(Exit::Failed, error)
     }
 
     /// With the exit code given.
     pub fn with(exit: Exit, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { exit, error: error.into() }
+        Self { exit, error: error.into(), told: None }
+    }
+
+    /// The same failure in other words; its causes are still those of the error.
+    pub fn told(self, words: String) -> Self {
+        Self { told: Some(words), ..self }
     }
 
     /// The error itself, for looking at its causes.
@@ -89,7 +96,7 @@ impl Failure {
     /// Prints the error with its causes, once, and returns the exit code.
     pub fn report(&self) -> Exit {
         let kind = if self.exit == Exit::Done { "note" } else { "error" };
-        let mut text = format!("{kind}: {}", self.error);
+        let mut text = format!("{kind}: {self}");
         let mut source = self.error.source();
         while let Some(cause) = source {
             // Transparent wrappers show their cause themselves; saying it twice helps nobody.
@@ -106,7 +113,10 @@ impl Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.error.fmt(f)
+        match &self.told {
+            Some(words) => f.write_str(words),
+            None => self.error.fmt(f),
+        }
     }
 }
 

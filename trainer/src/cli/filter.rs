@@ -21,7 +21,8 @@ pub(super) struct FilterArguments {
     /// Files, folders or globs in any format that `data prepare` reads; `-` is standard input
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<String>,
-    /// The file to write, JSONL; compressed when its name ends in .gz or .zst; `-` is standard output
+    /// The file to write, JSONL; compressed when its name ends in .gz or .zst; `-` is standard output. It gets its name
+    /// when it is whole, and then replaces a file that has the name already; it must be no input
     #[arg(short, long, default_value = "-", value_name = "FILE")]
     out: PathBuf,
     /// Format of the inputs, when their names do not tell it
@@ -96,7 +97,28 @@ impl FilterArguments {
                 "`-` (standard input) cannot be read together with files; name one or the other",
             ));
         }
-        Ok(Inputs::open(&self.sources())?)
+        let inputs = Inputs::open(&self.sources())?;
+        self.refuse_input("--out", &self.out, &inputs)?;
+        Ok(inputs)
+    }
+
+    /// Opens another file that a command writes beside `--out`, before anything is read.
+    pub(super) fn side_file(&self, option: &str, path: &Path, inputs: &Inputs) -> Result<AtomicFile, Failure> {
+        self.refuse_input(option, path, inputs)?;
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if !self.to_standard_output() && absolute(path) == absolute(&self.out) {
+            return Err(Failure::usage(format!("{option} {}: is the file of --out; name another one", path.display())));
+        }
+        Ok(AtomicFile::create(path)?)
+    }
+
+    /// An input that is replaced by what is made of it could not be read again.
+    fn refuse_input(&self, option: &str, path: &Path, inputs: &Inputs) -> Result<(), Failure> {
+        if path != Path::new("-") && inputs.hold(path) {
+            let name = path.display();
+            return Err(Failure::usage(format!("{option} {name}: is one of the inputs; name another file")));
+        }
+        Ok(())
     }
 
     /// How to read them.
@@ -191,4 +213,15 @@ impl From<FilterError> for Failure {
             other => Self::usage(other),
         }
     }
+}
+
+/// Checks that the folder `out`, which may not exist yet, can be made, before long work is done for it.
+pub(super) fn refuse_unwritable(out: &Path) -> Result<(), Failure> {
+    let absolute = std::path::absolute(out).map_err(Failure::usage)?;
+    let above = absolute.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let probe = above.join(absolute.file_name().unwrap_or_default());
+    AtomicFile::create(&probe).map(drop).map_err(|error| match error {
+        FilterError::Out { source, .. } => FilterError::Out { path: out.to_owned(), source }.into(),
+        other => other.into(),
+    })
 }

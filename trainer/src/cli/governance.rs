@@ -102,6 +102,15 @@ fn selection(arguments: &RemoveArguments) -> Result<Selection, Failure> {
 
 fn show_removal(arguments: &RemoveArguments, report: &Report) {
     let removal = &report.removal;
+    if report.already {
+        let (old, new) = (short(&removal.old), short(&removal.new));
+        say(&format!(
+            "nothing to do: {} documents that fit were removed at {} already; data set {old} became {new}",
+            thousands(removal.documents as f64),
+            removal.time
+        ));
+        return;
+    }
     let verb = if arguments.dry_run { "would be removed" } else { "removed" };
     say(&format!(
         "{} documents {verb} ({} of them held out): {} tokens, {} bytes of text",
@@ -174,7 +183,9 @@ fn utc(seconds: u64) -> String {
 impl From<RemovalError> for Failure {
     fn from(error: RemovalError) -> Self {
         match error {
-            RemovalError::Data(DataError::Io { .. } | DataError::Stopped) => Self::failed(error),
+            RemovalError::Data(ref cause @ (DataError::Io { .. } | DataError::Stopped)) if !cause.refuses_output() => {
+                Self::failed(error)
+            }
             other => Self::usage(other),
         }
     }
@@ -301,7 +312,9 @@ fn is_closed_pipe(failure: &Failure) -> bool {
 impl From<ConvertError> for Failure {
     fn from(error: ConvertError) -> Self {
         match error {
-            ConvertError::Data(DataError::Io { .. } | DataError::Stopped) => Self::failed(error),
+            ConvertError::Data(ref cause @ (DataError::Io { .. } | DataError::Stopped)) if !cause.refuses_output() => {
+                Self::failed(error)
+            }
             other => Self::usage(other),
         }
     }

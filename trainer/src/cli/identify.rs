@@ -76,6 +76,7 @@ fn learn(arguments: &IdentifyArguments) -> Result<Exit, Failure> {
         return Err(Failure::usage("a model is not text: name its file with --out FILE"));
     }
     let stop = StopFlag::install(true).map_err(Failure::failed)?;
+    let made = if arguments.train { Some(AtomicFile::create(out)?) } else { None };
     let texts = labelled(&arguments.rows, stop.as_atomic())?;
     let without: BTreeSet<String> = arguments.without.iter().cloned().collect();
     if let Some(unknown) = without.iter().find(|name| !texts.iter().any(|text| text.source == **name)) {
@@ -95,7 +96,10 @@ fn learn(arguments: &IdentifyArguments) -> Result<Exit, Failure> {
     let provenance = Provenance { sources: corpus.counts().iter().map(counted).collect() };
     let bytes = file::write(BUILT_IN, &models, &provenance).map_err(Failure::failed)?;
     let written = |source| FilterError::Io { path: out.to_owned(), action: "written", source };
-    let mut made = AtomicFile::create(out)?;
+    let mut made = match made {
+        Some(made) => made,
+        None => AtomicFile::create(out)?,
+    };
     made.write_all(&bytes).map_err(written)?;
     made.commit()?;
     note(&format!("{}: a model of {} bytes from {} texts", out.display(), bytes.len(), texts.len()));

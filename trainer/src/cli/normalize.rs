@@ -120,6 +120,8 @@ pub(super) fn normalize(arguments: &NormalizeArguments) -> Result<Exit, Failure>
 pub(super) fn lexicon(arguments: &LexiconArguments) -> Result<Exit, Failure> {
     let inputs = arguments.rows.open()?;
     let stop = StopFlag::install(true).map_err(Failure::failed)?;
+    let path = arguments.rows.out();
+    let made = if arguments.rows.to_standard_output() { None } else { Some(AtomicFile::create(path)?) };
     let mut learner = Learner::default();
     let summary = with_progress("counting words", |observe| {
         let watch = Watch { observe, stop: stop.as_atomic() };
@@ -133,12 +135,10 @@ pub(super) fn lexicon(arguments: &LexiconArguments) -> Result<Exit, Failure> {
     let list = learner.list(arguments.min_count);
     report(&summary);
     note(&format!("{} words", list.lines().count()));
-    let path = arguments.rows.out();
-    if arguments.rows.to_standard_output() {
+    let Some(mut out) = made else {
         std::io::stdout().lock().write_all(list.as_bytes()).map_err(Failure::failed)?;
         return Ok(Exit::Done);
-    }
-    let mut out = AtomicFile::create(path)?;
+    };
     out.write_all(list.as_bytes()).map_err(Failure::failed)?;
     out.commit()?;
     Ok(Exit::Done)

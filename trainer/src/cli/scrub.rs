@@ -1,7 +1,7 @@
 //! Owns `jazari data scrub`: which filters and kinds of personal data are asked for; never judges a text.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use data_pipeline::filter::{self, AtomicFile, FilterError, Watch};
@@ -50,9 +50,15 @@ pub(super) fn run(arguments: &ScrubArguments) -> Result<Exit, Failure> {
     }
     let stage = Scrub::new(&scrub).map_err(Failure::usage)?;
     let stage = if arguments.signals { stage.with_signals() } else { stage };
+    let side = |option: &'static str, path: &Option<PathBuf>| {
+        path.as_ref().map(|path| arguments.rows.side_file(option, path, &inputs)).transpose()
+    };
+    let audit = side("--audit", &arguments.audit)?;
+    // Made now, so that a place that refuses is told before anything is read.
+    drop(side("--dropped", &arguments.dropped)?);
     let (exit, _) = filter(&arguments.rows, "scrubbing", &stage)?;
-    if let Some(path) = &arguments.audit {
-        write_audit(path, &stage.audit())?;
+    if let Some(audit) = audit {
+        write_audit(audit, &stage.audit())?;
     }
     if let Some(path) = &arguments.dropped {
         let stop = StopFlag::install(true).map_err(Failure::failed)?;
@@ -118,8 +124,7 @@ fn name_kinds(names: &[String], pii: &mut PiiConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_audit(path: &Path, entries: &[AuditEntry]) -> Result<(), Failure> {
-    let mut out = AtomicFile::create(path)?;
+fn write_audit(mut out: AtomicFile, entries: &[AuditEntry]) -> Result<(), Failure> {
     for entry in entries {
         let line = serde_json::to_string(entry).map_err(Failure::failed)?;
         writeln!(out, "{line}").map_err(Failure::failed)?;

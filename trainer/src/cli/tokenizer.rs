@@ -13,6 +13,7 @@ use data_pipeline::tokenizer::gates;
 use data_pipeline::tokenizer::{Tokenizer, TokenizerError, TokenizerTrainer};
 
 use super::failure::{Exit, Failure, note, say};
+use super::filter::refuse_unwritable;
 use super::progress::{StageProgress, thousands};
 use crate::signals::StopFlag;
 use crate::{config, durable};
@@ -66,6 +67,7 @@ fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
     if arguments.out.symlink_metadata().is_ok() {
         return Err(Failure::usage(format!("{}: exists already; choose another --out", arguments.out.display())));
     }
+    refuse_unwritable(&arguments.out)?;
     let stop = StopFlag::install(true).map_err(Failure::failed)?;
     let options =
         ReadOptions { normalize: config.normalize, on_damage: config.on_damage, limits: config.limits.clone() };

@@ -404,6 +404,10 @@ impl<'de> MapAccess<'de> for MapReader<'_> {
         let key: StrDeserializer<'_, Misfit> = entry.key.as_str().into_deserializer();
         seed.deserialize(key).map(Some).map_err(|mut misfit| {
             misfit.place.get_or_insert_with(|| entry.key_place.clone());
+            // A table whose keys are the names of a closed list: to its writer they are keys.
+            if let MisfitKind::UnknownVariant { value, known } = misfit.kind {
+                misfit.kind = MisfitKind::UnknownKey { key: value, known };
+            }
             misfit
         })
     }

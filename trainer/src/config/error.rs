@@ -182,6 +182,18 @@ impl Places {
         ConfigError::MissingKey(self.diagnosis(parent, message, hint))
     }
 
+    /// A problem that was found after parsing and begins with its key (`near.threshold: is 80; ...`), behind the place
+    /// of that key.
+    pub fn located(&self, problem: &str) -> String {
+        let key = problem.split(": ").next().unwrap_or_default();
+        let file = self.file.as_deref().map(shown_path).unwrap_or_default();
+        match self.place(key) {
+            Place::Line { line, column } => format!("{file}:{line}:{column}: {problem}"),
+            Place::Set(text) => format!("--set {}: {problem}", shown(&text)),
+            Place::File => format!("{file}: {problem}"),
+        }
+    }
+
     /// A note about the value at `path`.
     pub fn note(&self, path: &str, text: impl Into<String>) -> Note {
         Note { file: self.file.as_deref().map(Path::to_path_buf), place: self.place(path), text: text.into() }
@@ -241,6 +253,9 @@ mod tests {
         assert_eq!(at("seed"), "configs/x.yaml: is wrong\nhint: write 1");
         assert_eq!(at("datasets[0].path"), "--set datasets.0.path=x: is wrong\nhint: write 1");
         assert_eq!(Places::default().invalid("seed", "is wrong", "").to_string(), "is wrong");
+        let located = places.located("model.hidden_size: is 0; write 1");
+        assert_eq!(located, "configs/x.yaml:4:16: model.hidden_size: is 0; write 1");
+        assert_eq!(places.located("seed: is 0; write 1"), "configs/x.yaml: seed: is 0; write 1");
     }
 
     #[test]

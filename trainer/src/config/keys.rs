@@ -54,23 +54,49 @@ impl Keys {
         Keys { root: schema_of::<T>() }
     }
 
-    /// An example of the value at a key path, as YAML would spell it in one line.
+    /// An example of the value at a key path, as YAML would spell it in one line; where there is none its default.
     pub fn example(&self, path: &[Step]) -> Option<String> {
-        let mut node = &self.root;
-        for step in path {
-            node = self.child(node, step)?;
-        }
+        let node = self.at(path)?;
         // An example beside the reference is about this key; one inside the referenced type is about any such value.
-        let examples = node.get("examples").or_else(|| self.resolve(node).get("examples"))?;
-        examples.get(0).map(flow)
+        let examples = node.get("examples").or_else(|| self.resolve(node).get("examples"));
+        let written = examples.and_then(|examples| examples.get(0));
+        written.or_else(|| node.get("default").filter(|value| value.is_number() || value.is_string())).map(flow)
     }
 
-    /// The full paths at which a key of this name exists, other than directly under `path`.
+    /// The default of the value at a key path, when it is a word or a number.
+    pub fn default(&self, path: &[Step]) -> Option<String> {
+        self.at(path)?.get("default").filter(|value| value.is_number() || value.is_string()).map(flow)
+    }
+
+    /// Whether a key path holds a block whose keys may all be left out.
+    pub fn is_optional_block(&self, path: &[Step]) -> bool {
+        let Some(node) = self.at(path).map(|node| self.resolve(node)) else { return false };
+        node.get("properties").is_some() && node.get("required").is_none()
+    }
+
+    /// The keys of the block at a path as the documentation spells them, without aliases.
+    pub fn names(&self, path: &[Step]) -> Option<Vec<&str>> {
+        let properties = self.resolve(self.at(path)?).get("properties")?.as_object()?;
+        Some(properties.keys().map(String::as_str).collect())
+    }
+
+    fn at(&self, path: &[Step]) -> Option<&Value> {
+        path.iter().try_fold(&self.root, |node, step| self.child(node, step))
+    }
+
+    /// The full paths at which a key of this name exists, other than directly under `path`; those inside lists, which
+    /// have `[]` in them, last.
     pub fn homes(&self, key: &str, path: &[Step]) -> Vec<String> {
         let mut found = Vec::new();
         self.search(&self.root, "", key, 0, &mut found);
-        let here = super::tree::join(&super::de::path_text(path), key);
+        // An item of a list is named without its number, as `search` names it.
+        let here: String = path.iter().fold(String::new(), |here, step| match step {
+            Step::Key(key) => super::tree::join(&here, key),
+            Step::Index(_) => format!("{here}[]"),
+        });
+        let here = super::tree::join(&here, key);
         found.retain(|home| *home != here);
+        found.sort_by_key(|home| home.contains("[]"));
         found
     }
 
@@ -83,6 +109,9 @@ impl Keys {
             }
             if depth < MAX_SEARCH_DEPTH {
                 self.search(property, &path, key, depth + 1, found);
+                if let Some(items) = self.resolve(property).get("items") {
+                    self.search(items, &format!("{path}[]"), key, depth + 1, found);
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ pub mod error;
 pub mod estimate;
 mod experts;
 mod fresh;
+mod hints;
 mod keys;
 mod mixture;
 pub mod plan;
@@ -27,14 +28,12 @@ pub mod yaml;
 use data_pipeline::config::PrepareConfig;
 
 pub use adapter::{AdapterCost, AdapterFacts};
-pub use error::{ConfigError, Note};
+pub use error::{ConfigError, Note, Places};
 pub use estimate::{Estimate, Throughput};
 pub use plan::Plan;
 pub use raw::RawConfig;
 pub use resolve::{BaseFacts, ComponentFacts, DatasetFacts, resolve};
-pub use yaml::{ConfigFile, load};
-
-use error::Places;
+pub use yaml::{ConfigFile, load, load_placed};
 
 impl ConfigFile for RawConfig {
     const WHAT: &'static str = "a training configuration";
@@ -67,6 +66,28 @@ impl ConfigFile for PrepareConfig {
             ("model", TRAINING),
             ("datasets", TRAINING),
             ("learning_rate", TRAINING),
+            ("mixture", "texts are mixed when a model is trained: write it into the training configuration"),
+            ("sequence_len", TRAINING),
+            ("max_steps", TRAINING),
+            ("tokenizer_path", "write `tokenizer: {path: FILE}`"),
+            ("license", "write `licence:` into an item of `sources:`, or `allow_licences:` here"),
+        ]
+    }
+
+    fn misnomers() -> &'static [(&'static str, &'static str, &'static str)] {
+        const NEAR: &str = "near duplicates have a section of their own: write `near: {}`";
+        const SHEET: &str = "save the sheet as CSV, and write `format: csv`";
+        &[
+            ("dedup", "minhash", NEAR),
+            ("dedup", "near", NEAR),
+            ("dedup", "fuzzy", NEAR),
+            ("dedup", "paragraphs", "repeated paragraphs have a section of their own: write `paragraphs: {}`"),
+            ("normalize", "nfkc", "it would destroy the Tifinagh ⵯ and joined letters: write `nfc` or `moroccan-v1`"),
+            ("format", "xlsx", SHEET),
+            ("format", "xls", SHEET),
+            ("format", "html", "pages are read from web archives only: write `format: warc`"),
+            ("encoding", "latin1", "write `encoding: windows-1252`, which reads Latin-1 as well"),
+            ("encoding", "iso-8859-1", "write `encoding: windows-1252`, which reads Latin-1 as well"),
         ]
     }
 }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::alias::{self, Alias};
 use super::de::{self, Misfit, MisfitKind, Step, quoted_list};
 use super::error::{ConfigError, Diagnosis, Note, Place, Places, shown};
+use super::hints::{choice_hint, missing_hint, value_hint, with_key};
 use super::keys::{Keys, nearest};
 use super::tree::{self, Entry, Node, Value};
 
@@ -176,38 +177,23 @@ impl Reader<'_> {
         match &misfit.kind {
             MisfitKind::UnknownKey { key, known } => self.unknown_key(key, known, &misfit, place),
             MisfitKind::UnknownVariant { value, known } => {
-                let choices = quoted_list(known);
-                let hint = match nearest(value, known.iter().copied()) {
-                    Some(near) => format!("write `{}: {near}`", last_key(&misfit.path)),
-                    None => format!("write one of {choices}"),
-                };
-                let message = format!("`{path}` is one of {choices}, found `{}`", shown(value));
+                let message = format!("`{path}` is one of {}, found `{}`", quoted_list(known), shown(value));
+                let hint = choice_hint(&(self.keys)(), self.misnomers, &misfit.path, value, known);
                 ConfigError::WrongType(self.diagnosis(place, message, hint))
             }
             MisfitKind::MissingKey { key } => {
                 let full = [misfit.path.clone(), vec![Step::Key((*key).to_string())]].concat();
-                let hint = match (self.keys)().example(&full) {
-                    Some(example) => format!("add it, for example `{key}: {example}`"),
-                    None => format!("add a `{key}:` block"),
-                };
+                let hint = missing_hint(&(self.keys)(), &full, key);
                 let place = if misfit.path.is_empty() { Place::File } else { place };
                 let message = format!("`{}` is missing", de::path_text(&full));
                 ConfigError::MissingKey(self.diagnosis(place, message, hint))
             }
             MisfitKind::WrongType { found, .. } if found == "nothing" => {
-                let hint = match (self.keys)().example(&misfit.path) {
-                    Some(example) => {
-                        format!("write for example `{}: {example}`, or delete the line", last_key(&misfit.path))
-                    }
-                    None => "write a value, or delete the line to get the default".into(),
-                };
+                let hint = value_hint(&(self.keys)(), &misfit.path, "a value", found);
                 ConfigError::WrongType(self.diagnosis(place, format!("`{path}` has no value"), hint))
             }
             MisfitKind::WrongType { expected, found } => {
-                let hint = match (self.keys)().example(&misfit.path) {
-                    Some(example) => format!("write for example `{}`", with_key(&misfit.path, &example)),
-                    None => format!("write {expected}"),
-                };
+                let hint = value_hint(&(self.keys)(), &misfit.path, expected, found);
                 let message = format!("`{path}` takes {expected}, found {found}");
                 ConfigError::WrongType(self.diagnosis(place, message, hint))
             }
@@ -232,18 +218,25 @@ impl Reader<'_> {
         let at_top = misfit.path.is_empty();
         let elsewhere = self.elsewhere.iter().find(|(name, _)| at_top && *name == key).map(|(_, hint)| *hint);
         let aliases = self.aliases.iter().filter(|_| at_top).map(|alias| alias.theirs);
-        let near = nearest(key, known.iter().copied().chain(aliases));
-        let home = (self.keys)().homes(key, &misfit.path).into_iter().next();
+        let keys = (self.keys)();
+        // The documented names: serde also knows their other spellings.
+        let documented = keys.names(&misfit.path).unwrap_or_default();
+        let names = known.iter().copied().filter(|name| documented.is_empty() || documented.contains(name));
+        let near = nearest(key, names.chain(aliases));
+        let home = keys.homes(key, &misfit.path).into_iter().next();
         let hint = match (elsewhere, near, home) {
             (Some(hint), _, _) => hint.to_string(),
             (None, _, Some(home)) => match home.rsplit_once('.') {
+                Some((block, key)) if block.contains("[]") => {
+                    format!("`{key}` belongs into an item of `{}:`", block.replace("[]", ""))
+                }
                 Some((block, key)) => format!("`{key}` belongs under `{block}:`"),
                 None => format!("`{home}` belongs at the top of the file, without indentation"),
             },
             (None, Some(near), None) => {
                 let ours = self.aliases.iter().find(|alias| alias.theirs == near).map_or(near, |alias| alias.ours);
                 let path = [misfit.path.clone(), vec![Step::Key(ours.to_string())]].concat();
-                match (self.keys)().example(&path) {
+                match keys.example(&path) {
                     Some(example) => {
                         format!("did you mean `{ours}`? Write for example `{}`", with_key(&path, &example))
                     }
@@ -257,25 +250,6 @@ impl Reader<'_> {
         };
         let message = format!("unknown key `{}`{within}", shown(key));
         ConfigError::UnknownKey(self.diagnosis(place, message, hint))
-    }
-}
-
-/// The last named key of a path, which an example line starts with.
-fn last_key(path: &[Step]) -> &str {
-    path.iter()
-        .rev()
-        .find_map(|step| match step {
-            Step::Key(key) => Some(key.as_str()),
-            Step::Index(_) => None,
-        })
-        .unwrap_or("key")
-}
-
-/// `key: example`, or `- example` for an item of a list.
-fn with_key(path: &[Step], example: &str) -> String {
-    match path.last() {
-        Some(Step::Index(_)) => format!("- {example}"),
-        _ => format!("{}: {example}", last_key(path)),
     }
 }
 

@@ -20,6 +20,7 @@ mod hub_families;
 mod hub_import;
 mod kill_anywhere;
 mod malformed_configs;
+mod malformed_data_configs;
 mod mistral_layout;
 mod mixing;
 mod normalize_rows;

@@ -1,5 +1,6 @@
 //! Documents, a tokenizer and a dataset for tests.
 
+pub mod disk;
 pub mod pages;
 pub mod reference;
 

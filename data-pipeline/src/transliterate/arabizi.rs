@@ -62,7 +62,7 @@ fn plain(word: &str, begins_sentence: bool) -> Vec<char> {
             *c = c.to_ascii_lowercase();
         }
     }
-    // `Ttbib` at the start of a sentence is `TTbib`.
+    // `TTbib` at the start of a sentence has lost its first capital.
     if let [first, second, ..] = letters.as_mut_slice()
         && second.is_ascii_uppercase()
         && first.eq_ignore_ascii_case(second)
@@ -188,7 +188,7 @@ mod tests {
             ("3lach ma jitich lbar7?", "علاش ما جيتيش البارح؟"),
             ("khoya 9alli xi haja 5ayba", "خويا قالي شي هاجا خايبا"),
             ("ana f Dar, wSSbah f lmdina", "انا ف ضار, وصباه ف المدينا"),
-            ("Ssbah nnour", "الصباه النور"),
+            ("SSbah nnour. TTbib", "الصباه النور. الطبيب"),
             ("TTbib 8na", "الطبيب هنا"),
             ("zidha 3ndha", "زيدها عندها"),
             ("2ana 2immi su2al", "أنا إمي سوءال"),

@@ -96,7 +96,8 @@ impl Keys {
         });
         let here = super::tree::join(&here, key);
         found.retain(|home| *home != here);
-        found.sort_by_key(|home| home.contains("[]"));
+        let depth = |home: &String| if home.contains("[]") { 1 + home.matches('.').count() } else { 0 };
+        found.sort_by_key(depth);
         found
     }
 

@@ -36,6 +36,11 @@ pub trait ConfigFile: DeserializeOwned + JsonSchema {
         &[]
     }
 
+    /// Values that belong to another key or another tool: key, value, what to do instead.
+    fn misnomers() -> &'static [(&'static str, &'static str, &'static str)] {
+        &[]
+    }
+
     /// Takes the places of the keys, for the rules that are checked after parsing.
     fn attach(&mut self, _places: Places) {}
 }
@@ -55,7 +60,25 @@ pub fn load<T: ConfigFile>(path: &Path, overrides: &[String]) -> Result<(T, Vec<
 /// # Errors
 /// As [`load`], apart from those of reading.
 pub fn parse<T: ConfigFile>(path: &Path, text: &str, overrides: &[String]) -> Result<(T, Vec<Note>), ConfigError> {
-    let reader = Reader { path, keys: Keys::of::<T>, aliases: T::aliases(), elsewhere: T::elsewhere() };
+    let (config, notes, _) = parse_placed(path, text, overrides)?;
+    Ok((config, notes))
+}
+
+/// [`load`], with the places of all keys, for types that are checked where no place is known.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_placed<T: ConfigFile>(path: &Path, overrides: &[String]) -> Result<(T, Vec<Note>, Places), ConfigError> {
+    parse_placed(path, &read(path)?, overrides)
+}
+
+fn parse_placed<T: ConfigFile>(
+    path: &Path,
+    text: &str,
+    overrides: &[String],
+) -> Result<(T, Vec<Note>, Places), ConfigError> {
+    let (aliases, elsewhere, misnomers) = (T::aliases(), T::elsewhere(), T::misnomers());
+    let reader = Reader { path, keys: Keys::of::<T>, aliases, elsewhere, misnomers };
     let mut root = tree::parse(text).map_err(|error| {
         let place = Place::Line { line: error.line, column: error.column };
         ConfigError::Syntax(reader.diagnosis(place, error.message, error.hint))
@@ -70,11 +93,12 @@ pub fn parse<T: ConfigFile>(path: &Path, text: &str, overrides: &[String]) -> Re
     root.walk("", &mut |path, place| {
         by_path.insert(path, place.clone());
     });
-    config.attach(Places::new(path, by_path));
+    let places = Places::new(path, by_path);
+    config.attach(places.clone());
     for note in &mut notes {
         note.file = Some(path.to_path_buf());
     }
-    Ok((config, notes))
+    Ok((config, notes, places))
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
@@ -115,6 +139,7 @@ struct Reader<'a> {
     keys: fn() -> Keys,
     aliases: &'static [Alias],
     elsewhere: &'static [(&'static str, &'static str)],
+    misnomers: &'static [(&'static str, &'static str, &'static str)],
 }
 
 impl Reader<'_> {
@@ -224,6 +249,8 @@ impl Reader<'_> {
         let names = known.iter().copied().filter(|name| documented.is_empty() || documented.contains(name));
         let near = nearest(key, names.chain(aliases));
         let home = keys.homes(key, &misfit.path).into_iter().next();
+        // Inside lists many names exist, so a slip is likelier.
+        let home = home.filter(|home| near.is_none() || !home.contains("[]"));
         let hint = match (elsewhere, near, home) {
             (Some(hint), _, _) => hint.to_string(),
             (None, _, Some(home)) => match home.rsplit_once('.') {

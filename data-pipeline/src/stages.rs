@@ -96,7 +96,8 @@ impl PrepareConfig {
         Some(json_digest(&stages))
     }
 
-    /// Digest of the files that the stages read beside the inputs: models, word lists, benchmarks; `None` without any.
+    /// Digest of the files that the stages read beside the inputs: models (also the one inside the program), word lists,
+    /// benchmarks; `None` without any.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -120,10 +121,14 @@ impl PrepareConfig {
                 files.push(("decontaminate", below.to_string_lossy().into_owned(), path));
             }
         }
-        let digests = files
+        let mut digests = files
             .into_iter()
             .map(|(stage, name, path)| Ok((stage, name, digest_file(&path)?.blake3)))
             .collect::<Result<Vec<_>, PrepareError>>()?;
+        // The model inside the program counts like a file: another one may name other languages.
+        if self.identify.as_ref().is_some_and(|identify| identify.model.is_none()) {
+            digests.push(("identify", "embedded".to_owned(), crate::lid::embedded_digest().to_owned()));
+        }
         Ok((!digests.is_empty()).then(|| json_digest(&digests)))
     }
 }
@@ -210,6 +215,10 @@ mod tests {
         .collect();
         let different: std::collections::BTreeSet<&String> = digests.iter().collect();
         assert_eq!(different.len(), digests.len());
+        // The model inside the program is part of what a data set is made from.
+        assert_eq!(plain.stage_files_digest().unwrap(), None);
+        let embedded = ("identify", "embedded", crate::lid::embedded_digest());
+        assert_eq!(config(json!({"identify": {}})).stage_files_digest().unwrap(), Some(json_digest(&[embedded])));
         let memory = config(json!({"near": {"memory_mib": 7}, "limits": {"max_memory_bytes": 999_999_999}}));
         assert_eq!(memory.rules_digest(), digests[1], "memory decides nothing");
     }

@@ -94,6 +94,12 @@ impl Identification {
 /// The model that is part of the library: `scripts/lid-model.sh` makes it from the corpora.
 static EMBEDDED: &[u8] = include_bytes!("model.jzlid");
 
+/// Digest of the embedded model with its marker lists, BLAKE3 in hex: data sets that were prepared with it carry it.
+pub fn embedded_digest() -> &'static str {
+    static DIGEST: LazyLock<String> = LazyLock::new(|| blake3::hash(EMBEDDED).to_hex().to_string());
+    &DIGEST
+}
+
 /// Largest model file that is read, in bytes.
 const MAX_MODEL_BYTES: u64 = 4 << 30;
 

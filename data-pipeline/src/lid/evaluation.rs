@@ -30,27 +30,70 @@ pub struct LabelledText {
 pub struct Report {
     /// Over all sources.
     pub total: Confusion,
-    /// By label and source: texts, called right.
-    pub by_source: BTreeMap<(String, String), (u64, u64)>,
+    /// By label and source.
+    pub by_source: BTreeMap<(String, String), Tested>,
+}
+
+/// What came of the texts of one label and source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tested {
+    /// Texts judged.
+    pub texts: u64,
+    /// Called what they are.
+    pub right: u64,
+    /// Answered with certainty.
+    pub sure: u64,
+    /// Of the sure answers, those that are right.
+    pub surely_right: u64,
+}
+
+impl Tested {
+    fn add(&mut self, right: bool, sure: bool) {
+        self.texts += 1;
+        self.right += u64::from(right);
+        self.sure += u64::from(sure);
+        self.surely_right += u64::from(right && sure);
+    }
+
+    fn merge(&mut self, other: &Tested) {
+        self.texts += other.texts;
+        self.right += other.right;
+        self.sure += other.sure;
+        self.surely_right += other.surely_right;
+    }
+
+    /// Recall, share of sure answers, accuracy among these, as cells of a table.
+    fn cells(&self) -> String {
+        let ratio = |of: u64, all: u64| of as f64 / all.max(1) as f64;
+        let accuracy = match self.sure {
+            0 => "-".to_owned(),
+            sure => format!("{:.3}", ratio(self.surely_right, sure)),
+        };
+        format!("{:.3} | {:.3} | {accuracy}", ratio(self.right, self.texts), ratio(self.sure, self.texts))
+    }
 }
 
 impl Report {
-    fn add(&mut self, text: &LabelledText, answer: &str) {
+    fn add(&mut self, text: &LabelledText, (answer, sure): &(String, bool)) {
         self.total.add(&text.label, answer);
         let entry = self.by_source.entry((text.label.clone(), text.source.clone())).or_default();
-        entry.0 += 1;
-        entry.1 += u64::from(answer == text.label);
+        entry.add(*answer == text.label, *sure);
     }
 
-    /// Markdown: the confusion table, then recall by label and source.
+    /// Markdown: the confusion table, then recall and what the sure answers are worth, by label and by source.
     pub fn table(&self) -> String {
         let mut table = self.total.table();
-        table.push_str("\n| label | source | texts | recall |\n|---|---|---|---|\n");
-        for ((label, source), (texts, right)) in &self.by_source {
-            table.push_str(&format!(
-                "| {label} | {source} | {texts} | {:.3} |\n",
-                *right as f64 / (*texts).max(1) as f64
-            ));
+        let mut by_label: BTreeMap<&str, Tested> = BTreeMap::new();
+        for ((label, _), tested) in &self.by_source {
+            by_label.entry(label).or_default().merge(tested);
+        }
+        table.push_str("\n| label | texts | recall | sure | right of the sure |\n|---|---|---|---|---|\n");
+        for (label, tested) in &by_label {
+            table.push_str(&format!("| {label} | {} | {} |\n", tested.texts, tested.cells()));
+        }
+        table.push_str("\n| label | source | texts | recall | sure | right of the sure |\n|---|---|---|---|---|---|\n");
+        for ((label, source), tested) in &self.by_source {
+            table.push_str(&format!("| {label} | {source} | {} | {} |\n", tested.texts, tested.cells()));
         }
         table
     }
@@ -114,7 +157,28 @@ fn judge_source(identifier: &Identifier, texts: &[LabelledText], source: &str, r
     for of_label in by_label.into_values() {
         let step = of_label.len().div_ceil(MAX_TEXTS).max(1);
         let chosen: Vec<&LabelledText> = of_label.into_iter().step_by(step).collect();
-        let answers: Vec<String> = chosen.par_iter().map(|text| identifier.identify(&text.text).label).collect();
-        chosen.into_iter().zip(answers).for_each(|(text, answer)| report.add(text, &answer));
+        let answer = |text: &&LabelledText| {
+            let found = identifier.identify(&text.text);
+            (found.label, found.sure)
+        };
+        let answers: Vec<(String, bool)> = chosen.par_iter().map(answer).collect();
+        chosen.into_iter().zip(&answers).for_each(|(text, answer)| report.add(text, answer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_tells_recall_apart_from_what_sure_answers_are_worth() {
+        let text = LabelledText { text: "x".into(), label: "fra_Latn".into(), source: "s".into() };
+        let mut report = Report::default();
+        for (answer, sure) in [("fra_Latn", true), ("fra_Latn", false), ("eng_Latn", false), ("eng_Latn", true)] {
+            report.add(&text, &(answer.to_owned(), sure));
+        }
+        let table = report.table();
+        assert!(table.contains("| fra_Latn | 4 | 0.500 | 0.500 | 0.500 |"), "{table}");
+        assert!(table.contains("| fra_Latn | s | 4 | 0.500 | 0.500 | 0.500 |"), "{table}");
     }
 }

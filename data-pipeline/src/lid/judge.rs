@@ -15,6 +15,10 @@ const ARY_WITHOUT_MARKER: f32 = 0.8;
 const SHORT_ARY_WITHOUT_MARKER: f32 = 0.5;
 const SHORT_WORDS: usize = 6;
 const DIALECT_WITHOUT_MARKER: f32 = 0.95;
+const ALGERIAN_WITHOUT_MARKER: f32 = 0.8;
+/// Factor on the logits of Latin text without a marker word of its label: names, single words, languages nobody
+/// trained. The label stays, its probability falls.
+const WITHOUT_MARKER: f32 = 0.5;
 
 /// The models of all scripts with the marker lists they were trained with.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct Judge {
     /// Number of the first label of each script in [`Self::labels`].
     offsets: [usize; NUM_SCRIPTS],
     labels: Vec<String>,
+    /// For each script and label of its model, the marker groups that speak for the label, as bit masks.
+    own: [[u32; MAX_LABELS]; NUM_SCRIPTS],
     /// Its number in the caches of words.
     owner: u64,
 }
@@ -39,6 +45,8 @@ pub struct Run {
     known: u32,
     total: u32,
     markers: MarkerCounts,
+    /// Marker groups of words of more than one letter: `s` and `n` stand in texts of any language.
+    proven: u32,
     letters: u32,
 }
 
@@ -47,6 +55,7 @@ impl Run {
         self.words.clear();
         self.gaps.clear();
         (self.sums, self.known, self.total, self.letters) = ([0; MAX_LABELS], 0, 0, 0);
+        self.proven = 0;
         self.markers.clear();
     }
 
@@ -58,6 +67,7 @@ impl Run {
         self.total += u32::from(score.total);
         self.letters += letters;
         self.markers.add(mask);
+        self.proven |= if letters > 1 { mask } else { 0 };
         self.words.push((*word, score, mask));
         self.gaps.push(gap);
     }
@@ -71,6 +81,7 @@ impl Judge {
             models: vec![None; NUM_SCRIPTS],
             offsets: [0; NUM_SCRIPTS],
             labels: Vec::new(),
+            own: [[0; MAX_LABELS]; NUM_SCRIPTS],
             owner: cache::new_owner(),
         };
         judge.labels.extend([UND.to_owned(), ZXX.to_owned()]);
@@ -82,6 +93,9 @@ impl Judge {
                 // `und_Latn` of the models is `und` outside.
                 let outer = model.labels.iter().map(|l| if l.starts_with(UND) { UND } else { l.as_str() });
                 judge.labels.extend(outer.map(str::to_owned));
+                if let Some(own) = judge.own.get_mut(script as usize) {
+                    *own = own_groups(&model.labels, judge.lexicon.groups(script));
+                }
                 *slot = Some(model);
             }
         }
@@ -135,15 +149,23 @@ impl Judge {
     }
 
     fn run(&self, script: Script, model: &Model, run: &Run, tally: &mut Tally) {
+        let own = self.own.get(script as usize).unwrap_or(&[0; MAX_LABELS]);
         let logits = model.logits(&run.sums, run.known, &run.markers);
-        let mut probabilities = softmax(&logits, model.labels.len(), model.sharpness_of(run.words.len() as u32));
+        let words = run.words.len() as u32;
+        let mut sharpness = model.sharpness_of(words);
+        if script == Script::Latn && own.get(best_of(&logits)).is_some_and(|own| own & run.proven == 0) {
+            sharpness *= WITHOUT_MARKER;
+        }
+        let mut probabilities = softmax(&logits, model.labels.len(), sharpness);
         damp(&mut probabilities, model.labels.len(), run.known, run.total);
-        if script == Script::Arab {
-            self.demand_marker(model, &mut probabilities, run.markers.seen(), run.words.len());
+        match script {
+            Script::Arab => demand_marker(model, own, &mut probabilities, run.proven, run.words.len()),
+            Script::Latn => demand_algerian(model, own, &mut probabilities, run.proven),
+            _ => {}
         }
         let offset = self.offsets.get(script as usize).copied().unwrap_or(0);
         let best = best_of(&probabilities);
-        let spans = switch::spans(script, model, (&run.words, &run.gaps), &logits, best);
+        let spans = switch::spans(script, (model, own), (&run.words, &run.gaps), &logits, best);
         let label = switch::matrix_language(model, &spans, best);
         if label != best {
             probabilities.swap(label, best);
@@ -151,25 +173,6 @@ impl Judge {
         tally.add(offset, &probabilities, run.letters, model.labels.len());
         for span in spans {
             tally.push_span(offset + span.label, (span.start, span.end), span.letters, span.gap);
-        }
-    }
-
-    /// Without a marker word of its own a dialect has to be all but certain: rare words of Standard Arabic look like it.
-    fn demand_marker(&self, model: &Model, probabilities: &mut Logits, seen: u32, words: usize) {
-        let best = best_of(probabilities);
-        let lang = |at: usize| model.labels.get(at).and_then(|label| label.split('_').next()).unwrap_or_default();
-        let standard = model.labels.iter().position(|label| label.starts_with("arb_"));
-        let of_best = lang(best);
-        let Some(standard) = standard.filter(|_| of_best != "arb" && of_best != UND) else { return };
-        let groups = self.lexicon.groups(Script::Arab).iter().enumerate();
-        let own = groups.filter(|(_, name)| name.starts_with(of_best)).fold(0u32, |mask, (group, _)| mask | 1 << group);
-        let needed = match of_best {
-            "ary" if words <= SHORT_WORDS => SHORT_ARY_WITHOUT_MARKER,
-            "ary" => ARY_WITHOUT_MARKER,
-            _ => DIALECT_WITHOUT_MARKER,
-        };
-        if own & seen == 0 && own != 0 && probabilities.get(best).is_some_and(|p| *p < needed) {
-            probabilities.swap(best, standard);
         }
     }
 
@@ -191,6 +194,47 @@ impl Judge {
         });
         let words = run.words.len() as u32;
         (words > 0).then(|| (model.logits(&run.sums, run.known, &run.markers), words))
+    }
+}
+
+/// The marker groups of each label: those named after its language. Lists of short words that other languages have too
+/// (`aryshort`) prove nothing.
+fn own_groups(labels: &[String], groups: &[String]) -> [u32; MAX_LABELS] {
+    let mut own = [0; MAX_LABELS];
+    for (mask, label) in own.iter_mut().zip(labels) {
+        let lang = label.split('_').next().unwrap_or_default();
+        let named = groups.iter().enumerate().filter(|(_, name)| name.starts_with(lang) && !name.ends_with("short"));
+        *mask = named.fold(0, |mask, (group, _)| mask | 1 << group);
+    }
+    own
+}
+
+/// Without a marker word of its own a dialect has to be all but certain: rare words of Standard Arabic look like it.
+fn demand_marker(model: &Model, own: &[u32; MAX_LABELS], probabilities: &mut Logits, seen: u32, words: usize) {
+    let best = best_of(probabilities);
+    let lang = |at: usize| model.labels.get(at).and_then(|label| label.split('_').next()).unwrap_or_default();
+    let own = own.get(best).copied().unwrap_or(0);
+    let needed = match lang(best) {
+        "arb" | UND => return,
+        "ary" if words <= SHORT_WORDS => SHORT_ARY_WITHOUT_MARKER,
+        "ary" => ARY_WITHOUT_MARKER,
+        _ => DIALECT_WITHOUT_MARKER,
+    };
+    if own & seen == 0 && own != 0 && probabilities.get(best).is_some_and(|p| *p < needed) {
+        let standard = model.labels.iter().position(|label| label.starts_with("arb_"));
+        standard.into_iter().for_each(|standard| probabilities.swap(best, standard));
+    }
+}
+
+/// Darija in Latin letters without an Algerian word is taken for Moroccan, unless it is all but certain.
+fn demand_algerian(model: &Model, own: &[u32; MAX_LABELS], probabilities: &mut Logits, seen: u32) {
+    let best = best_of(probabilities);
+    let is = |at: usize, name: &str| model.labels.get(at).is_some_and(|label| label == name);
+    let own = own.get(best).copied().unwrap_or(0);
+    if is(best, "arq_Latn") && own & seen == 0 && probabilities.get(best).is_some_and(|p| *p < ALGERIAN_WITHOUT_MARKER)
+    {
+        let moroccan = (0..model.labels.len()).find(|at| is(*at, "ary_Latn"));
+        moroccan.into_iter().for_each(|moroccan| probabilities.swap(best, moroccan));
     }
 }
 

@@ -26,6 +26,8 @@ struct Lists {
     words: HashMap<u64, u32, ahash::RandomState>,
     /// By first letter; patterns that open with `*` or `?` stand under 0.
     patterns: HashMap<u32, Vec<Pattern>, ahash::RandomState>,
+    /// Letters that mark a word wherever they stand in it, in rising order.
+    letters: Vec<(u32, u32)>,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,10 @@ impl Lexicon {
                 plain.push(letters);
                 continue;
             }
+            if let Some(letter) = single_letter(body) {
+                lists.mark_letter(letter, mask);
+                continue;
+            }
             let pattern = parse_pattern(body, mask, takes_out);
             lists.patterns.entry(pattern.prefix.first().copied().unwrap_or(0)).or_default().push(pattern);
         }
@@ -139,7 +145,36 @@ impl Lists {
             }
         }
         found |= by_pattern & !taken_out;
+        if !self.letters.is_empty() {
+            found |= letters.iter().filter(|l| !is_basic(**l)).fold(0, |mask, l| mask | self.mask_of_letter(*l));
+        }
         found
+    }
+
+    fn mark_letter(&mut self, letter: u32, mask: u32) {
+        match self.letters.binary_search_by_key(&letter, |(l, _)| *l) {
+            Ok(at) => self.letters.iter_mut().skip(at).take(1).for_each(|(_, m)| *m |= mask),
+            Err(at) => self.letters.insert(at, (letter, mask)),
+        }
+    }
+
+    fn mask_of_letter(&self, letter: u32) -> u32 {
+        let found = self.letters.binary_search_by_key(&letter, |(l, _)| *l);
+        found.ok().and_then(|at| self.letters.get(at)).map_or(0, |(_, mask)| *mask)
+    }
+}
+
+/// Letters of English and of Standard Arabic, which mark nothing.
+fn is_basic(letter: u32) -> bool {
+    letter < 0x80 || (0x621..=0x64A).contains(&letter)
+}
+
+/// The letter of `*x*`.
+fn single_letter(body: &str) -> Option<u32> {
+    let letters = fold(body.strip_prefix('*')?.strip_suffix('*')?);
+    match letters.as_slice() {
+        [letter] => Some(*letter),
+        _ => None,
     }
 }
 
@@ -181,8 +216,11 @@ mod tests {
 
     #[test]
     fn words_patterns_and_exceptions() {
-        let lexicon =
-            Lexicon::parse("[Latn a]\nDyal -nni\n[Latn bpattern]\nka???* ma*ch -kann*\n[Arab c]\nباش كي??* -كيف*\n");
+        let lexicon = Lexicon::parse(
+            "[Latn a]\nDyal -nni *ß*\n[Latn bpattern]\nka???* ma*ch -kann*\n[Arab c]\nباش كي??* -كيف*\n",
+        );
+        assert_eq!(groups(&lexicon, Script::Latn, "Straße"), ["a"]);
+        assert!(groups(&lexicon, Script::Latn, "strasse").is_empty());
         assert_eq!(groups(&lexicon, Script::Latn, "DYAL"), ["a"]);
         assert_eq!(groups(&lexicon, Script::Latn, "-nni"), ["a"]);
         assert_eq!(groups(&lexicon, Script::Latn, "kaydir"), ["bpattern"]);

@@ -190,11 +190,6 @@ impl MarkerCounts {
         }
     }
 
-    /// The groups that were seen, as a bit mask.
-    pub fn seen(&self) -> u32 {
-        self.counts.iter().enumerate().filter(|(_, count)| **count > 0).fold(0, |mask, (group, _)| mask | 1 << group)
-    }
-
     /// Back to nothing counted.
     pub fn clear(&mut self) {
         *self = MarkerCounts::default();

@@ -11,6 +11,8 @@ use super::words::Word;
 const SWITCH_PRICE: f32 = 4.5;
 /// Share of the letters from which the language of the grammar is the label of the sentence, even as a minority.
 const MATRIX_SHARE: f32 = 0.34;
+/// What the path with both languages has to be better by than the language of the sentence alone, in the same units.
+const LEAST_GAIN: f32 = 3.0;
 /// What a marker word adds to its own label.
 const MARKER_BONUS: f32 = 0.5;
 
@@ -42,15 +44,16 @@ fn is_taken_in(label: &str) -> bool {
 /// script, where a stretch ends.
 pub fn spans(
     script: Script,
-    model: &Model,
+    (model, own): (&Model, &[u32; MAX_LABELS]),
     (words, gaps): (&[(Word, WordScore, u32)], &[bool]),
     logits: &Logits,
     best: usize,
 ) -> Vec<Stretch> {
-    let pair = (script == Script::Latn && words.len() >= 3).then(|| candidates(model, words, logits, best)).flatten();
-    let path = match pair {
-        Some((host, guest)) => viterbi(model, words, host, guest),
-        None => vec![best; words.len()],
+    let pair =
+        (script == Script::Latn && words.len() >= 3).then(|| candidates(model, own, words, logits, best)).flatten();
+    let path = match pair.map(|(host, guest)| (viterbi(model, words, host, guest), guest)) {
+        Some(((path, gain), guest)) if best != guest || gain >= LEAST_GAIN => path,
+        _ => vec![best; words.len()],
     };
     let mut stretches: Vec<Stretch> = Vec::new();
     for (((word, _, _), &gap), label) in words.iter().zip(gaps).zip(path) {
@@ -67,7 +70,13 @@ pub fn spans(
 }
 
 /// The language that may take in words and the one they may come from, when both have evidence.
-fn candidates(model: &Model, words: &[(Word, WordScore, u32)], logits: &Logits, best: usize) -> Option<(usize, usize)> {
+fn candidates(
+    model: &Model,
+    own: &[u32; MAX_LABELS],
+    words: &[(Word, WordScore, u32)],
+    logits: &Logits,
+    best: usize,
+) -> Option<(usize, usize)> {
     let best_among = |wanted: fn(&str) -> bool| {
         let allowed = model.labels.iter().enumerate().filter(|(_, label)| wanted(label));
         allowed.map(|(at, _)| (at, logits.get(at).copied().unwrap_or(f32::MIN))).max_by(|a, b| a.1.total_cmp(&b.1))
@@ -78,8 +87,9 @@ fn candidates(model: &Model, words: &[(Word, WordScore, u32)], logits: &Logits, 
     if best != host && best != guest {
         return None;
     }
-    // A sentence that is French beyond doubt and holds no marker of another language is French.
-    if best == guest && !words.iter().any(|(_, _, mask)| marker_lean(model, *mask, host, guest) > 0.2) {
+    // A sentence that is French and holds no marker that another language has for itself is French.
+    let of = |label: usize| own.get(label).copied().unwrap_or(0);
+    if best == guest && !words.iter().any(|(_, _, mask)| mask & of(host) != 0 && mask & of(guest) == 0) {
         return None;
     }
     // Both need a word of their own that is beyond doubt.
@@ -102,7 +112,9 @@ fn lead(model: &Model, score: &WordScore, a: usize, b: usize) -> f32 {
     model.scale * (of(a) - of(b)) * score.root
 }
 
-fn viterbi(model: &Model, words: &[(Word, WordScore, u32)], host: usize, guest: usize) -> Vec<usize> {
+/// The best path, and by how much it is better than the guest alone.
+fn viterbi(model: &Model, words: &[(Word, WordScore, u32)], host: usize, guest: usize) -> (Vec<usize>, f32) {
+    let mut guest_alone = 0.0f32;
     let mut from_guest: Vec<[bool; 2]> = Vec::with_capacity(words.len());
     let (mut in_host, mut in_guest) = (0.0f32, 0.0f32);
     for (_, score, mask) in words {
@@ -112,6 +124,7 @@ fn viterbi(model: &Model, words: &[(Word, WordScore, u32)], host: usize, guest: 
         let next_guest = if stay_guest { in_guest } else { in_host - SWITCH_PRICE };
         from_guest.push([!stay_host, stay_guest]);
         (in_host, in_guest) = (next_host + lean, next_guest - lean);
+        guest_alone -= lean;
     }
     let mut is_guest = in_guest > in_host;
     let mut path = Vec::with_capacity(words.len());
@@ -120,7 +133,7 @@ fn viterbi(model: &Model, words: &[(Word, WordScore, u32)], host: usize, guest: 
         is_guest = back[usize::from(is_guest)];
     }
     path.reverse();
-    path
+    (path, in_host.max(in_guest) - guest_alone)
 }
 
 /// What the marker groups of a word say about two labels.

@@ -14,7 +14,7 @@ const UND_LABEL: usize = 0;
 const SURE_SCORE: f32 = 0.6;
 const SURE_MARGIN: f32 = 0.3;
 /// Lowest probability of a single variety of Tamazight in Latin letters, and of another than the standard in Tifinagh.
-const VARIETY_SCORE: f32 = 0.75;
+const VARIETY_SCORE: f32 = 0.6;
 const OTHER_TIFINAGH_SCORE: f32 = 0.9;
 /// Languages that the macro label `ber` covers.
 const TAMAZIGHT: [&str; 5] = ["zgh_", "tzm_", "shi_", "rif_", "kab_"];

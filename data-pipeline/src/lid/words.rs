@@ -108,11 +108,14 @@ pub fn sentences(text: &str, mut each: impl FnMut(&Sentence)) {
 
 /// End of an address, handle or place-holder that starts at `at`.
 fn unspoken(text: &str, at: usize, c: char, before: char) -> Option<usize> {
+    if !matches!(c, 'h' | 'H' | 'w' | 'W' | '@' | '%' | '$' | '<' | '&') {
+        return None;
+    }
     let rest = text.as_bytes().get(at..)?;
-    let is_start = !before.is_alphanumeric();
+    let is_start = || !before.is_alphanumeric();
     let found = match c {
-        'h' | 'H' if is_start => rest.len() > 7 && (starts(rest, b"http://") || starts(rest, b"https://")),
-        'w' | 'W' if is_start => starts(rest, b"www."),
+        'h' | 'H' => rest.len() > 7 && (starts(rest, b"http://") || starts(rest, b"https://")) && is_start(),
+        'w' | 'W' => starts(rest, b"www.") && is_start(),
         '@' => rest.get(1).is_some_and(u8::is_ascii_alphanumeric),
         '%' | '$' => rest.get(1).is_some_and(|b| b.is_ascii_alphanumeric()) && c != before,
         '<' => return tag_end(rest).map(|len| at + len),

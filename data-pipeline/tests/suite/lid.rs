@@ -11,6 +11,8 @@ use data_pipeline::lid::train::{FitConfig, train};
 use data_pipeline::lid::{Identifier, LidError};
 
 const SENTENCES: &str = include_str!("../lid/sentences.tsv");
+/// Hand-made texts of kinds that the corpora do not hold (CC0): label, kind, text.
+const UNSEEN: &str = include_str!("../lid/unseen.tsv");
 const ANSWERS: &str = include_str!("../lid/fasttext.json");
 
 fn file(name: &str) -> PathBuf {
@@ -33,6 +35,49 @@ fn own_sentences_get_their_labels() {
     }
     assert!(wrong.len() * 20 <= SENTENCES.lines().count(), "{}", wrong.join("\n"));
     assert!(surely_wrong.is_empty(), "{surely_wrong:?}");
+}
+
+/// Of each label: lowest share called right, highest share that is wrong and said to be sure.
+const LEAST: [(&str, f64, f64); 11] = [
+    ("ary_Latn", 0.95, 0.03),
+    ("ary_Arab", 0.95, 0.03),
+    ("arb_Arab", 0.97, 0.03),
+    ("arq_Latn", 0.8, 0.1),
+    ("fra_Latn", 0.95, 0.0),
+    ("eng_Latn", 0.95, 0.0),
+    ("spa_Latn", 0.95, 0.0),
+    ("kab_Latn", 0.9, 0.0),
+    ("shi_Latn", 0.85, 0.06),
+    ("und", 0.7, 0.1),
+    ("zxx", 1.0, 0.0),
+];
+
+#[test]
+fn kinds_of_text_that_the_corpora_do_not_hold_are_told_apart() {
+    let identifier = Identifier::embedded();
+    for (label, least, most_surely_wrong) in LEAST {
+        let texts = UNSEEN.lines().filter_map(|line| line.strip_prefix(label)?.strip_prefix('\t')?.split_once('\t'));
+        let found: Vec<_> = texts.map(|(_, text)| (text, identifier.identify(text))).collect();
+        assert!(found.len() >= 10, "{label}: {} texts", found.len());
+        let wrong: Vec<_> = found.iter().filter(|(_, f)| f.label != label).collect();
+        let surely = wrong.iter().filter(|(_, f)| f.sure).count() as f64;
+        let (count, listed) = (found.len() as f64, wrong.iter().map(|(t, f)| format!("{} {t}", f.label)));
+        let listed: Vec<String> = listed.collect();
+        assert!((count - wrong.len() as f64) >= least * count, "{label}:\n{}", listed.join("\n"));
+        assert!(surely <= most_surely_wrong * count, "{label}, surely wrong {surely}:\n{}", listed.join("\n"));
+    }
+}
+
+#[test]
+fn a_french_or_english_sentence_stays_so_whatever_short_words_it_shares_with_darija() {
+    let identifier = Identifier::embedded();
+    for (label, text) in [
+        ("fra_Latn", "Déplacer le curseur à la fin de la ligne"),
+        ("fra_Latn", "Pour la maladie de Paget, ce médicament peut agir pendant plus d'un an"),
+        ("eng_Latn", "If you paid me more I would press more buttons for help"),
+    ] {
+        assert_eq!(identifier.identify(text).description(), label, "{text}");
+    }
 }
 
 #[test]

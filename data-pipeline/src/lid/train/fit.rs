@@ -34,7 +34,7 @@ pub struct FitConfig {
 
 impl Default for FitConfig {
     fn default() -> Self {
-        FitConfig { max_ngrams: 49_152, epochs: 4, min_examples: 4, rate: 0.12, markers_only: 0.2 }
+        FitConfig { max_ngrams: 65_536, epochs: 4, min_examples: 4, rate: 0.12, markers_only: 0.2 }
     }
 }
 

@@ -1,13 +1,15 @@
 //! Owns how a model of languages is made from labelled texts; never touches files.
 //!
 //! Sentences are drawn by label and source so that neither large corpora nor single domains lead; Standard Arabic is
-//! also drawn in made-up neighbouring varieties ([`dialect`]). Everything is deterministic.
+//! also drawn in made-up neighbouring varieties ([`dialect`]), as are Darija and Kabyle in Latin letters ([`variety`]).
+//! Everything is deterministic.
 
 mod dialect;
 mod fit;
 mod noise;
 mod rng;
 mod sample;
+mod variety;
 
 use std::sync::atomic::AtomicBool;
 
@@ -45,15 +47,15 @@ const PLAN: [(Script, &[(&str, usize)]); 3] = [
     (
         Script::Latn,
         &[
-            ("fra_Latn", 30_000),
-            ("eng_Latn", 30_000),
-            ("spa_Latn", 20_000),
+            ("fra_Latn", 32_000),
+            ("eng_Latn", 36_000),
+            ("spa_Latn", 26_000),
             ("ary_Latn", 45_000),
-            ("arq_Latn", 9_000),
-            ("kab_Latn", 20_000),
+            ("arq_Latn", 10_000),
+            ("kab_Latn", 28_000),
             ("shi_Latn", 12_000),
-            ("tzm_Latn", 8_000),
-            ("rif_Latn", 8_000),
+            ("tzm_Latn", 10_000),
+            ("rif_Latn", 10_000),
             ("und_Latn", 15_000),
         ],
     ),
@@ -66,7 +68,15 @@ const PLAN: [(Script, &[(&str, usize)]); 3] = [
 const SHARPNESS: [(Script, [f32; 3]); 2] = [(Script::Arab, [1.5, 1.8, 1.8]), (Script::Latn, [1.7, 1.7, 1.5])];
 
 /// Marker groups that speak for a label of another name.
-const HOMES: [(&str, &str); 3] = [("arypattern", "ary"), ("arytiprogressive", "ary"), ("aryclitic", "ary")];
+const HOMES: [(&str, &str); 7] = [
+    ("arypattern", "ary"),
+    ("arytiprogressive", "ary"),
+    ("aryclitic", "ary"),
+    ("engcommon", "eng"),
+    ("fracommon", "fra"),
+    ("spacommon", "spa"),
+    ("undletters", "und"),
+];
 
 /// Whether a model learns this label.
 pub fn is_learned(label: &str) -> bool {

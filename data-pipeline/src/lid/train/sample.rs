@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::dialect::Dialects;
 use super::noise;
 use super::rng::Rng;
-use crate::lid::lexicon::Lexicon;
+use super::variety::Varieties;
+use crate::lid::lexicon::{Lexicon, fold};
 use crate::lid::script::Script;
 use crate::lid::words::sentences;
 
@@ -13,6 +14,8 @@ use crate::lid::words::sentences;
 const MAX_SENTENCES: usize = 20_000;
 /// Sentences taken from one document.
 const MAX_SENTENCES_PER_ROW: usize = 40;
+
+const NAMES: &str = include_str!("names.txt");
 
 /// A folded word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,12 +91,16 @@ pub struct Sampler<'a> {
     corpus: &'a Corpus,
     lexicon: &'a Lexicon,
     dialects: Dialects,
+    varieties: Varieties,
+    names: Vec<Token>,
 }
 
 impl<'a> Sampler<'a> {
     /// A sampler over a corpus.
     pub fn new(corpus: &'a Corpus, lexicon: &'a Lexicon) -> Sampler<'a> {
-        Sampler { corpus, lexicon, dialects: Dialects::built_in() }
+        let listed = NAMES.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace);
+        let names = listed.map(|name| Token { letters: fold(name), capital: true }).collect();
+        Sampler { corpus, lexicon, dialects: Dialects::built_in(), varieties: Varieties::built_in(), names }
     }
 
     /// One sentence of `label`, or `None` when the draw gave nothing.
@@ -150,8 +157,17 @@ impl<'a> Sampler<'a> {
             "arq" | "ary" => 0.08,
             _ => 0.02,
         };
+        let (base, rewritten) = match lang {
+            "arq" => ("ary", 0.5),
+            "shi" | "tzm" | "rif" => ("kab", 0.2),
+            _ => ("", 0.0),
+        };
         let mut tokens = if rng.chance(salad) {
             self.salad(Script::Latn, lang, rng)?
+        } else if rng.chance(rewritten) {
+            let drawn = self.real(&format!("{base}_Latn"), rng);
+            let put = drawn.and_then(|tokens| self.varieties.put(&tokens, base, lang, rng));
+            put.or_else(|| self.real(label, rng))?
         } else if (lang == "tzm" || lang == "shi" || lang == "rif") && rng.chance(0.2) {
             let borrowed = self.real(&format!("{lang}_Tfng"), rng).map(|t| noise::to_latin(&t));
             borrowed.or_else(|| self.real(label, rng))?
@@ -164,6 +180,9 @@ impl<'a> Sampler<'a> {
             self.code_switch(&mut tokens, other, rng);
         }
         noise::latin(&mut tokens, lang, rng);
+        if rng.chance(0.15) {
+            self.add_names(&mut tokens, rng);
+        }
         Some(tokens)
     }
 
@@ -190,6 +209,14 @@ impl<'a> Sampler<'a> {
             tokens = tokens.get(start..start + most)?.to_vec();
         }
         Some(tokens)
+    }
+
+    /// One to three names somewhere in the sentence.
+    fn add_names(&self, tokens: &mut Vec<Token>, rng: &mut Rng) {
+        let at = rng.below(tokens.len() + 1);
+        for _ in 0..1 + rng.below(3) {
+            tokens.splice(at..at, rng.pick(&self.names).cloned());
+        }
     }
 
     /// A made-up sentence: words of one list of the language in any order.

@@ -157,6 +157,10 @@ impl SourceConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FieldNames {
+    /// When the text was published or fetched, as any short text; of web records the date of the archive by default. It is kept
+    /// in the table of documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
     /// The text; `text` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,

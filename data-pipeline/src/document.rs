@@ -29,6 +29,9 @@ pub struct Notes {
     /// Figures of the quality filters, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, f32>,
+    /// When the text was published or fetched, as its file says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
     /// How often each rule changed the text, by stage and name (`normalize:tatweel`, `pii:phone`).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub history: BTreeMap<String, u64>,

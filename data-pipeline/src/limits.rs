@@ -13,7 +13,8 @@ pub struct Limits {
     /// Most bytes that one file may expand to; beyond it the run stops.
     #[serde(default = "default_file_bytes")]
     pub max_file_bytes: u64,
-    /// Most bytes out for one compressed byte in, counted once a file has produced 64 MiB.
+    /// Most bytes out for one compressed byte in, counted once a gzip or Zstandard file has produced 1 MiB, rows of
+    /// Parquet and Arrow 64 MiB.
     #[serde(default = "default_expansion")]
     pub max_expansion: u64,
     /// Memory that the preparation may use, about, in bytes: what does not fit is sorted on disk. It changes nothing in the
@@ -41,7 +42,10 @@ pub const MAX_RECORD_BYTES: u64 = 1024 * 1024 * 1024;
 /// Default of [`Limits::max_file_bytes`]: 1 TiB.
 pub const DEFAULT_FILE_BYTES: u64 = 1024 * 1024 * 1024 * 1024;
 /// Default of [`Limits::max_expansion`]. Text corpora compress 3 to 30 times; gzip cannot pass 1032.
-pub const DEFAULT_EXPANSION: u64 = 250;
+pub const DEFAULT_EXPANSION: u64 = 200;
+/// The default before it was lowered; it stands for the default in digests, as the limit decides about no row of a file that
+/// is read.
+const FIRST_DEFAULT_EXPANSION: u64 = 250;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -87,7 +91,9 @@ impl Limits {
     /// The limits that decide about the result, the others at their defaults.
     pub(crate) fn deciding(&self) -> Limits {
         let Limits { max_memory_bytes, checkpoint_bytes, .. } = Limits::default();
-        Limits { max_memory_bytes, checkpoint_bytes, ..self.clone() }
+        let max_expansion =
+            if self.max_expansion == DEFAULT_EXPANSION { FIRST_DEFAULT_EXPANSION } else { self.max_expansion };
+        Limits { max_memory_bytes, checkpoint_bytes, max_expansion, ..self.clone() }
     }
 
     /// The share `1 / parts` of the memory, in MiB, at least one.

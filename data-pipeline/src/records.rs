@@ -7,9 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::FileReader;
 use parquet::record::{Field, Row};
 use serde_json::{Map, Value};
+
+use crate::source::CheckedFile;
 
 /// Largest table in bytes, as stored and as it expands: the largest multiple-choice sets in use have about 100 MB.
 pub const MAX_TABLE_BYTES: u64 = 512 << 20;
@@ -198,7 +200,7 @@ fn parquet(path: &Path) -> Result<Vec<Record>, RecordError> {
 
 fn parquet_rows(path: &Path, file: File) -> Result<Vec<Record>, RecordError> {
     let damaged = |row: usize, error| malformed(path, row, format!("no whole Parquet file ({error})"));
-    let reader = SerializedFileReader::new(file).map_err(|error| damaged(1, error))?;
+    let reader = CheckedFile::of_default_limits(file).map_err(|error| damaged(1, error))?;
     let size = |group: &parquet::file::metadata::RowGroupMetaData| u64::try_from(group.total_byte_size()).ok();
     let total: Option<u64> = reader.metadata().row_groups().iter().map(size).sum();
     if total.is_none_or(|total| total > MAX_TABLE_BYTES) {

@@ -86,6 +86,9 @@ fn next_round(feed: &mut Feed<'_>, bytes: usize, reading: &Reading<'_>) -> Round
 
 /// Reads the files. `take` sees everything in file order, whatever the number of threads.
 ///
+/// Three rounds are under way at a time: one is taken by the calling thread, while the next is judged on all threads and the
+/// one after it is read. So one large file keeps all threads busy, and what `take` does by itself costs them nothing.
+///
 /// # Errors
 /// A file that cannot be read, the stop flag, or an error of `take`.
 pub(crate) fn read_all<T: Send, E: From<SourceError> + From<Stopped>>(
@@ -97,37 +100,109 @@ pub(crate) fn read_all<T: Send, E: From<SourceError> + From<Stopped>>(
     let mut feed = Feed::new(reading.files, reading.limits, reading.range.clone());
     let bytes = (ROUND_BYTES_PER_THREAD * rayon::current_num_threads()).min(reading.round_bytes);
     let mut round = next_round(&mut feed, bytes, reading);
+    let mut judged = Vec::new();
     loop {
         if stop.load(Ordering::Relaxed) {
             return Err(Stopped.into());
         }
         let Round { items, failure, position } = round;
         let last = failure.is_some() || items.is_empty();
-        let judge_all = || -> Vec<Step<T>> {
-            items
-                .into_par_iter()
-                .map(|item| match item {
-                    Item::Chunk { file, chunk } => Step::Chunk(judge(file, &chunk)),
-                    Item::End(end) => Step::End(end),
-                })
-                .collect()
-        };
-        let (steps, next) = if last {
-            (judge_all(), None)
-        } else {
-            let (steps, next) = rayon::join(judge_all, || next_round(&mut feed, bytes, reading));
-            (steps, Some(next))
-        };
-        for step in steps {
-            take(step)?;
-        }
-        take(Step::Position(position))?;
-        if let Some(error) = failure {
-            return Err(error.into());
-        }
+        let (mut steps, mut next) = (Vec::new(), None);
+        rayon::in_place_scope(|scope| {
+            let (feed, steps, next) = (&mut feed, &mut steps, &mut next);
+            scope.spawn(move |_| {
+                let read = || (!last).then(|| next_round(feed, bytes, reading));
+                (*steps, *next) = rayon::join(|| judge_all(items, judge), read);
+            });
+            std::mem::take(&mut judged).into_iter().try_for_each(&mut *take)
+        })?;
+        steps.push(Step::Position(position));
         match next {
-            Some(next) => round = next,
-            None => return Ok(()),
+            Some(next) => (round, judged) = (next, steps),
+            None => {
+                steps.into_iter().try_for_each(take)?;
+                return failure.map_or(Ok(()), |error| Err(error.into()));
+            }
         }
+    }
+}
+
+fn judge_all<T: Send>(items: Vec<Item>, judge: &(dyn Fn(usize, &Chunk) -> T + Sync)) -> Vec<Step<T>> {
+    items
+        .into_par_iter()
+        .map(|item| match item {
+            Item::Chunk { file, chunk } => Step::Chunk(judge(file, &chunk)),
+            Item::End(end) => Step::End(end),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::sync::atomic::AtomicUsize;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::config::SourceConfig;
+    use crate::prepare::PrepareError;
+    use crate::source::discover::discover;
+
+    /// One file of several chunks.
+    fn large_file(dir: &std::path::Path) -> Vec<InputFile> {
+        let path = dir.join("a.jsonl");
+        let line = format!("{{\"text\": \"{}\"}}\n", "salam ".repeat(100));
+        std::fs::write(&path, line.repeat(8 << 20 >> 9)).unwrap();
+        discover(&[SourceConfig::at(path.to_str().unwrap())]).unwrap()
+    }
+
+    #[test]
+    fn the_next_round_of_a_file_is_judged_while_one_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (files, limits) = (large_file(dir.path()), Limits::default());
+        let reading = Reading { round_bytes: 1, ..Reading::all(&files, &limits) };
+        let (started, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let judge = |_: usize, chunk: &Chunk| {
+            started.fetch_add(1, Ordering::SeqCst);
+            chunk.next_row()
+        };
+        let mut rows = Vec::new();
+        let mut overlapped = 0;
+        read_all(&reading, &AtomicBool::new(false), &judge, &mut |step| {
+            if let Step::Chunk(next_row) = step {
+                rows.push(next_row);
+                let number = taken.fetch_add(1, Ordering::SeqCst) + 1;
+                let patience = Instant::now();
+                // The last round has none after it, and waits in vain.
+                while started.load(Ordering::SeqCst) <= number && patience.elapsed() < Duration::from_secs(2) {
+                    std::thread::yield_now();
+                }
+                overlapped += usize::from(started.load(Ordering::SeqCst) > number);
+            }
+            Ok::<(), PrepareError>(())
+        })
+        .unwrap();
+        assert!(rows.len() > 4 && rows.is_sorted(), "{rows:?}");
+        assert_eq!(overlapped, rows.len() - 1);
+    }
+
+    #[test]
+    fn an_error_and_the_stop_flag_end_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (files, limits) = (large_file(dir.path()), Limits::default());
+        let reading = Reading { round_bytes: 1, ..Reading::all(&files, &limits) };
+        let judge = |_: usize, chunk: &Chunk| chunk.next_row();
+        let stop = AtomicBool::new(false);
+        let mut steps = 0;
+        let stopped = read_all(&reading, &stop, &judge, &mut |_| {
+            steps += 1;
+            stop.store(true, Ordering::Relaxed);
+            Ok::<(), PrepareError>(())
+        });
+        assert!(stopped.is_err() && steps < 6, "{steps}");
+        let failed = read_all(&reading, &AtomicBool::new(false), &judge, &mut |_| {
+            Err::<(), PrepareError>(PrepareError::Interrupted { stage: "read" })
+        });
+        assert!(matches!(failed, Err(PrepareError::Interrupted { .. })));
     }
 }

@@ -2,6 +2,9 @@
 pub mod seeds;
 pub mod targets;
 
+/// Names the folder that a target writes its first inputs into, beside running.
+const SEEDS: &str = "JAZARI_FUZZ_SEEDS";
+
 /// Runs a target on one input, in a folder that is kept for the process.
 pub fn run_named(name: &str, bytes: &[u8]) {
     use std::sync::OnceLock;
@@ -9,8 +12,19 @@ pub fn run_named(name: &str, bytes: &[u8]) {
     let folder = FOLDER.get_or_init(|| {
         let folder = std::env::temp_dir().join(format!("jazari-fuzz-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
+        if let Some(corpus) = std::env::var_os(SEEDS) {
+            write_seeds(name, std::path::Path::new(&corpus));
+        }
         folder
     });
     let (_, target) = targets::TARGETS.iter().find(|(known, _)| *known == name).unwrap();
     target(folder, bytes);
+}
+
+fn write_seeds(name: &str, corpus: &std::path::Path) {
+    let samples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples");
+    std::fs::create_dir_all(corpus).unwrap();
+    for (i, seed) in seeds::seeds(name, &samples).iter().enumerate() {
+        std::fs::write(corpus.join(format!("seed-{i}")), seed).unwrap();
+    }
 }

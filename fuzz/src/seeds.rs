@@ -8,7 +8,9 @@ use arrow_array::{RecordBatch, StringArray};
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 use arrow_schema::{DataType, Field, Schema};
-use parquet::data_type::{ByteArray, ByteArrayType};
+use data_pipeline::shard::format::{Dtype, megatron_index};
+use parquet::basic::Encoding;
+use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -42,6 +44,17 @@ pub fn seeds(target: &str, samples: &Path) -> Vec<Vec<u8>> {
         "chat_template" => vec![TEMPLATE.as_bytes().to_vec()],
         "config" => vec![CONFIG.as_bytes().to_vec()],
         "manifest" => vec![manifest()],
+        "chat" => CHATS.iter().map(|chat| chat.as_bytes().to_vec()).collect(),
+        "preference" => PREFERENCES.iter().map(|pair| pair.as_bytes().to_vec()).collect(),
+        "table_csv" => vec![csv(&rows).into_bytes()],
+        "table_parquet" | "parquet_pages" => vec![nested(&texts)],
+        "sidecar" => vec![table(&rows)],
+        "shard" => vec![shard(Dtype::Uint16), shard(Dtype::Uint32)],
+        "fasttext" => ["each.bin", "softmax.bin", "tree.bin", "pruned.ftz"]
+            .map(|name| std::fs::read(samples.join("../data-pipeline/tests/lid").join(name)).unwrap())
+            .to_vec(),
+        "lid_model" => vec![lid_model()],
+        "opt_outs" => vec![OPT_OUTS.as_bytes().to_vec()],
         other => panic!("no target {other}"),
     }
 }
@@ -77,6 +90,95 @@ fn parquet(texts: &[&str]) -> Vec<u8> {
     group.close().unwrap();
     writer.close().unwrap();
     file
+}
+
+/// Pages of all kinds: dictionaries, delta encodings, lists, Zstandard.
+fn nested(texts: &[&str]) -> Vec<u8> {
+    let schema = "message m { REQUIRED BYTE_ARRAY text (UTF8); REQUIRED INT64 n; OPTIONAL group tags (LIST) \
+        { REPEATED group list { OPTIONAL BYTE_ARRAY element (UTF8); } } }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let properties = WriterProperties::builder()
+        .set_column_encoding("text".into(), Encoding::DELTA_BYTE_ARRAY)
+        .set_column_dictionary_enabled("text".into(), false)
+        .set_compression(parquet::basic::Compression::ZSTD(parquet::basic::ZstdLevel::default()))
+        .set_writer_version(parquet::file::properties::WriterVersion::PARQUET_2_0)
+        .build();
+    let mut file = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut file, schema, Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let values: Vec<ByteArray> = texts.iter().map(|text| ByteArray::from(*text)).collect();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let numbers: Vec<i64> = (0..texts.len() as i64).collect();
+    column.typed::<Int64Type>().write_batch(&numbers, None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let definitions = vec![3; values.len()];
+    column.typed::<ByteArrayType>().write_batch(&values, Some(&definitions), Some(&vec![0; values.len()])).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    file
+}
+
+/// The table of documents of a shard, as `data_pipeline::shard::sidecar` lays it out.
+fn table(rows: &[Value]) -> Vec<u8> {
+    let strings = ["id", "language", "script", "source", "licence"];
+    let strings: String = strings.iter().map(|name| format!("REQUIRED BYTE_ARRAY {name} (STRING); ")).collect();
+    let schema = format!(
+        "message document {{ {strings} OPTIONAL BYTE_ARRAY url (STRING); REQUIRED INT64 bytes; REQUIRED INT64 tokens; \
+         OPTIONAL DOUBLE quality; }}"
+    );
+    let schema = Arc::new(parse_message_type(&schema).unwrap());
+    let mut file = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut file, schema, Arc::new(WriterProperties::default())).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let values: Vec<ByteArray> = (0..rows.len()).map(|n| ByteArray::from(format!("{n:032x}").into_bytes())).collect();
+    for levels in [None, None, None, None, None, Some(vec![1; rows.len()])] {
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&values, levels.as_deref(), None).unwrap();
+        column.close().unwrap();
+    }
+    for _ in 0..2 {
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int64Type>().write_batch(&vec![5; rows.len()], None, None).unwrap();
+        column.close().unwrap();
+    }
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<DoubleType>().write_batch(&[], Some(&vec![0; rows.len()]), None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    file
+}
+
+fn shard(dtype: Dtype) -> Vec<u8> {
+    let lengths = [3, 2, 4];
+    let mut bytes = vec![u8::from(dtype == Dtype::Uint32), lengths.len() as u8, 9];
+    megatron_index(dtype, &lengths, |part| bytes.extend_from_slice(part));
+    [3_u64, 5, 9].iter().for_each(|end| bytes.extend_from_slice(&end.to_le_bytes()));
+    dtype.write(&[1, 2, 3, 4, 5, 6, 7, 8, 9], &mut bytes);
+    bytes
+}
+
+/// A payload of a small model.
+fn lid_model() -> Vec<u8> {
+    let header = json!({
+        "provenance": {"sources": [["ary_Latn", "doda", 3]]},
+        "scripts": [{"script": "Latn", "labels": ["ary_Latn", "fra_Latn"], "scale": 0.1, "sharpness": [1.0, 1.0, 1.0],
+                     "bias": [0.0, 0.5], "markers": []}],
+    });
+    let (header, lists) = (header.to_string(), "[ary_Latn a]\nwakha\nbzaf\n");
+    let mut bytes = Vec::new();
+    for part in [header.as_bytes(), lists.as_bytes()] {
+        bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(part);
+    }
+    bytes.extend_from_slice(&3_u32.to_le_bytes());
+    bytes.extend_from_slice(&[3, 0x90, 0x05, 7, 10, 20, 30, 5, 0xf0, 9]);
+    bytes
 }
 
 fn arrow(texts: &[&str]) -> Vec<Vec<u8>> {
@@ -174,3 +276,19 @@ fn manifest() -> Vec<u8> {
     });
     [serde_json::to_vec_pretty(&manifest).unwrap(), b"\n".to_vec()].concat()
 }
+
+const CHATS: [&str; 5] = [
+    r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "salam"}, {"role": "assistant", "content": "labas"}], "lang": "ary_Latn"}"#,
+    r#"{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}"#,
+    r#"{"prompt": "a", "completion": "b"}"#,
+    r#"{"instruction": "a", "input": "b", "output": "c"}"#,
+    r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "assistant", "content": "b"}]}"#,
+];
+
+const PREFERENCES: [&str; 2] = [
+    r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#,
+    r#"{"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "rejected": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]}"#,
+];
+
+const OPT_OUTS: &str = "# a list\nid: 00112233445566778899aabbccddeeff\nurl: https://example.org/a/\ndomain: example.com\n\
+    source: doda\n{\"url_prefix\": \"example.net/b\"}\n{\"id\": \"x\", \"domain\": \"a.b\"}\n";

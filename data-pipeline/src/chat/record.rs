@@ -127,7 +127,7 @@ impl Names<'_> {
 ///
 /// # Errors
 /// What is wrong with the record.
-pub(crate) fn parse(
+pub fn parse(
     line: &str,
     names: &FieldNames,
     kind: RecordKind,

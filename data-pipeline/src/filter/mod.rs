@@ -406,7 +406,7 @@ fn rows_of(chunk: &Chunk, (file, input): (usize, &InputFile), limit: u64, tally:
             }
         }
         Chunk::Rows(rows) => of_rows(rows, (file, input), limit, tally, each),
-        Chunk::Pages(pages) => of_rows(&pages.rows(), (file, input), limit, tally, each),
+        Chunk::Pages(pages) => of_rows(&pages.rows(true), (file, input), limit, tally, each),
     }
 }
 

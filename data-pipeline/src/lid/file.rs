@@ -123,6 +123,9 @@ fn read_body(rest: &[u8]) -> Result<Loaded, Fault> {
     for script_header in &header.scripts {
         let script = Script::from_code(&script_header.script)
             .ok_or_else(|| cursor.fault(&format!("unknown script `{}`", script_header.script)))?;
+        if models.iter().any(|(other, _)| *other == script) {
+            return Err(cursor.fault("two models of one script"));
+        }
         models.push((script, cursor.model(script_header)?));
     }
     if cursor.at != payload.len() {

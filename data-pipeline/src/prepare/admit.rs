@@ -10,7 +10,7 @@ use super::curate::{Applied, Curation};
 use crate::chat::{RecordError, RecordKind, Role, record};
 use crate::config::is_source_name;
 use crate::dedup::KeyDigest;
-use crate::document::{DOCUMENT_ID_BYTES, document_id, id_to_hex, language_label};
+use crate::document::{DOCUMENT_ID_BYTES, Notes, document_id, id_to_hex, language_label};
 use crate::licence::{LicenceGate, Verdict};
 use crate::normalize::Normalize;
 use crate::opt_out::{Candidate, MarkerKind, OptOuts};
@@ -157,7 +157,7 @@ impl Admission<'_> {
             }
             Chunk::Rows(rows) => judge.rows(rows),
             // Web pages are taken apart here, on all threads, and not where they are read.
-            Chunk::Pages(pages) => judge.rows(&pages.rows()),
+            Chunk::Pages(pages) => judge.rows(&pages.rows(self.opt_outs.markers)),
         }
         judge.out
     }
@@ -320,9 +320,11 @@ impl Judge<'_> {
         if let Some(problem) = &labels.problem {
             return Err(problem.clone());
         }
+        let date = date_of(fields);
+        applied.dated(date.as_deref());
         let (text, notes) = match self.rules.curation.filter(|curation| curation.is_on()) {
             Some(curation) => self.curated(curation, text, &id, applied, index)?,
-            None => (text, Vec::new()),
+            None => (text, date.map(|date| notes(&Notes { date: Some(date), ..Notes::default() })).unwrap_or_default()),
         };
         let digest = KeyDigest::of(&text, &mut self.key);
         let words = u32::try_from(count_words(&text)).unwrap_or(u32::MAX);
@@ -364,8 +366,7 @@ impl Judge<'_> {
         if text.trim().is_empty() {
             return Err(Reason::EmptyText);
         }
-        // Plain data always has a JSON form.
-        Ok((text, serde_json::to_vec(&applied.into_notes()).unwrap_or_default()))
+        Ok((text, notes(&applied.into_notes())))
     }
 
     /// The text in its normal form.
@@ -488,6 +489,23 @@ fn opted_out(
     }
     let url = Some(url).filter(|url| !url.is_empty());
     opt_outs.list.find(Candidate { id: &id_to_hex(id), given_id, url, source })
+}
+
+/// The date of a row, as it is written there; what is no short text is none.
+fn date_of(fields: &Fields<'_>) -> Option<String> {
+    const MAX_DATE_BYTES: usize = 64;
+    let date = match fields.get(Slot::Date) {
+        Value::Str(text) => text.trim(),
+        Value::Number(number) => number.as_str(),
+        _ => return None,
+    };
+    (!date.is_empty() && date.len() <= MAX_DATE_BYTES).then(|| date.to_owned())
+}
+
+/// Notes as they pass through the stages.
+fn notes(notes: &Notes) -> Vec<u8> {
+    // Plain data always has a JSON form.
+    serde_json::to_vec(notes).unwrap_or_default()
 }
 
 /// A field that may be absent but, if there, must be a string.

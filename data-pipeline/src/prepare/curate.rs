@@ -70,6 +70,11 @@ impl Applied {
         text
     }
 
+    /// Notes when the text was published.
+    pub fn dated(&mut self, date: Option<&str>) {
+        self.notes.date = date.map(str::to_owned);
+    }
+
     /// What is kept of this beside the text.
     pub fn into_notes(self) -> Notes {
         Notes { history: self.counts, ..self.notes }

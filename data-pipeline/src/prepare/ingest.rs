@@ -21,7 +21,7 @@ use crate::stats::{ComponentStats, FileStats};
 
 /// Pairs of language and source at most.
 pub(crate) const MAX_COMPONENTS: usize = 10_000;
-/// Share of the allowed memory that the rows of a round may take. Two rounds and what is made of them are held at once.
+/// Share of the allowed memory that the rows of a round may take. Three rounds and what is made of them are held at once.
 const ROUND_SHARE: u64 = 16;
 
 /// What reading needs to know.

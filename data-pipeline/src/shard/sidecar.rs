@@ -14,7 +14,7 @@ use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use parquet::file::reader::{FileReader, RowGroupReader};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::record::RowAccessor;
 use parquet::schema::parser::parse_message_type;
@@ -23,6 +23,7 @@ use super::file::DigestedFile;
 use crate::dataset::DataError;
 use crate::document::{Document, Notes};
 use crate::manifest::{Counts, FileRecord};
+use crate::source::CheckedFile;
 
 const COLUMNS: &str = "
     REQUIRED BYTE_ARRAY id (STRING);
@@ -42,9 +43,14 @@ const NOTES_COLUMNS: &str = "
     OPTIONAL BYTE_ARRAY mixed_languages (STRING);
     OPTIONAL BYTE_ARRAY figures (STRING);
     OPTIONAL BYTE_ARRAY history (STRING);";
+/// Column of documents with dates, after those.
+const DATE_COLUMN: &str = "
+    OPTIONAL BYTE_ARRAY date (STRING);";
 
 /// Columns of documents without notes.
 const NUM_COLUMNS: usize = 9;
+/// Columns of documents with notes and no dates.
+const DATED_COLUMNS: usize = 15;
 const LICENCE_COLUMN: usize = 4;
 const BYTES_COLUMN: usize = 6;
 const TOKENS_COLUMN: usize = 7;
@@ -83,6 +89,14 @@ pub(crate) struct SidecarWriter {
     file: Option<DigestedFile>,
     table: Option<SerializedFileWriter<DigestedFile>>,
     columns: Columns,
+    /// Which columns the table has beside those that all have; its first documents decide.
+    layout: Layout,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Layout {
+    notes: bool,
+    dates: bool,
 }
 
 #[derive(Default)]
@@ -105,13 +119,15 @@ impl SidecarWriter {
     /// Creates the file, which must not exist.
     pub fn create(path: &Path) -> Result<Self, DataError> {
         let file = Some(DigestedFile::create(path)?);
-        Ok(Self { path: path.to_owned(), file, table: None, columns: Columns::default() })
+        Ok(Self { path: path.to_owned(), file, table: None, columns: Columns::default(), layout: Layout::default() })
     }
 
-    /// The table, with or without columns for notes.
-    fn table(&mut self, notes: bool) -> Result<&mut SerializedFileWriter<DigestedFile>, ParquetError> {
+    /// The table, begun when it is not.
+    fn table(&mut self) -> Result<&mut SerializedFileWriter<DigestedFile>, ParquetError> {
         if let Some(file) = self.file.take() {
-            let columns = if notes { [COLUMNS, NOTES_COLUMNS].concat() } else { COLUMNS.to_owned() };
+            let Layout { notes, dates } = self.layout;
+            let columns =
+                [COLUMNS, if notes { NOTES_COLUMNS } else { "" }, if dates { DATE_COLUMN } else { "" }].concat();
             let schema = Arc::new(parse_message_type(&format!("message document {{{columns}\n}}"))?);
             let properties = WriterProperties::builder()
                 .set_created_by(CREATED_BY.to_owned())
@@ -159,17 +175,30 @@ impl SidecarWriter {
         columns.qualities.extend(quality);
         columns.quality_levels.push(i16::from(quality.is_some()));
         if let Some(notes) = notes {
-            columns.notes.get_or_insert_default().push(notes.clone());
+            let kept = columns.notes.get_or_insert_default();
+            kept.resize(columns.ids.len() - 1, Notes::default());
+            kept.push(notes.clone());
         }
         if columns.ids.len() >= GROUP_ROWS { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), DataError> {
-        let columns = std::mem::take(&mut self.columns);
+        let mut columns = std::mem::take(&mut self.columns);
         if columns.ids.is_empty() {
             return Ok(());
         }
-        let written = self.table(columns.notes.is_some()).and_then(|table| columns.write(table));
+        if self.file.is_some() {
+            let dates = columns.notes.iter().flatten().any(|notes| notes.date.is_some());
+            self.layout = Layout { notes: columns.notes.is_some(), dates };
+        }
+        let layout = self.layout;
+        // Documents of several files may lie in one table, some of them without notes.
+        columns.notes = layout.notes.then(|| {
+            let mut notes = columns.notes.take().unwrap_or_default();
+            notes.resize(columns.ids.len(), Notes::default());
+            notes
+        });
+        let written = self.table().and_then(|table| columns.write(table, layout));
         written.map_err(|error| failure(&self.path, "written", &error))
     }
 
@@ -178,7 +207,7 @@ impl SidecarWriter {
         self.flush()?;
         let path = self.path.clone();
         let failed = |error: ParquetError| failure(&path, "written", &error);
-        self.table(false).map_err(failed)?;
+        self.table().map_err(failed)?;
         let missing = || ParquetError::General("the table was not begun".to_owned());
         let table = self.table.take().ok_or_else(missing).map_err(failed)?;
         table.into_inner().map_err(failed)?.finish()
@@ -186,7 +215,7 @@ impl SidecarWriter {
 }
 
 impl Columns {
-    fn write(self, table: &mut SerializedFileWriter<DigestedFile>) -> Result<(), ParquetError> {
+    fn write(self, table: &mut SerializedFileWriter<DigestedFile>, layout: Layout) -> Result<(), ParquetError> {
         let mut group = table.next_row_group()?;
         for strings in [&self.ids, &self.languages, &self.scripts, &self.sources, &self.licences] {
             column::<ByteArrayType, _>(&mut group, strings, None)?;
@@ -205,6 +234,9 @@ impl Columns {
             optional::<ByteArrayType>(&mut group, text(&|n| Some(n.mixed.clone()).filter(|text| !text.is_empty())))?;
             optional::<ByteArrayType>(&mut group, text(&|notes| json_of(&notes.figures)))?;
             optional::<ByteArrayType>(&mut group, text(&|notes| json_of(&notes.history)))?;
+            if layout.dates {
+                optional::<ByteArrayType>(&mut group, text(&|notes| notes.date.clone()))?;
+            }
         }
         group.close().map(|_| ())
     }
@@ -243,7 +275,7 @@ pub(crate) fn column<T: DataType, W: Write + Send>(
 pub fn read_facts(path: &Path, first: u64, count: usize) -> Result<Vec<DocumentFacts>, DataError> {
     let file = File::open(path).map_err(DataError::io(path, "read"))?;
     fenced(path, || {
-        let table = SerializedFileReader::new(file)?;
+        let table = CheckedFile::of_default_limits(file)?;
         let mut facts = Vec::new();
         let mut skip = first;
         for group in 0..table.num_row_groups() {
@@ -272,7 +304,7 @@ pub fn read_facts(path: &Path, first: u64, count: usize) -> Result<Vec<DocumentF
 pub(crate) fn count_licences(path: &Path) -> Result<BTreeMap<String, Counts>, DataError> {
     let file = File::open(path).map_err(DataError::io(path, "read"))?;
     let sums = fenced(path, || {
-        let table = SerializedFileReader::new(file)?;
+        let table = CheckedFile::of_default_limits(file)?;
         let mut sums: AHashMap<Vec<u8>, Counts> = AHashMap::new();
         for number in 0..table.num_row_groups() {
             let group = table.get_row_group(number)?;
@@ -318,7 +350,7 @@ fn values<T: DataType>(group: &dyn RowGroupReader, column: usize, rows: usize) -
 pub fn pick_facts(path: &Path, numbers: &[u64]) -> Result<Vec<DocumentFacts>, DataError> {
     let file = File::open(path).map_err(DataError::io(path, "read"))?;
     fenced(path, || {
-        let table = SerializedFileReader::new(file)?;
+        let table = CheckedFile::of_default_limits(file)?;
         let mut wanted = numbers.iter().copied().peekable();
         let (mut facts, mut first) = (Vec::new(), 0);
         for group in 0..table.num_row_groups() {
@@ -350,7 +382,7 @@ pub fn scan_facts(
     let file = File::open(path).map_err(DataError::io(path, "read"))?;
     let mut failure = None;
     fenced(path, || {
-        let table = SerializedFileReader::new(file)?;
+        let table = CheckedFile::of_default_limits(file)?;
         let mut number = 0;
         for group in 0..table.num_row_groups() {
             for row in table.get_row_group(group)?.get_row_iter(None)? {
@@ -372,7 +404,7 @@ pub fn scan_facts(
 /// A table that cannot be read.
 pub fn count_documents(path: &Path) -> Result<u64, DataError> {
     let file = File::open(path).map_err(DataError::io(path, "read"))?;
-    let rows = fenced(path, || Ok(SerializedFileReader::new(file)?.metadata().file_metadata().num_rows()))?;
+    let rows = fenced(path, || Ok(CheckedFile::of_default_limits(file)?.metadata().file_metadata().num_rows()))?;
     Ok(u64::try_from(rows).unwrap_or(0))
 }
 
@@ -400,6 +432,7 @@ fn notes_of(row: &parquet::record::Row) -> Notes {
         score: row.get_double(11).ok().map(|score| score as f32),
         mixed: text(12).cloned().unwrap_or_default(),
         figures: text(13).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
+        date: if row.len() > DATED_COLUMNS { text(DATED_COLUMNS).cloned() } else { None },
         history: text(14).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
     }
 }
@@ -479,6 +512,7 @@ mod tests {
             score: i.is_multiple_of(2).then_some(0.5),
             mixed: if i == 1 { "fra_Latn 0.3".into() } else { String::new() },
             figures: BTreeMap::from([("words".to_owned(), i as f32)]),
+            date: i.is_multiple_of(2).then(|| "2026-01-01T00:00:00Z".to_owned()),
             history: if i == 2 { BTreeMap::from([("pii:phone".to_owned(), 2)]) } else { BTreeMap::new() },
         };
         for i in 0..4 {

@@ -14,7 +14,7 @@ use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 use super::arrow_json::{TextColumn, object};
 use super::error::SourceError;
 use super::jsonl::CHUNK_BYTES;
-use super::parquet::check_expansion;
+use super::parquet::{EXPANSION_GRACE_BYTES, check_expansion};
 use super::row::{Chunk, LineChunk, Place, Reason, Reject, RowChunk, Slot, Wanted, excerpt};
 use super::window::Window;
 use crate::config::Limits;
@@ -183,7 +183,7 @@ impl BatchReader {
         match message.header_type() {
             MessageHeader::RecordBatch => {
                 let batch = message.header_as_record_batch().ok_or_else(|| invalid("a batch without a header"))?;
-                check_batch(&batch, &frame.body)?;
+                check_batch(&batch, &frame.body, self.limits.max_expansion)?;
                 let decoded = read_record_batch(
                     &frame.body,
                     batch,
@@ -200,7 +200,7 @@ impl BatchReader {
                 let batch =
                     message.header_as_dictionary_batch().ok_or_else(|| invalid("a dictionary without a header"))?;
                 let data = batch.data().ok_or_else(|| invalid("a dictionary without values"))?;
-                self.dictionary_bytes += check_batch(&data, &frame.body)?;
+                self.dictionary_bytes += check_batch(&data, &frame.body, self.limits.max_expansion)?;
                 if self.dictionary_bytes > MAX_BATCH_BYTES {
                     return Err(invalid("its dictionaries have more than 1 GiB"));
                 }
@@ -274,7 +274,7 @@ impl BatchReader {
 
 /// Refuses a batch whose buffers lie outside its body or expand too far, before anything is allocated for them; gives
 /// the bytes that its buffers take.
-fn check_batch(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> Result<u64, ArrowError> {
+fn check_batch(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8], expansion: u64) -> Result<u64, ArrowError> {
     let rows = u64::try_from(batch.length()).map_err(|_| invalid("a negative number of rows"))?;
     if rows > FREE_ROWS.max(body.len() as u64 * 8) && batch.compression().is_none() {
         return Err(invalid(&format!("{rows} rows in {} bytes", body.len())));
@@ -297,6 +297,9 @@ fn check_batch(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> Result<u64, A
     }
     if total > MAX_BATCH_BYTES {
         return Err(invalid(&format!("a batch of {total} bytes; write batches of at most 1 GiB")));
+    }
+    if total > EXPANSION_GRACE_BYTES && total / (body.len() as u64).max(1) >= expansion {
+        return Err(invalid(&format!("{} bytes that expand to {total}", body.len())));
     }
     if rows > FREE_ROWS.max(total * 8) {
         return Err(invalid(&format!("{rows} rows in {total} bytes")));

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::dolma;
 use super::error::{PassedOver, SourceError};
 use super::jsonl::FieldTree;
 use super::row::Wanted;
@@ -38,6 +39,8 @@ pub enum Layout {
     Arrow,
     /// Web archive records.
     Warc,
+    /// Attributes of Dolma documents, which are read with their documents; no rows of their own.
+    Attributes,
 }
 
 /// What the files of one source entry share.
@@ -70,6 +73,8 @@ pub struct InputFile {
     pub entry: usize,
     /// That entry.
     pub spec: Arc<SourceSpec>,
+    /// Files with attributes of its rows.
+    pub(crate) attributes: Vec<PathBuf>,
     /// Rows are wanted with all their fields, as JSON.
     pub(crate) whole: bool,
 }
@@ -127,7 +132,9 @@ fn of_entry(
             passed_over.repeated += 1;
             continue;
         }
+        let first = files.len();
         files.push(input_file(entry, path, label, layout, compression, &spec)?);
+        beside(files, first, &found.root)?;
     }
     if files.len() == before {
         return Err(SourceError::NoInput { pattern: source.path.clone(), passed_over });
@@ -300,7 +307,6 @@ fn input_file(
     };
     let default_source = config.source.clone().unwrap_or_else(stem);
     Ok(InputFile {
-        path,
         label,
         layout,
         compression,
@@ -308,8 +314,25 @@ fn input_file(
         default_source,
         entry,
         spec: Arc::clone(spec),
+        attributes: if layout == Layout::Jsonl { dolma::attribute_files(&path) } else { Vec::new() },
+        path,
         whole: false,
     })
+}
+
+/// Adds the files of attributes of a file from which fields are taken, so that a change of them is seen.
+fn beside(files: &mut Vec<InputFile>, at: usize, root: &Path) -> Result<(), SourceError> {
+    let Some(documents) = files.get(at).cloned() else { return Ok(()) };
+    if !documents.spec.wanted.iter().any(|wanted| dolma::is_attribute(&wanted.name)) {
+        return Ok(());
+    }
+    for path in &documents.attributes {
+        let (compression, spec) = (documents.compression, &documents.spec);
+        let from = if path.starts_with(root) { root } else { root.parent().unwrap_or(root) };
+        let name = label(path, from);
+        files.push(input_file(documents.entry, path.clone(), name, Layout::Attributes, compression, spec)?);
+    }
+    Ok(())
 }
 
 /// Standard input as a file, with all fields of its rows; JSONL unless the format of `source` is given.
@@ -327,7 +350,18 @@ pub(crate) fn of_standard_input(source: &SourceConfig) -> Result<InputFile, Sour
     let spec = Arc::new(SourceSpec { config: source.clone(), wanted, tree });
     let default_source = source.source.clone().unwrap_or_else(|| "stdin".to_owned());
     let (label, compression) = ("-".to_owned(), Compression::None);
-    Ok(InputFile { path, label, layout, compression, bytes: 0, default_source, entry: 0, spec, whole: true })
+    Ok(InputFile {
+        path,
+        label,
+        layout,
+        compression,
+        bytes: 0,
+        default_source,
+        entry: 0,
+        spec,
+        attributes: Vec::new(),
+        whole: true,
+    })
 }
 
 fn layout(path: &Path, source: &SourceConfig) -> Result<(Layout, Compression), SourceError> {

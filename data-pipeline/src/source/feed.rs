@@ -1,10 +1,12 @@
 //! Owns reading a list of files as one sequence of chunks; never interprets a row.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use super::arrow::BatchReader;
 use super::csv::RecordCutter;
 use super::discover::{InputFile, Layout};
+use super::dolma::{AttributeJoin, is_attribute};
 use super::encoding::{self, Transcoder};
 use super::error::SourceError;
 use super::json_array::ElementCutter;
@@ -58,6 +60,10 @@ enum Reader {
     Elements(ElementCutter),
     Batches(Box<BatchReader>),
     Archive(RecordReader),
+    /// Documents with their attributes.
+    Joined(Box<AttributeJoin>),
+    /// A file that is read with another one; here it is only digested.
+    Beside(Window),
 }
 
 impl<'a> Feed<'a> {
@@ -122,6 +128,7 @@ impl Reader {
             Layout::Arrow => {
                 return Ok(Reader::Batches(Box::new(BatchReader::new(window, limits, wanted, file.whole)?)));
             }
+            Layout::Attributes => return Ok(Reader::Beside(window)),
             Layout::Warc => {
                 let spec = std::sync::Arc::clone(&file.spec);
                 return Ok(Reader::Archive(RecordReader::new(window, max_record, spec, file.whole)));
@@ -141,6 +148,15 @@ impl Reader {
                 Reader::Records(Box::new(RecordCutter::new(window, delimiter, max_record, wanted, file.whole)?))
             }
             Layout::Text(unit) => Reader::Units(UnitCutter::new(window, unit, max_record)),
+            _ if joins(file) => {
+                let documents = LineCutter::new(window, max_record);
+                let open = |path: &PathBuf| {
+                    let stream = ByteStream::open(path, file.compression, limits)?;
+                    Ok(LineCutter::new(Window::new(stream), max_record))
+                };
+                let attributes = file.attributes.iter().map(open).collect::<Result<_, SourceError>>()?;
+                Reader::Joined(Box::new(AttributeJoin::new(documents, attributes)))
+            }
             _ => Reader::Lines(LineCutter::new(window, max_record)),
         })
     }
@@ -155,6 +171,8 @@ impl Reader {
             Reader::Elements(reader) => reader.next_chunk(),
             Reader::Batches(reader) => reader.next_chunk(),
             Reader::Archive(reader) => reader.next_chunk(),
+            Reader::Joined(reader) => reader.next_chunk(),
+            Reader::Beside(_) => None,
         }
     }
 
@@ -167,6 +185,8 @@ impl Reader {
             Reader::Elements(reader) => reader.window(),
             Reader::Batches(reader) => reader.window(),
             Reader::Archive(reader) => reader.window(),
+            Reader::Joined(reader) => reader.window(),
+            Reader::Beside(window) => window,
             Reader::Table(_) | Reader::Objects(_) => return None,
         })
     }
@@ -186,6 +206,8 @@ impl Reader {
             Reader::Units(reader) => reader.into_window(),
             Reader::Elements(reader) => reader.into_window(),
             Reader::Archive(reader) => reader.into_window(),
+            Reader::Beside(window) => window,
+            Reader::Joined(reader) => return reader.finish(),
             Reader::Batches(reader) => {
                 let (window, failure) = reader.into_parts();
                 if let Some(failure) = failure {
@@ -209,6 +231,11 @@ impl Reader {
             Err((error, None)) => Err(error),
         }
     }
+}
+
+/// Whether the rows of a file are wanted with their attributes.
+fn joins(file: &InputFile) -> bool {
+    !file.attributes.is_empty() && (file.whole || file.spec.wanted.iter().any(|wanted| is_attribute(&wanted.name)))
 }
 
 fn unless_bomb(

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::FileReader;
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use serde_json::{Map, Value as Json};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value as Json};
 use super::error::SourceError;
 use super::jsonl::CHUNK_BYTES;
 use super::parquet::{check_expansion, check_group};
+use super::parquet_pages::CheckedFile;
 use super::row::{Chunk, Place};
 use crate::config::Limits;
 
@@ -39,7 +40,7 @@ impl JsonRows {
         let file = File::open(path).map_err(io_error)?;
         let stored_bytes = file.metadata().map_err(io_error)?.len();
         let damaged = |what| SourceError::Damaged { path: path.to_owned(), byte: stored_bytes, what, rows: 0 };
-        let file = fenced(|| SerializedFileReader::new(file)).map_err(damaged)?;
+        let file = fenced(|| CheckedFile::open(file, limits.max_expansion)).map_err(damaged)?;
         for (number, group) in file.metadata().row_groups().iter().enumerate() {
             (0..group.num_columns()).try_for_each(|column| check_group(path, group, number, column, limits))?;
         }

@@ -83,11 +83,12 @@ impl PageChunk {
     }
 
     /// The records as rows of the fields that the configuration asks for, or of one field, the whole row as JSON.
-    pub fn rows(&self) -> RowChunk {
+    /// Pages whose publisher opts out are rejected when `markers` say so.
+    pub fn rows(&self, markers: bool) -> RowChunk {
         let mut chunk = RowChunk::default();
         chunk.rejects.clone_from(&self.rejects);
         for record in &self.records {
-            match self.row(record) {
+            match self.row(record, markers) {
                 Ok(row) => {
                     chunk.open_row(record.place);
                     if self.whole {
@@ -100,6 +101,10 @@ impl PageChunk {
                         {
                             chunk.value(wanted.slot, value.as_bytes());
                         }
+                    }
+                    // A page without its date is worth less; another field may have been named for it.
+                    if !record.date.is_empty() {
+                        chunk.value(Slot::Date, record.date.as_bytes());
                     }
                 }
                 Err(reject) => chunk.rejects.push(reject),
@@ -120,16 +125,16 @@ impl PageChunk {
         (!self.is_empty()).then_some(self)
     }
 
-    fn row<'r>(&self, record: &'r Record) -> Result<Row<'r>, Reject> {
+    fn row<'r>(&self, record: &'r Record, markers: bool) -> Result<Row<'r>, Reject> {
         let content = self.content.get(record.start..record.end).unwrap_or_default();
-        self.read(record, content).map_err(|reason| {
+        self.read(record, content, markers).map_err(|reason| {
             // Who opted out must stay on record by address.
             let excerpt = if record.url.is_empty() { excerpt(content) } else { excerpt(record.url.as_bytes()) };
             Reject { place: record.place, reason, excerpt }
         })
     }
 
-    fn read<'r>(&self, record: &'r Record, content: &[u8]) -> Result<Row<'r>, Reason> {
+    fn read<'r>(&self, record: &'r Record, content: &[u8], markers: bool) -> Result<Row<'r>, Reason> {
         let response = match record.kind {
             RecordKind::Response => http::parse(content, self.max_record)?,
             RecordKind::Plain => {
@@ -141,7 +146,7 @@ impl PageChunk {
         if response.status != 200 {
             return Err(Reason::HttpStatus);
         }
-        if let Some(how) = response.opt_out {
+        if let Some(how) = response.opt_out.filter(|_| markers) {
             return Err(Reason::OptOut(how));
         }
         let body = response.body.as_ref();
@@ -163,7 +168,7 @@ impl PageChunk {
             };
         }
         let page = read_page(&text);
-        match page.opt_out {
+        match page.opt_out.filter(|_| markers) {
             Some(how) => Err(Reason::OptOut(how)),
             None if page.text.is_empty() => Err(Reason::NoMainText),
             None => Ok(Row { record, text: page.text, title: page.title, html_lang: page.lang, charset }),

@@ -9,21 +9,24 @@ use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::FileReader;
 
 use super::error::SourceError;
 use super::jsonl::CHUNK_BYTES;
+use super::parquet_pages::CheckedFile;
 use super::row::{Place, Reason, Reject, RowChunk, Slot, Wanted, excerpt};
-use super::stream::EXPANSION_GRACE_BYTES;
 use crate::config::Limits;
 
+/// The expansion limit is not applied to so many bytes of rows, or of a column of a row group: columns repeat themselves, and
+/// pages bound the memory.
+pub(super) const EXPANSION_GRACE_BYTES: u64 = 64 * 1024 * 1024;
 /// Rows read from each column at a time.
 const BATCH_ROWS: usize = 512;
 
 /// Cuts a Parquet file into rows.
 pub(crate) struct TableReader {
     path: PathBuf,
-    file: SerializedFileReader<File>,
+    file: CheckedFile,
     limits: Limits,
     stored_bytes: u64,
     /// The wanted columns, in the order of preference.
@@ -85,7 +88,7 @@ impl TableReader {
         let io_error = |source| SourceError::Io { path: path.to_owned(), action: "opened", source };
         let file = File::open(path).map_err(io_error)?;
         let stored_bytes = file.metadata().map_err(io_error)?.len();
-        let file = fenced(|| SerializedFileReader::new(file)).map_err(|what| SourceError::Damaged {
+        let file = fenced(|| CheckedFile::open(file, limits.max_expansion)).map_err(|what| SourceError::Damaged {
             path: path.to_owned(),
             byte: stored_bytes,
             what,
@@ -248,7 +251,7 @@ fn fenced<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String
     }
 }
 
-fn columns(path: &Path, file: &SerializedFileReader<File>, wanted: &[Wanted]) -> Result<Vec<Column>, SourceError> {
+fn columns(path: &Path, file: &CheckedFile, wanted: &[Wanted]) -> Result<Vec<Column>, SourceError> {
     let schema = file.metadata().file_metadata().schema_descr();
     let names: Vec<String> = schema.columns().iter().map(|column| column.path().string()).collect();
     let mut found = Vec::new();
@@ -282,11 +285,7 @@ fn columns(path: &Path, file: &SerializedFileReader<File>, wanted: &[Wanted]) ->
     Ok(found)
 }
 
-fn open_group(
-    file: &SerializedFileReader<File>,
-    columns: &[Column],
-    group: usize,
-) -> Result<Vec<OpenColumn>, ParquetError> {
+fn open_group(file: &CheckedFile, columns: &[Column], group: usize) -> Result<Vec<OpenColumn>, ParquetError> {
     let group = file.get_row_group(group)?;
     columns
         .iter()

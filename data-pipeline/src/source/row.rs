@@ -130,7 +130,7 @@ pub(crate) fn excerpt(bytes: &[u8]) -> String {
 }
 
 /// Number of fields of a row.
-pub(crate) const NUM_FIELDS: usize = 11;
+pub(crate) const NUM_FIELDS: usize = 12;
 
 /// Which field of a row a value belongs to; the discriminants index [`Fields`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,11 +143,13 @@ pub(crate) enum Slot {
     Licence = 4,
     Url = 5,
     Id = 6,
-    /// The last four hold no text: a value is there when a field of that kind opts out.
+    /// These four hold no text: a value is there when a field of that kind opts out.
     Flag = 7,
     Reservation = 8,
     Permission = 9,
     Directives = 10,
+    /// When the text was published or fetched.
+    Date = 11,
 }
 
 impl Slot {
@@ -202,6 +204,7 @@ impl FieldNames {
         add(Slot::Licence, "licence", &self.licence, pick(&["licence", "license"], nested));
         add(Slot::Url, "url", &self.url, pick(&["url"], &["url", "metadata.url"]));
         add(Slot::Id, "id", &self.id, pick(&[], &["id"]));
+        add(Slot::Date, "date", &self.date, &[]);
         // A name that says nothing of its kind is read as a flag, which also hears words such as `noai`.
         let marker = |name: String, required| Wanted {
             slot: Slot::of_marker(MarkerKind::of(&name).unwrap_or(MarkerKind::Flag)),

@@ -12,7 +12,7 @@ use crate::config::Limits;
 /// Largest Zstandard window, as a power of two: 128 MiB, what `zstd` itself accepts without `--long`.
 pub(crate) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// The expansion limit is not applied to the first bytes a file produces: small files may repeat themselves at will.
-pub(crate) const EXPANSION_GRACE_BYTES: u64 = 64 * 1024 * 1024;
+const EXPANSION_GRACE_BYTES: u64 = 1024 * 1024;
 /// Size of a read from disk, in bytes.
 const READ_BYTES: usize = 256 * 1024;
 

@@ -6,6 +6,9 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::error::Category;
+
+use super::vocabulary_size::{AddedTokens, Model};
 
 /// Values of a tokenizer.json at most. The largest in use have about two million.
 const MAX_VALUES: usize = 8_000_000;
@@ -20,8 +23,10 @@ const MAX_GROWTH: usize = 256;
 const MAX_TEMPLATE_TOKENS: usize = 1024;
 /// Longest regular expression in bytes; the longest in use have about 500.
 const MAX_PATTERN_BYTES: usize = 16 * 1024;
+/// Regular expressions at most: each may take tens of megabytes. Those in use have up to five.
+const MAX_PATTERNS: usize = 16;
 
-/// The parts in which steps are written. The vocabulary is passed over.
+/// The parts in which steps are written, and the sizes of the vocabulary.
 #[derive(Deserialize)]
 struct Parts {
     #[serde(default)]
@@ -32,6 +37,10 @@ struct Parts {
     post_processor: Value,
     #[serde(default)]
     decoder: Value,
+    #[serde(default)]
+    added_tokens: AddedTokens,
+    #[serde(default)]
+    model: Model,
 }
 
 /// Refuses what would take too much memory or time.
@@ -43,9 +52,17 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     if values > MAX_VALUES {
         return Err(format!("it has {values} values, more than the {MAX_VALUES} of any tokenizer"));
     }
-    // What is no JSON, or no object, the library refuses with a better message.
-    let Ok(parts) = serde_json::from_slice::<Parts>(bytes) else { return Ok(()) };
-    let mut budget = Budget { steps: 0, growth: 1 };
+    let parts = match serde_json::from_slice::<Parts>(bytes) {
+        Ok(parts) => parts,
+        // A part that stands there twice is one that the library may read and this did not.
+        Err(error) if error.classify() == Category::Data && bytes.trim_ascii_start().starts_with(b"{") => {
+            return Err(format!("its parts cannot be told apart ({error})"));
+        }
+        // What is no JSON, or no object, the library refuses with a better message.
+        Err(_) => return Ok(()),
+    };
+    parts.model.check(&parts.added_tokens)?;
+    let mut budget = Budget { steps: 0, growth: 1, patterns: 0 };
     for (name, part) in [("normalizer", &parts.normalizer), ("pre_tokenizer", &parts.pre_tokenizer)] {
         budget.visit(name, part, 0)?;
     }
@@ -57,6 +74,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
 struct Budget {
     steps: usize,
     growth: usize,
+    patterns: usize,
 }
 
 impl Budget {
@@ -86,6 +104,10 @@ impl Budget {
         let pattern = |key: &str| step.get("pattern").and_then(|p| p.get(key)).and_then(Value::as_str);
         if pattern("Regex").is_some_and(|regex| regex.len() > MAX_PATTERN_BYTES) {
             return Err(format!("a pattern of its {part} is longer than {MAX_PATTERN_BYTES} bytes"));
+        }
+        self.patterns += usize::from(pattern("Regex").is_some());
+        if self.patterns > MAX_PATTERNS {
+            return Err(format!("it has more than {MAX_PATTERNS} regular expressions"));
         }
         let inserted = text("content").len().max(text("prepend").len()).max(text("replacement").len());
         if inserted > MAX_INSERTED_BYTES {

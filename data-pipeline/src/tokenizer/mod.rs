@@ -16,6 +16,7 @@ pub mod pattern;
 pub mod report;
 mod special;
 mod train;
+mod vocabulary_size;
 mod words;
 
 use std::collections::BTreeSet;

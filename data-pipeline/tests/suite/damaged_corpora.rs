@@ -229,7 +229,7 @@ fn bombs() {
     let bomb = gzip(&zeros);
     let message = Case::new().file("a.txt.gz", &bomb).source("lang", json!("ary_Latn")).source("licence", json!("MIT"));
     let error = message.run().unwrap_err().to_string();
-    assert!(error.contains("over 250 times; if the file is trusted, raise `limits.max_expansion`"), "{error}");
+    assert!(error.contains("over 200 times; if the file is trusted, raise `limits.max_expansion`"), "{error}");
     assert_eq!(tree(message.dir.path()).len(), 2);
     Case::new().file("a.jsonl", rows(100)).set("limits", json!({"max_file_bytes": 1000})).check(
         "<DIR>/in/a.jsonl: expands to more than 1000 bytes; if the file is trusted, raise `limits.max_file_bytes`",

@@ -112,6 +112,47 @@ fn texts_that_grow_without_end() {
 }
 
 #[test]
+fn vocabularies_that_would_fill_the_memory() {
+    // The library makes a tree of the beginnings of these tokens, some hundred bytes for each letter.
+    let long: Vec<Value> = (0..7_000).map(|n| json!([format!("{n}{}", "x".repeat(1000)), -1.0])).collect();
+    let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": false});
+    let parts = |vocab: Vec<Value>| {
+        let model = json!({"type": "Unigram", "unk_id": 0, "vocab": vocab});
+        [("model", model), ("decoder", metaspace.clone()), ("pre_tokenizer", Value::Null)]
+    };
+    assert!(refused(&parts(long)).contains("different beginnings"));
+    let added: Vec<Value> = (0..70_000)
+        .map(|id| {
+            json!({"id": id + 3, "content": format!("<{id}>"), "single_word": false, "lstrip": false, "rstrip": false,
+                   "normalized": false, "special": true})
+        })
+        .collect();
+    assert!(refused(&[("added_tokens", json!(added))]).contains("adds 70000 tokens"));
+}
+
+#[test]
+fn many_large_patterns() {
+    let split = json!({"type": "Split", "pattern": {"Regex": "\\p{L}{100}|\\p{L}{90}"}, "behavior": "Removed", "invert": false});
+    let many = json!({"type": "Sequence", "pretokenizers": vec![split.clone(); 17]});
+    assert!(refused(&[("pre_tokenizer", many)]).contains("more than 16 regular expressions"));
+    survives(&[("pre_tokenizer", json!({"type": "Sequence", "pretokenizers": vec![split; 4]}))]);
+}
+
+#[test]
+fn a_part_that_stands_there_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let step = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "a".repeat(100)});
+    let bomb = json!({"type": "Sequence", "normalizers": vec![step; 8]});
+    let file = format!(
+        "{{\"version\": \"1.0\", \"normalizer\": {bomb}, \"normalizer\": null, \"model\": {{\"type\": \"BPE\", \"vocab\": {{\"a\": 0}}, \"merges\": []}}}}"
+    );
+    std::fs::write(&path, file).unwrap();
+    let error = Tokenizer::open(&path).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("cannot be told apart"), "{error}");
+}
+
+#[test]
 fn numbers_and_nesting_out_of_bounds() {
     let vocab = json!({"a": 0, "b": 4_294_967_295_u32});
     assert!(refused(&[("model", json!({"type": "BPE", "vocab": vocab, "merges": []}))]).contains("far outside"));

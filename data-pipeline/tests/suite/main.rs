@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod all_corpora;
+mod beside_the_text;
 mod best_fit;
 mod broken_records;
 mod chats;

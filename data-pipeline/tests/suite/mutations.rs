@@ -115,5 +115,15 @@ targets!(
     tokenizer,
     chat_template,
     config,
-    manifest
+    manifest,
+    chat,
+    preference,
+    table_csv,
+    table_parquet,
+    parquet_pages,
+    sidecar,
+    shard,
+    fasttext,
+    lid_model,
+    opt_outs
 );

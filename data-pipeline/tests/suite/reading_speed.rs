@@ -10,7 +10,8 @@ use crate::support;
 use arrow_array::{RecordBatch, StringArray};
 use arrow_ipc::writer::FileWriter;
 use data_pipeline::config::SourceConfig;
-use data_pipeline::filter::{Inputs, Nothing, Options, Watch, run};
+use data_pipeline::filter::{AtomicFile, Inputs, Nothing, Options, Stage, Watch, run};
+use data_pipeline::scrub::{Scrub, ScrubConfig};
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
@@ -153,5 +154,47 @@ fn every_format() {
             stored / seconds,
             text / seconds
         );
+    }
+}
+
+/// One large file against the same rows in eight: how many cores work, for a stage that takes time and for one that takes
+/// none but whose output is compressed. `JAZARI_LARGE_MB` sets the size.
+#[test]
+#[ignore = "prints a table; run it by name in a release build"]
+fn one_large_file_and_eight() {
+    let Some(corpora) = support::shared("corpora") else { return };
+    let megabytes = std::env::var("JAZARI_LARGE_MB").map_or(200, |size| size.parse::<usize>().unwrap());
+    let lines: Vec<String> = rows(&corpora).iter().map(|row| format!("{row}\n")).collect();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("eight")).unwrap();
+    let create = |name: String| BufWriter::new(std::fs::File::create(dir.path().join(name)).unwrap());
+    let mut one = create("one.jsonl".to_owned());
+    let mut eight: Vec<_> = (0..8).map(|part| create(format!("eight/{part}.jsonl"))).collect();
+    let (mut written, wanted) = (0, megabytes * 1_000_000);
+    for line in lines.iter().cycle() {
+        one.write_all(line.as_bytes()).unwrap();
+        eight[(written * 8 / wanted).min(7)].write_all(line.as_bytes()).unwrap();
+        written += line.len();
+        if written >= wanted {
+            break;
+        }
+    }
+    drop((one, eight));
+    let config: ScrubConfig = serde_json::from_value(json!({"filters": {}, "pii": {}})).unwrap();
+    let scrub = Scrub::new(&config).unwrap();
+    let stages: [(&str, &dyn Stage, &str); 3] =
+        [("scrub", &scrub, "out.jsonl"), ("none", &Nothing, "out.jsonl"), ("none, gzip", &Nothing, "out.jsonl.gz")];
+    println!("| stage | files | MB | wall s | CPU s | cores |\n|---|---|---|---|---|---|");
+    for (name, stage, out) in stages {
+        for (files, path) in [("1", "one.jsonl"), ("8", "eight"), ("1", "one.jsonl"), ("8", "eight")] {
+            let inputs = Inputs::open(&[SourceConfig::at(dir.path().join(path).to_str().unwrap())]).unwrap();
+            let out_path = dir.path().join(out);
+            let mut file = AtomicFile::create(&out_path).unwrap();
+            let (start, wall) = (cpu_seconds(), std::time::Instant::now());
+            let watch = Watch { observe: &|_| {}, stop: &AtomicBool::new(false) };
+            run(&inputs, &Options::default(), stage, (&mut file, &out_path), watch).unwrap();
+            let (cpu, wall) = (cpu_seconds() - start, wall.elapsed().as_secs_f64());
+            println!("| {name} | {files} | {megabytes} | {wall:.1} | {cpu:.1} | {:.2} |", cpu / wall);
+        }
     }
 }

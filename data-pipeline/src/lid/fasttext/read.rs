@@ -149,7 +149,8 @@ fn huffman(counts: &[i64]) -> Vec<[usize; 2]> {
     const NOT_YET: i64 = 1_000_000_000_000_000;
     let leaves = counts.len();
     let inner = leaves.saturating_sub(1);
-    let mut weights: Vec<i64> = counts.to_vec();
+    // Counts as large as the mark of a node that is not made yet would let a node be chosen before it is there.
+    let mut weights: Vec<i64> = counts.iter().map(|&count| count.clamp(0, NOT_YET - 1)).collect();
     weights.resize(leaves + inner, NOT_YET);
     let mut tree = Vec::with_capacity(inner);
     let (mut next_leaf, mut next_inner) = (leaves as isize - 1, leaves);
@@ -167,10 +168,9 @@ fn huffman(counts: &[i64]) -> Vec<[usize; 2]> {
         }
         let sum = children.iter().filter_map(|c| weights.get(*c)).fold(0i64, |a, b| a.saturating_add(*b));
         if let Some(weight) = weights.get_mut(node) {
-            *weight = sum;
+            *weight = sum.min(NOT_YET - 1);
         }
-        // A node can only join nodes made before it; a file with odd counts must not make a circle.
-        tree.push(children.map(|child| child.min(node - 1)));
+        tree.push(children);
     }
     tree
 }
@@ -283,5 +283,10 @@ mod tests {
         assert!(huffman(&[5]).is_empty());
         // Counts that do not fall make a tree all the same.
         assert_eq!(huffman(&[1, 100, 2]).len(), 2);
+        // Every node has one parent, however large the counts: a walk down the tree ends.
+        for counts in [vec![i64::MAX; 40], vec![i64::MAX, 1, i64::MAX - 5, 0, 1 << 50], vec![-7; 9]] {
+            let children: std::collections::BTreeSet<usize> = huffman(&counts).into_iter().flatten().collect();
+            assert_eq!(children, (0..2 * counts.len() - 2).collect());
+        }
     }
 }

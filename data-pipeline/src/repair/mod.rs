@@ -22,7 +22,7 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::normalize::{Changes, Normalize};
+use crate::normalize::{Changes, Normalize, Rule};
 use inversion::Evidence;
 use lexicon::Lexicon;
 use look::Look;
@@ -30,6 +30,10 @@ use survey::Survey;
 
 /// Words in capitals from which a text may be one of capitals with damaged accents.
 const MIN_CAPITAL_WORDS: u32 = 6;
+
+/// Rules of the training form that take away or replace what may be a byte of text in a wrong encoding.
+const TAKEN_AWAY: [Rule; 6] =
+    [Rule::PersianLetter, Rule::Joiner, Rule::Tatweel, Rule::Bidi, Rule::Invisible, Rule::Control];
 
 /// Version of the rules: it goes up when they change what comes out of a text.
 const RULES_VERSION: u32 = 2;
@@ -101,7 +105,17 @@ impl Repairer {
         changes: &mut Changes,
     ) -> (Cow<'a, str>, Verdict) {
         let raw = text;
-        let text = normalize.apply_to(text, label, changes);
+        let mut first = Changes::default();
+        let mut text = normalize.apply_to(raw, label, &mut first);
+        // The training form takes characters away that are bytes of text in a wrong encoding.
+        if TAKEN_AWAY.iter().any(|rule| first.count(*rule) > 0) && Look::of(raw).survey.may_be_utf8() {
+            let mut decoding = Changes::default();
+            if let Cow::Owned(decoded) = mojibake::decode(raw, true, &self.lexicon, &mut decoding) {
+                first = decoding;
+                text = Cow::Owned(normalize.apply_to(&decoded, label, &mut first).into_owned());
+            }
+        }
+        changes.merge(&first);
         // Binary data is known by its control characters, which the training form has not.
         let removed = if matches!(text, Cow::Owned(_)) { controls(raw).saturating_sub(controls(&text)) } else { 0 };
         let mut verdict = Verdict::default();
@@ -139,8 +153,6 @@ impl Repairer {
         let look = Look::of(text);
         let found = look.survey;
         let mut lost = found;
-        lost.controls += removed;
-        lost.chars += removed;
         let mut out = Cow::Borrowed(text);
         if found.controls > 0 {
             out = then(out, |text| shifted::decode(text, changes));
@@ -153,6 +165,10 @@ impl Repairer {
         }
         if found.may_be_mojibake() {
             out = then(out, |text| mojibake::decode(text, found.may_be_utf8(), &self.lexicon, changes));
+        }
+        // What was decoded holds no lost characters any more but those that are left.
+        if found.has_lost() && matches!(out, Cow::Owned(_)) && lost == found {
+            lost = Look::of(&out).survey;
         }
         if found.has_lost() {
             out = then(out, |text| garbage::without_lost(text, changes));
@@ -167,6 +183,8 @@ impl Repairer {
                 inversion::repair_with(text, evidence, &self.lexicon, changes)
             });
         }
+        lost.controls += removed;
+        lost.chars += removed;
         let signs = if matches!(out, Cow::Borrowed(_)) { look.signs } else { Look::of(&out).signs };
         let verdict = garbage::judge(&out, &signs, lost, label, &self.lexicon);
         (out, verdict)
@@ -262,6 +280,16 @@ mod tests {
             assert_eq!(verdict.garbage(0.5), None, "{verdict:?}");
             assert_eq!(cleaned(&text).0, text, "again");
         }
+    }
+
+    #[test]
+    fn bytes_shown_as_arabic_letters_are_decoded_before_they_are_normalised() {
+        let sound = "كتبت الطالبة في المكتبة، وقرأت تسع مقالات";
+        let wrong = encoding_rs::WINDOWS_1256.decode_without_bom_handling(sound.as_bytes()).0.into_owned();
+        assert_eq!(cleaned(&wrong).0, sound);
+        let wrong = encoding_rs::WINDOWS_1252.decode_without_bom_handling(sound.as_bytes()).0.into_owned();
+        let (text, verdict, _) = cleaned(&wrong);
+        assert_eq!((text.as_str(), verdict.garbage(0.5)), (sound, None));
     }
 
     #[test]

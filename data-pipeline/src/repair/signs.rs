@@ -3,6 +3,9 @@
 use super::chars::{ARABIC, E_OR_O, INNER, LEAD, LETTER, LOWER, MARK, NUMBER, ODD, PRIVATE, RARE, UPPER};
 use super::pairs::is_rare;
 
+/// Letters of a word whose pairs are counted.
+const MIN_WORD_OF_PAIRS: u32 = 4;
+
 /// What one pass over a text counts.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Signs {
@@ -100,8 +103,11 @@ impl SignsReader {
                 signs.single_letters += u32::from(latin == 1);
                 signs.broken_words += u32::from(word.turns > 1 || word.inner_signs > 0);
                 signs.capital_words += u32::from(latin > 1 && 2 * word.capitals > latin);
-                signs.pairs += word.pairs;
-                signs.rare_pairs += word.rare_pairs;
+                // Alphabets and units are full of pairs that no word has.
+                if latin >= MIN_WORD_OF_PAIRS {
+                    signs.pairs += word.pairs;
+                    signs.rare_pairs += word.rare_pairs;
+                }
                 signs.letters += latin;
                 signs.e += word.e;
                 signs.v += word.v;

@@ -47,6 +47,8 @@ pub struct Run {
     markers: MarkerCounts,
     /// Marker groups of words of more than one letter: `s` and `n` stand in texts of any language.
     proven: u32,
+    /// Marker groups of all words.
+    seen: u32,
     letters: u32,
 }
 
@@ -55,7 +57,7 @@ impl Run {
         self.words.clear();
         self.gaps.clear();
         (self.sums, self.known, self.total, self.letters) = ([0; MAX_LABELS], 0, 0, 0);
-        self.proven = 0;
+        (self.proven, self.seen) = (0, 0);
         self.markers.clear();
     }
 
@@ -67,6 +69,7 @@ impl Run {
         self.total += u32::from(score.total);
         self.letters += letters;
         self.markers.add(mask);
+        self.seen |= mask;
         self.proven |= if letters > 1 { mask } else { 0 };
         self.words.push((*word, score, mask));
         self.gaps.push(gap);
@@ -153,7 +156,11 @@ impl Judge {
         let logits = model.logits(&run.sums, run.known, &run.markers);
         let words = run.words.len() as u32;
         let mut sharpness = model.sharpness_of(words);
-        if script == Script::Latn && own.get(best_of(&logits)).is_some_and(|own| own & run.proven == 0) {
+        let guess = best_of(&logits);
+        // `n`, `d` and `s` make up much of Kabyle, and little text of another language looks like it.
+        let is_kabyle = model.labels.get(guess).is_some_and(|label| label == "kab_Latn");
+        let shown = if is_kabyle { run.seen } else { run.proven };
+        if script == Script::Latn && own.get(guess).is_some_and(|own| own & shown == 0) {
             sharpness *= WITHOUT_MARKER;
         }
         let mut probabilities = softmax(&logits, model.labels.len(), sharpness);

@@ -22,10 +22,10 @@ const MAX_KILLS: u64 = 60;
 /// A data set of many small shards, so that its removal takes a while.
 fn prepared(dir: &Path) -> PathBuf {
     let row = |i: usize| {
-        let source = if i.is_multiple_of(3) { "forum" } else { "news" };
-        let text = format!("{} {i}", support::text("ary_Latn", i));
-        json!({"text": text, "lang": "ary_Latn", "source": source, "licence": "MIT", "id": format!("row-{i}")})
-            .to_string()
+        // Every shard holds some of both, so that every shard is written anew.
+        let host = if i.is_multiple_of(3) { "www.example.org" } else { "news.example.ma" };
+        let (text, url) = (format!("{} {i}", support::text("ary_Latn", i)), format!("https://{host}/{i}"));
+        json!({"text": text, "lang": "ary_Latn", "source": "news", "licence": "MIT", "url": url}).to_string()
     };
     let lines: Vec<String> = (0..6_000).map(row).collect();
     let input = dir.join("in.jsonl");
@@ -43,7 +43,7 @@ fn prepared(dir: &Path) -> PathBuf {
 
 fn take_down(data: &Path) -> Result<Report, RemovalError> {
     let mut selection = Selection::default();
-    selection.insert("source", "forum").unwrap();
+    selection.insert("domain", "example.org").unwrap();
     let cause = Cause { time: "2026-11-22T10:00:00Z".into(), reason: None };
     removal::remove(data, &selection, &cause, false, &|_| {}, &NEVER)
 }
@@ -85,7 +85,7 @@ fn killed_at_any_moment_it_leaves_one_whole_data_set_and_the_next_finishes() {
         std::fs::create_dir(&work).unwrap();
         copy(&original, &data);
         let mut child = child(&data);
-        std::thread::sleep(Duration::from_millis(5 + kills * 15));
+        std::thread::sleep(Duration::from_millis(5 + kills * kills));
         child.kill().unwrap();
         child.wait().unwrap();
         kills += 1;
@@ -110,7 +110,7 @@ fn a_full_disk_leaves_the_old_data_set_and_space_lets_it_go_on() {
     let original = prepared(dir.path());
     let old = support::contents(&original);
     let bytes: usize = old.values().map(Vec::len).sum();
-    let size = u32::try_from(bytes.div_ceil(1 << 20)).unwrap() + 1;
+    let size = u32::try_from(bytes.div_ceil(1 << 20)).unwrap() + 4;
     let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), size) else { return };
     let data = disk.path().join("data");
     copy(&original, &data);

@@ -12,13 +12,19 @@ pub fn run_named(name: &str, bytes: &[u8]) {
     let folder = FOLDER.get_or_init(|| {
         let folder = std::env::temp_dir().join(format!("jazari-fuzz-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
+        // libFuzzer's hook ends the process at every panic, those of libraries that the code fences off included.
+        std::panic::set_hook(Box::new(|_| {}));
         if let Some(corpus) = std::env::var_os(SEEDS) {
             write_seeds(name, std::path::Path::new(&corpus));
         }
         folder
     });
     let (_, target) = targets::TARGETS.iter().find(|(known, _)| *known == name).unwrap();
-    target(folder, bytes);
+    if let Err(panic) = std::panic::catch_unwind(|| target(folder, bytes)) {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        eprintln!("{name}: {}", said.unwrap_or("a panic"));
+        std::panic::resume_unwind(panic);
+    }
 }
 
 fn write_seeds(name: &str, corpus: &std::path::Path) {

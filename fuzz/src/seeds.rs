@@ -94,12 +94,12 @@ fn parquet(texts: &[&str]) -> Vec<u8> {
 
 /// Pages of all kinds: dictionaries, delta encodings, lists, Zstandard.
 fn nested(texts: &[&str]) -> Vec<u8> {
-    let schema = "message m { REQUIRED BYTE_ARRAY text (UTF8); REQUIRED INT64 n; OPTIONAL group tags (LIST) \
+    let schema = "message m { REQUIRED BYTE_ARRAY instruction (UTF8); REQUIRED BYTE_ARRAY output (UTF8); REQUIRED INT64 n; OPTIONAL group tags (LIST) \
         { REPEATED group list { OPTIONAL BYTE_ARRAY element (UTF8); } } }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let properties = WriterProperties::builder()
-        .set_column_encoding("text".into(), Encoding::DELTA_BYTE_ARRAY)
-        .set_column_dictionary_enabled("text".into(), false)
+        .set_column_encoding("instruction".into(), Encoding::DELTA_BYTE_ARRAY)
+        .set_column_dictionary_enabled("instruction".into(), false)
         .set_compression(parquet::basic::Compression::ZSTD(parquet::basic::ZstdLevel::default()))
         .set_writer_version(parquet::file::properties::WriterVersion::PARQUET_2_0)
         .build();
@@ -107,9 +107,11 @@ fn nested(texts: &[&str]) -> Vec<u8> {
     let mut writer = SerializedFileWriter::new(&mut file, schema, Arc::new(properties)).unwrap();
     let mut group = writer.next_row_group().unwrap();
     let values: Vec<ByteArray> = texts.iter().map(|text| ByteArray::from(*text)).collect();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
-    column.close().unwrap();
+    for _ in ["instruction", "output"] {
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+        column.close().unwrap();
+    }
     let mut column = group.next_column().unwrap().unwrap();
     let numbers: Vec<i64> = (0..texts.len() as i64).collect();
     column.typed::<Int64Type>().write_batch(&numbers, None, None).unwrap();
@@ -277,10 +279,9 @@ fn manifest() -> Vec<u8> {
     [serde_json::to_vec_pretty(&manifest).unwrap(), b"\n".to_vec()].concat()
 }
 
-const CHATS: [&str; 5] = [
+const CHATS: [&str; 4] = [
     r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "salam"}, {"role": "assistant", "content": "labas"}], "lang": "ary_Latn"}"#,
     r#"{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}"#,
-    r#"{"prompt": "a", "completion": "b"}"#,
     r#"{"instruction": "a", "input": "b", "output": "c"}"#,
     r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "assistant", "content": "b"}]}"#,
 ];

@@ -116,6 +116,9 @@ fn prepare_as(
         if !existing::has_passed_gates(config) {
             vocabulary::check_gates_again(config, stop)?;
         }
+        if worker.is_none() {
+            WorkDir::sweep(&config.output_dir);
+        }
         return already(&config.output_dir);
     }
     if config.allow_licences.is_empty() {

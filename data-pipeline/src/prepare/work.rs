@@ -63,6 +63,17 @@ impl WorkDir {
         }
     }
 
+    /// Removes what a process left that was killed between publishing `output` and cleaning up; one that is at work keeps
+    /// its folder.
+    pub fn sweep(output: &Path) {
+        let left = output.file_name().is_some_and(|name| {
+            output.with_file_name(format!(".{}.preparing", name.to_string_lossy())).join("lock").exists()
+        });
+        if left && let Ok(work) = WorkDir::open(output, Holding::Alone) {
+            work.discard();
+        }
+    }
+
     /// An empty folder `name` inside; what was there is removed.
     pub fn fresh(&self, name: &str) -> Result<PathBuf, PrepareError> {
         let dir = self.path.join(name);

@@ -192,7 +192,7 @@ mod tests {
             ("TTbib 8na", "الطبيب هنا"),
             ("zidha 3ndha", "زيدها عندها"),
             ("2ana 2immi su2al", "أنا إمي سوءال"),
-            ("ghadi nchouf lmaghrib", "غادي نشوف المغريب"),
+            ("ghadi nchouf lmaghrib", "غادي نشوف الماغريب"),
             ("l'blad", "البلاد"),
             ("imta oumma", "ايمتا اوما"),
             ("BZAAF", "بزاف"),

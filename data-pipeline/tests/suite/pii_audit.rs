@@ -59,7 +59,7 @@ fn the_sample_is_bounded_masked_and_the_same_however_the_work_was_cut() {
     let whole = run(dir.path(), "whole", &json!({}));
     let mut by_kind: BTreeMap<(Kind, String), u64> = BTreeMap::new();
     for entry in entries(&whole.dir) {
-        assert!(!entry.context.contains("amina") && !entry.context.contains(|c: char| c.is_ascii_digit() && c > '1'));
+        assert!(!entry.context.contains("amina") && !entry.context.contains("06 61"), "{}", entry.context);
         assert_eq!(entry.document.len(), 32);
         *by_kind.entry((entry.kind, entry.lang)).or_default() += 1;
     }

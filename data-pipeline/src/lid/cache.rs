@@ -1,14 +1,15 @@
 //! Owns the scores of words that were just seen: a small table for each thread; never computes a score.
 //!
 //! Running text repeats its words: most come from here instead of forty probes into the weights. The table only
-//! remembers what the model would say again, so results do not depend on it.
+//! remembers what the model would say again, so results do not depend on it. A word has two places; the one that was
+//! not asked for lately makes room, so that a rare word does not push out one of every sentence.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::model::WordScore;
 
-const ENTRIES: usize = 1 << 12;
+const SET_BITS: u32 = 13;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
@@ -21,7 +22,7 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Cache {
     owner: u64,
-    entries: Vec<Entry>,
+    sets: Vec<[Entry; 2]>,
 }
 
 thread_local! {
@@ -38,21 +39,21 @@ pub fn new_owner() -> u64 {
 pub fn with_words<T>(owner: u64, work: impl FnOnce(&mut Words<'_>) -> T) -> T {
     CACHE.with(|cache| match cache.try_borrow_mut() {
         Ok(mut cache) => {
-            if cache.owner != owner || cache.entries.is_empty() {
+            if cache.owner != owner || cache.sets.is_empty() {
                 cache.owner = owner;
-                cache.entries.clear();
-                cache.entries.resize(ENTRIES, Entry::default());
+                cache.sets.clear();
+                cache.sets.resize(1 << SET_BITS, Default::default());
             }
-            work(&mut Words { entries: &mut cache.entries })
+            work(&mut Words { sets: &mut cache.sets })
         }
         // Only a judge called from inside a judge would come here.
-        Err(_) => work(&mut Words { entries: &mut [] }),
+        Err(_) => work(&mut Words { sets: &mut [] }),
     })
 }
 
 /// The table of a thread.
 pub struct Words<'a> {
-    entries: &'a mut [Entry],
+    sets: &'a mut [[Entry; 2]],
 }
 
 impl Words<'_> {
@@ -60,12 +61,15 @@ impl Words<'_> {
     #[inline]
     pub fn get(&mut self, letters: &[u32], compute: impl FnOnce() -> (WordScore, u32)) -> (WordScore, u32) {
         let key = hash(letters);
-        let Some(entry) = self.entries.get_mut((key >> 52) as usize) else { return compute() };
-        if entry.key != key {
-            let (score, groups) = compute();
-            *entry = Entry { key, score, groups };
+        let Some([first, second]) = self.sets.get_mut((key >> (64 - SET_BITS)) as usize) else { return compute() };
+        if first.key != key {
+            std::mem::swap(first, second);
         }
-        (entry.score, entry.groups)
+        if first.key != key {
+            let (score, groups) = compute();
+            *first = Entry { key, score, groups };
+        }
+        (first.score, first.groups)
     }
 }
 

@@ -4,17 +4,16 @@
 use super::cache::{self, Words};
 use super::lexicon::Lexicon;
 use super::model::{Logits, MAX_LABELS, MarkerCounts, Model, WordScore, softmax};
+use super::roles::Roles;
 use super::script::{NUM_SCRIPTS, Script};
 use super::tally::{Tally, UND, ZXX};
 use super::words::{Sentence, Word, sentences};
 use super::{Identification, switch};
 
-/// Lowest probability of Darija, and of another dialect, in a sentence of Arabic letters without a marker of it.
-const ARY_WITHOUT_MARKER: f32 = 0.8;
-/// The same for phrases of up to [`SHORT_WORDS`] words, which often have no room for a function word.
+/// Lowest probability of Darija without a marker of it in phrases of up to [`SHORT_WORDS`] words of Arabic letters, which
+/// often have no room for a function word.
 const SHORT_ARY_WITHOUT_MARKER: f32 = 0.5;
 const SHORT_WORDS: usize = 6;
-const DIALECT_WITHOUT_MARKER: f32 = 0.95;
 const ALGERIAN_WITHOUT_MARKER: f32 = 0.8;
 /// Factor on the logits of Latin text without a marker word of its label: names, single words, languages nobody
 /// trained. The label stays, its probability falls.
@@ -24,12 +23,10 @@ const WITHOUT_MARKER: f32 = 0.5;
 #[derive(Debug)]
 pub struct Judge {
     lexicon: Lexicon,
-    models: Vec<Option<Model>>,
+    models: Vec<Option<(Model, Roles)>>,
     /// Number of the first label of each script in [`Self::labels`].
     offsets: [usize; NUM_SCRIPTS],
     labels: Vec<String>,
-    /// For each script and label of its model, the marker groups that speak for the label, as bit masks.
-    own: [[u32; MAX_LABELS]; NUM_SCRIPTS],
     /// Its number in the caches of words.
     owner: u64,
 }
@@ -84,7 +81,6 @@ impl Judge {
             models: vec![None; NUM_SCRIPTS],
             offsets: [0; NUM_SCRIPTS],
             labels: Vec::new(),
-            own: [[0; MAX_LABELS]; NUM_SCRIPTS],
             owner: cache::new_owner(),
         };
         judge.labels.extend([UND.to_owned(), ZXX.to_owned()]);
@@ -96,10 +92,8 @@ impl Judge {
                 // `und_Latn` of the models is `und` outside.
                 let outer = model.labels.iter().map(|l| if l.starts_with(UND) { UND } else { l.as_str() });
                 judge.labels.extend(outer.map(str::to_owned));
-                if let Some(own) = judge.own.get_mut(script as usize) {
-                    *own = own_groups(&model.labels, judge.lexicon.groups(script));
-                }
-                *slot = Some(model);
+                let roles = Roles::new(&model, judge.lexicon.groups(script));
+                *slot = Some((model, roles));
             }
         }
         judge
@@ -136,7 +130,7 @@ impl Judge {
             let mut next = 0;
             let of_script = sentence.words.iter().enumerate().filter(|(_, word)| word.script == script);
             let of_script = of_script.map(|(at, word)| (word, at != std::mem::replace(&mut next, at + 1)));
-            let Some(model) = self.models.get(script as usize).and_then(Option::as_ref) else {
+            let Some((model, roles)) = self.models.get(script as usize).and_then(Option::as_ref) else {
                 of_script.for_each(|(word, gap)| tally.unknown(word, sentence.letters(word).len() as u32, gap));
                 continue;
             };
@@ -147,33 +141,31 @@ impl Judge {
                     cached.get(letters, || (model.score_word(letters), self.lexicon.find(script, letters)));
                 run.add(word, score, groups, letters.len() as u32, gap);
             }
-            self.run(script, model, run, tally);
+            self.run(script, (model, roles), run, tally);
         }
     }
 
-    fn run(&self, script: Script, model: &Model, run: &Run, tally: &mut Tally) {
-        let own = self.own.get(script as usize).unwrap_or(&[0; MAX_LABELS]);
+    fn run(&self, script: Script, (model, roles): (&Model, &Roles), run: &Run, tally: &mut Tally) {
         let logits = model.logits(&run.sums, run.known, &run.markers);
         let words = run.words.len() as u32;
         let mut sharpness = model.sharpness_of(words);
         let guess = best_of(&logits);
         // `n`, `d` and `s` make up much of Kabyle, and little text of another language looks like it.
-        let is_kabyle = model.labels.get(guess).is_some_and(|label| label == "kab_Latn");
-        let shown = if is_kabyle { run.seen } else { run.proven };
-        if script == Script::Latn && own.get(guess).is_some_and(|own| own & shown == 0) {
+        let shown = if roles.kabyle.has(guess) { run.seen } else { run.proven };
+        if script == Script::Latn && roles.own(guess) & shown == 0 {
             sharpness *= WITHOUT_MARKER;
         }
         let mut probabilities = softmax(&logits, model.labels.len(), sharpness);
         damp(&mut probabilities, model.labels.len(), run.known, run.total);
         match script {
-            Script::Arab => demand_marker(model, own, &mut probabilities, run.proven, run.words.len()),
-            Script::Latn => demand_algerian(model, own, &mut probabilities, run.proven),
+            Script::Arab => demand_marker(roles, &mut probabilities, run.proven, run.words.len()),
+            Script::Latn => demand_algerian(roles, &mut probabilities, run.proven),
             _ => {}
         }
         let offset = self.offsets.get(script as usize).copied().unwrap_or(0);
         let best = best_of(&probabilities);
-        let spans = switch::spans(script, (model, own), (&run.words, &run.gaps), &logits, best);
-        let label = switch::matrix_language(model, &spans, best);
+        let spans = switch::spans((model, roles), (&run.words, &run.gaps), &logits, best);
+        let label = switch::matrix_language(roles, &spans, best);
         if label != best {
             probabilities.swap(label, best);
         }
@@ -185,7 +177,7 @@ impl Judge {
 
     /// Probabilities of the labels of `script` for a text taken as one sentence, before calibration: for fitting it.
     pub fn raw_logits(&self, text: &str, script: Script) -> Option<(Logits, u32)> {
-        let model = self.models.get(script as usize)?.as_ref()?;
+        let (model, _) = self.models.get(script as usize)?.as_ref()?;
         let mut run = Run::default();
         sentences(text, |sentence| {
             for word in sentence.words.iter().filter(|word| word.script == script) {
@@ -204,44 +196,23 @@ impl Judge {
     }
 }
 
-/// The marker groups of each label: those named after its language. Lists of short words that other languages have too
-/// (`aryshort`) prove nothing.
-fn own_groups(labels: &[String], groups: &[String]) -> [u32; MAX_LABELS] {
-    let mut own = [0; MAX_LABELS];
-    for (mask, label) in own.iter_mut().zip(labels) {
-        let lang = label.split('_').next().unwrap_or_default();
-        let named = groups.iter().enumerate().filter(|(_, name)| name.starts_with(lang) && !name.ends_with("short"));
-        *mask = named.fold(0, |mask, (group, _)| mask | 1 << group);
-    }
-    own
-}
-
 /// Without a marker word of its own a dialect has to be all but certain: rare words of Standard Arabic look like it.
-fn demand_marker(model: &Model, own: &[u32; MAX_LABELS], probabilities: &mut Logits, seen: u32, words: usize) {
+fn demand_marker(roles: &Roles, probabilities: &mut Logits, seen: u32, words: usize) {
     let best = best_of(probabilities);
-    let lang = |at: usize| model.labels.get(at).and_then(|label| label.split('_').next()).unwrap_or_default();
-    let own = own.get(best).copied().unwrap_or(0);
-    let needed = match lang(best) {
-        "arb" | UND => return,
-        "ary" if words <= SHORT_WORDS => SHORT_ARY_WITHOUT_MARKER,
-        "ary" => ARY_WITHOUT_MARKER,
-        _ => DIALECT_WITHOUT_MARKER,
-    };
+    let is_short_darija = roles.moroccan.has(best) && words <= SHORT_WORDS;
+    let needed = if is_short_darija { SHORT_ARY_WITHOUT_MARKER } else { roles.needed(best) };
+    let own = roles.own(best);
     if own & seen == 0 && own != 0 && probabilities.get(best).is_some_and(|p| *p < needed) {
-        let standard = model.labels.iter().position(|label| label.starts_with("arb_"));
-        standard.into_iter().for_each(|standard| probabilities.swap(best, standard));
+        roles.standard.first().into_iter().for_each(|standard| probabilities.swap(best, standard));
     }
 }
 
 /// Darija in Latin letters without an Algerian word is taken for Moroccan, unless it is all but certain.
-fn demand_algerian(model: &Model, own: &[u32; MAX_LABELS], probabilities: &mut Logits, seen: u32) {
+fn demand_algerian(roles: &Roles, probabilities: &mut Logits, seen: u32) {
     let best = best_of(probabilities);
-    let is = |at: usize, name: &str| model.labels.get(at).is_some_and(|label| label == name);
-    let own = own.get(best).copied().unwrap_or(0);
-    if is(best, "arq_Latn") && own & seen == 0 && probabilities.get(best).is_some_and(|p| *p < ALGERIAN_WITHOUT_MARKER)
-    {
-        let moroccan = (0..model.labels.len()).find(|at| is(*at, "ary_Latn"));
-        moroccan.into_iter().for_each(|moroccan| probabilities.swap(best, moroccan));
+    let is_doubtful = || probabilities.get(best).is_some_and(|p| *p < ALGERIAN_WITHOUT_MARKER);
+    if roles.algerian.has(best) && roles.own(best) & seen == 0 && is_doubtful() {
+        roles.moroccan.first().into_iter().for_each(|moroccan| probabilities.swap(best, moroccan));
     }
 }
 

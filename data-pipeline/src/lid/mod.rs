@@ -16,6 +16,7 @@ pub mod file;
 pub mod judge;
 pub mod lexicon;
 pub mod model;
+mod roles;
 pub mod script;
 pub mod stage;
 mod switch;

@@ -39,8 +39,10 @@ pub struct WordScore {
 pub struct Model {
     /// Labels in the order of the logits.
     pub labels: Vec<String>,
-    /// Bitmap of the known hash values, each word with the number of known values before it.
-    index: Vec<(u64, u32)>,
+    /// Bitmap of the known hash values.
+    bitmap: Vec<u64>,
+    /// For each word of the bitmap, the number of known values before it. Apart from the bitmap: most probes end there.
+    before: Vec<u32>,
     /// Quantised weights of each known value.
     rows: Vec<[i8; MAX_LABELS]>,
     /// What one unit of a quantised weight is worth.
@@ -85,23 +87,23 @@ impl Model {
     /// A model of rows of weights; `known` are their hash values in rising order.
     pub fn new(labels: Vec<String>, known: &[u32], rows: Vec<[i8; MAX_LABELS]>) -> Model {
         let mut model = Model { labels, rows, scale: 1.0, sharpness: [1.0; 3], ..Model::default() };
-        model.index = vec![(0, 0); BITMAP_WORDS];
+        model.bitmap = vec![0; BITMAP_WORDS];
         for value in known {
-            if let Some((word, _)) = model.index.get_mut((value >> 6) as usize) {
+            if let Some(word) = model.bitmap.get_mut((value >> 6) as usize) {
                 *word |= 1 << (value & 63);
             }
         }
-        let mut before = 0;
-        for (word, rank) in &mut model.index {
-            *rank = before;
-            before += word.count_ones();
+        let mut known = 0;
+        for word in &model.bitmap {
+            model.before.push(known);
+            known += word.count_ones();
         }
         model
     }
 
     /// The known hash values in rising order.
     pub fn known(&self) -> Vec<u32> {
-        let values = 0..(self.index.len() as u32) << 6;
+        let values = 0..(self.bitmap.len() as u32) << 6;
         values.filter(|value| self.row(*value).is_some()).collect()
     }
 
@@ -112,12 +114,13 @@ impl Model {
 
     #[inline]
     fn row(&self, value: u32) -> Option<&[i8; MAX_LABELS]> {
-        let (word, before) = *self.index.get((value >> 6) as usize)?;
+        let at = (value >> 6) as usize;
+        let word = *self.bitmap.get(at)?;
         let bit = 1u64 << (value & 63);
         if word & bit == 0 {
             return None;
         }
-        let rank = before + (word & (bit - 1)).count_ones();
+        let rank = self.before.get(at)? + (word & (bit - 1)).count_ones();
         self.rows.get(rank as usize)
     }
 

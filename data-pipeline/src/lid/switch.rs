@@ -4,7 +4,7 @@
 
 use super::judge::best_of;
 use super::model::{Logits, MAX_LABELS, Model, WordScore};
-use super::script::Script;
+use super::roles::Roles;
 use super::words::Word;
 
 /// Price of a change of label, in units of the logits of a word.
@@ -13,6 +13,8 @@ const SWITCH_PRICE: f32 = 4.5;
 const MATRIX_SHARE: f32 = 0.34;
 /// What the path with both languages has to be better by than the language of the sentence alone, in the same units.
 const LEAST_GAIN: f32 = 3.0;
+/// By how much a word that is beyond doubt speaks for its language, in the same units.
+const CLEAR_LEAD: f32 = 1.5;
 /// What a marker word adds to its own label.
 const MARKER_BONUS: f32 = 0.5;
 
@@ -31,32 +33,22 @@ pub struct Stretch {
     pub gap: bool,
 }
 
-/// Labels whose speakers write French, Spanish or English words inside their sentences.
-fn takes_in_others(label: &str) -> bool {
-    matches!(label, "ary_Latn" | "arq_Latn" | "shi_Latn" | "tzm_Latn" | "rif_Latn" | "kab_Latn")
-}
-
-fn is_taken_in(label: &str) -> bool {
-    matches!(label, "fra_Latn" | "eng_Latn" | "spa_Latn")
-}
-
 /// The stretches of a run of words whose label as a whole is `best`; `gaps` tells which words follow one of another
 /// script, where a stretch ends.
 pub fn spans(
-    script: Script,
-    (model, own): (&Model, &[u32; MAX_LABELS]),
+    (model, roles): (&Model, &Roles),
     (words, gaps): (&[(Word, WordScore, u32)], &[bool]),
     logits: &Logits,
     best: usize,
 ) -> Vec<Stretch> {
-    let pair =
-        (script == Script::Latn && words.len() >= 3).then(|| candidates(model, own, words, logits, best)).flatten();
+    let pair = (words.len() >= 3).then(|| candidates(model, roles, words, logits, best)).flatten();
     let path = match pair.map(|(host, guest)| (viterbi(model, words, host, guest), guest)) {
-        Some(((path, gain), guest)) if best != guest || gain >= LEAST_GAIN => path,
-        _ => vec![best; words.len()],
+        Some(((path, gain), guest)) if best != guest || gain >= LEAST_GAIN => Some(path),
+        _ => None,
     };
     let mut stretches: Vec<Stretch> = Vec::new();
-    for (((word, _, _), &gap), label) in words.iter().zip(gaps).zip(path) {
+    for (at, ((word, _, _), &gap)) in words.iter().zip(gaps).enumerate() {
+        let label = path.as_ref().and_then(|path| path.get(at).copied()).unwrap_or(best);
         let letters = (word.end - word.start) as u32;
         match stretches.last_mut() {
             Some(last) if last.label == label && !gap => {
@@ -69,41 +61,36 @@ pub fn spans(
     stretches
 }
 
-/// The language that may take in words and the one they may come from, when both have evidence.
+/// The language that may take in words and the one they may come from, when both have evidence. Models whose labels
+/// take in no others (Arabic, Tifinagh) have none.
 fn candidates(
     model: &Model,
-    own: &[u32; MAX_LABELS],
+    roles: &Roles,
     words: &[(Word, WordScore, u32)],
     logits: &Logits,
     best: usize,
 ) -> Option<(usize, usize)> {
-    let best_among = |wanted: fn(&str) -> bool| {
-        let allowed = model.labels.iter().enumerate().filter(|(_, label)| wanted(label));
-        allowed.map(|(at, _)| (at, logits.get(at).copied().unwrap_or(f32::MIN))).max_by(|a, b| a.1.total_cmp(&b.1))
-    };
-    let label = model.labels.get(best)?;
-    let host = if takes_in_others(label) { best } else { best_among(takes_in_others)?.0 };
-    let guest = if is_taken_in(label) { best } else { guest_of(model, words, host)? };
+    let host = if roles.hosts.has(best) { best } else { roles.hosts.best(logits)? };
+    let guest = if roles.guests.has(best) { best } else { guest_of(model, roles, words, host)? };
     if best != host && best != guest {
         return None;
     }
     // A sentence that is French and holds no marker that another language has for itself is French.
-    let of = |label: usize| own.get(label).copied().unwrap_or(0);
-    if best == guest && !words.iter().any(|(_, _, mask)| mask & of(host) != 0 && mask & of(guest) == 0) {
+    let (of_host, of_guest) = (roles.own(host), roles.own(guest));
+    if best == guest && !words.iter().any(|(_, _, mask)| mask & of_host != 0 && mask & of_guest == 0) {
         return None;
     }
     // Both need a word of their own that is beyond doubt.
-    let clear =
-        |a: usize, b: usize| words.iter().filter(|(w, s, _)| w.end - w.start > 1 && lead(model, s, a, b) > 1.5).count();
-    (clear(host, guest) > 0 && clear(guest, host) > 0).then_some((host, guest))
+    let is_clear =
+        |a: usize, b: usize| words.iter().any(|(w, s, _)| w.end - w.start > 1 && lead(model, s, a, b) > CLEAR_LEAD);
+    (is_clear(host, guest) && is_clear(guest, host)).then_some((host, guest))
 }
 
 /// The language of the foreign words: of those that can be one, the one with most evidence in the words that are least
 /// of the host.
-fn guest_of(model: &Model, words: &[(Word, WordScore, u32)], host: usize) -> Option<usize> {
-    let guests = model.labels.iter().enumerate().filter(|(_, label)| is_taken_in(label)).map(|(at, _)| at);
+fn guest_of(model: &Model, roles: &Roles, words: &[(Word, WordScore, u32)], host: usize) -> Option<usize> {
     let evidence = |guest: usize| -> f32 { words.iter().map(|(_, s, _)| lead(model, s, guest, host).max(0.0)).sum() };
-    guests.map(|guest| (guest, evidence(guest))).max_by(|a, b| a.1.total_cmp(&b.1)).map(|(guest, _)| guest)
+    roles.guests.iter().map(|guest| (guest, evidence(guest))).max_by(|a, b| a.1.total_cmp(&b.1)).map(|(guest, _)| guest)
 }
 
 /// By how much a word speaks for `a` rather than `b`.
@@ -152,7 +139,7 @@ fn marker_lean(model: &Model, mask: u32, host: usize, guest: usize) -> f32 {
 }
 
 /// The label of a sentence: that of the language whose grammar it follows. Words taken in can be the longer part.
-pub fn matrix_language(model: &Model, stretches: &[Stretch], best: usize) -> usize {
+pub fn matrix_language(roles: &Roles, stretches: &[Stretch], best: usize) -> usize {
     if stretches.len() < 2 {
         return best;
     }
@@ -163,7 +150,7 @@ pub fn matrix_language(model: &Model, stretches: &[Stretch], best: usize) -> usi
             *share += stretch.letters as f32 / total.max(1) as f32;
         }
     }
-    let host = stretches.iter().map(|s| s.label).find(|l| model.labels.get(*l).is_some_and(|n| takes_in_others(n)));
+    let host = stretches.iter().map(|s| s.label).find(|label| roles.hosts.has(*label));
     match host {
         Some(host) if shares.get(host).is_some_and(|share| *share >= MATRIX_SHARE) => host,
         _ => best_of(&shares),

@@ -90,7 +90,9 @@ pub fn sentences(text: &str, mut each: impl FnMut(&Sentence)) {
             cutter.sentence.clear();
         }
         stop = class == Class::Stop || stop && !matches!(class, Class::Letter(..) | Class::Digit(_) | Class::Space);
-        if let Some(end) = unspoken(text, at, c, before) {
+        if matches!(c, 'h' | 'H' | 'w' | 'W' | '@' | '%' | '$' | '<' | '&')
+            && let Some(end) = unspoken(text, at, c, before)
+        {
             cutter.close(at);
             cutter.sentence.others += 1;
             skip_to = end;
@@ -108,9 +110,6 @@ pub fn sentences(text: &str, mut each: impl FnMut(&Sentence)) {
 
 /// End of an address, handle or place-holder that starts at `at`.
 fn unspoken(text: &str, at: usize, c: char, before: char) -> Option<usize> {
-    if !matches!(c, 'h' | 'H' | 'w' | 'W' | '@' | '%' | '$' | '<' | '&') {
-        return None;
-    }
     let rest = text.as_bytes().get(at..)?;
     let is_start = || !before.is_alphanumeric();
     let found = match c {

@@ -63,12 +63,12 @@ impl WorkDir {
         }
     }
 
-    /// Removes what a process left that was killed between publishing `output` and cleaning up; one that is at work keeps
-    /// its folder.
+    /// Removes what a process left that was killed after publishing `output`, before or while it cleaned up; one that is
+    /// at work keeps its folder.
     pub fn sweep(output: &Path) {
-        let left = output.file_name().is_some_and(|name| {
-            output.with_file_name(format!(".{}.preparing", name.to_string_lossy())).join("lock").exists()
-        });
+        let left = output
+            .file_name()
+            .is_some_and(|name| output.with_file_name(format!(".{}.preparing", name.to_string_lossy())).is_dir());
         if left && let Ok(work) = WorkDir::open(output, Holding::Alone) {
             work.discard();
         }
@@ -159,6 +159,20 @@ mod tests {
         work.publish("dataset").unwrap();
         assert_eq!(std::fs::read_to_string(output.join("y")).unwrap(), "2");
         assert_eq!(std::fs::read_dir(dir.path().join("a/b")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_kill_left_of_the_work_folder_is_swept_and_one_in_use_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("out");
+        let work = WorkDir::open(&output, Holding::Alone).unwrap();
+        WorkDir::sweep(&output);
+        assert!(work.path().exists());
+        work.discard();
+        // The lock goes with the folder, in any order.
+        std::fs::create_dir_all(dir.path().join(".out.preparing/dataset")).unwrap();
+        WorkDir::sweep(&output);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

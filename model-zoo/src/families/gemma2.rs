@@ -82,17 +82,20 @@ impl Decoder for Gemma2 {
         let trunk = &self.trunk;
         let at = |place| trunk.at(layer, place);
 
-        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(INPUT_NORM)));
-        let query = trunk.rotate(weights, weights.linear(x.clone(), at(QUERY)), &pass.rotations[0]);
-        let key = trunk.rotate(weights, weights.linear(x.clone(), at(KEY)), &pass.rotations[0]);
-        let value = weights.linear(x, at(VALUE));
+        let [stream, input] = ops::branches(stream);
+        let normed = weights.narrow(trunk.norm(weights, input, at(INPUT_NORM)));
+        let [for_query, for_key, for_value] = ops::branches(normed);
+        let query = trunk.rotate(weights, weights.linear(for_query, at(QUERY)), &pass.rotations[0]);
+        let key = trunk.rotate(weights, weights.linear(for_key, at(KEY)), &pass.rotations[0]);
+        let value = weights.linear(for_value, at(VALUE));
         let rule = AttentionRule { window: self.windows.of(layer), ..self.rule };
         let attended = pass.attend(layer, (query, key, value), trunk.heads(), rule);
         let change = widen(weights.linear(attended, at(OUTPUT)));
         let stream = ops::add(stream, trunk.norm(weights, change, at(POST_ATTENTION_NORM)));
 
-        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(PRE_FEEDFORWARD_NORM)));
-        let inner = ops::geglu(weights.linear(x.clone(), at(GATE)), weights.linear(x, at(UP)));
+        let [stream, input] = ops::branches(stream);
+        let [for_gate, for_up] = ops::branches(weights.narrow(trunk.norm(weights, input, at(PRE_FEEDFORWARD_NORM))));
+        let inner = ops::geglu(weights.linear(for_gate, at(GATE)), weights.linear(for_up, at(UP)));
         let change = widen(weights.linear(inner, at(DOWN)));
         ops::add(stream, trunk.norm(weights, change, at(POST_FEEDFORWARD_NORM))).into()
     }

@@ -91,20 +91,23 @@ impl Decoder for Gemma3 {
         let trunk = &self.trunk;
         let at = |place| trunk.at(layer, place);
 
-        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(INPUT_NORM)));
+        let [stream, input] = ops::branches(stream);
+        let normed = weights.narrow(trunk.norm(weights, input, at(INPUT_NORM)));
+        let [for_query, for_key, for_value] = ops::branches(normed);
         let window = self.windows.of(layer);
         let rotation = &pass.rotations[if window.is_some() { LOCAL } else { GLOBAL }];
-        let query = trunk.head_norm(weights, weights.linear(x.clone(), at(QUERY)), at(QUERY_NORM));
-        let key = trunk.head_norm(weights, weights.linear(x.clone(), at(KEY)), at(KEY_NORM));
+        let query = trunk.head_norm(weights, weights.linear(for_query, at(QUERY)), at(QUERY_NORM));
+        let key = trunk.head_norm(weights, weights.linear(for_key, at(KEY)), at(KEY_NORM));
         let (query, key) = (trunk.rotate(weights, query, rotation), trunk.rotate(weights, key, rotation));
-        let value = weights.linear(x, at(VALUE));
+        let value = weights.linear(for_value, at(VALUE));
         let rule = AttentionRule { window, ..self.rule };
         let attended = pass.attend(layer, (query, key, value), trunk.heads(), rule);
         let change = widen(weights.linear(attended, at(OUTPUT)));
         let stream = ops::add(stream, trunk.norm(weights, change, at(POST_ATTENTION_NORM)));
 
-        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(PRE_FEEDFORWARD_NORM)));
-        let inner = ops::geglu(weights.linear(x.clone(), at(GATE)), weights.linear(x, at(UP)));
+        let [stream, input] = ops::branches(stream);
+        let [for_gate, for_up] = ops::branches(weights.narrow(trunk.norm(weights, input, at(PRE_FEEDFORWARD_NORM))));
+        let inner = ops::geglu(weights.linear(for_gate, at(GATE)), weights.linear(for_up, at(UP)));
         let change = widen(weights.linear(inner, at(DOWN)));
         ops::add(stream, trunk.norm(weights, change, at(POST_FEEDFORWARD_NORM))).into()
     }

@@ -102,7 +102,8 @@ impl Family for Gpt2 {
         let Gpt2Config { n_embd: width, n_head: heads, .. } = self.config;
         let first = BLOCKS + layer * PARAMS_PER_BLOCK;
 
-        let x = weights.narrow(self.norm(weights, stream.clone(), first + ATTENTION_NORM));
+        let [stream, input] = ops::branches(stream);
+        let x = weights.narrow(self.norm(weights, input, first + ATTENTION_NORM));
         let projected = project(weights, x, first + QUERY_KEY_VALUE);
         let [query, key, value] = [0, 1, 2].map(|part| projected.clone().narrow(1, part * width, width));
         let heads = Heads { heads, kv_heads: heads, head_dim: width / heads };
@@ -110,7 +111,8 @@ impl Family for Gpt2 {
         let attended = pass.attend(layer, (query, key, value), heads, rule);
         let stream = ops::add(stream, widen(project(weights, attended, first + OUTPUT)));
 
-        let x = weights.narrow(self.norm(weights, stream.clone(), first + FEED_FORWARD_NORM));
+        let [stream, input] = ops::branches(stream);
+        let x = weights.narrow(self.norm(weights, input, first + FEED_FORWARD_NORM));
         let inner = ops::gelu_tanh(project(weights, x, first + UP));
         ops::add(stream, widen(project(weights, inner, first + DOWN))).into()
     }

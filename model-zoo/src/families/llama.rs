@@ -79,13 +79,15 @@ pub(super) fn attention_half(
     pass: &mut Pass<'_>,
 ) -> (Tensor<2>, Tensor<2>) {
     let at = |place| trunk.at(layer, place);
-    let x = weights.narrow(trunk.norm(weights, stream.clone(), at(INPUT_NORM)));
-    let query = trunk.rotate(weights, weights.linear(x.clone(), at(QUERY)), &pass.rotations[0]);
-    let key = trunk.rotate(weights, weights.linear(x.clone(), at(KEY)), &pass.rotations[0]);
-    let value = weights.linear(x, at(VALUE));
+    let [stream, input] = ops::branches(stream);
+    let [for_query, for_key, for_value] = ops::branches(weights.narrow(trunk.norm(weights, input, at(INPUT_NORM))));
+    let query = trunk.rotate(weights, weights.linear(for_query, at(QUERY)), &pass.rotations[0]);
+    let key = trunk.rotate(weights, weights.linear(for_key, at(KEY)), &pass.rotations[0]);
+    let value = weights.linear(for_value, at(VALUE));
     let attended = pass.attend(layer, (query, key, value), trunk.heads(), rule);
     let stream = ops::add(stream, widen(weights.linear(attended, at(OUTPUT))));
-    let x = weights.narrow(trunk.norm(weights, stream.clone(), at(POST_ATTENTION_NORM)));
+    let [stream, input] = ops::branches(stream);
+    let x = weights.narrow(trunk.norm(weights, input, at(POST_ATTENTION_NORM)));
     (stream, x)
 }
 
@@ -97,7 +99,8 @@ impl Decoder for Llama {
     fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> BlockOutput {
         let (stream, x) = attention_half(&self.trunk, self.rule, weights, layer, stream, pass);
         let at = |place| self.trunk.at(layer, place);
-        let inner = ops::swiglu(weights.linear(x.clone(), at(GATE)), weights.linear(x, at(UP)));
+        let [for_gate, for_up] = ops::branches(x);
+        let inner = ops::swiglu(weights.linear(for_gate, at(GATE)), weights.linear(for_up, at(UP)));
         ops::add(stream, widen(weights.linear(inner, at(DOWN)))).into()
     }
 }

@@ -66,18 +66,21 @@ impl Decoder for Qwen3 {
         let trunk = &self.trunk;
         let at = |place| trunk.at(layer, place);
 
-        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(INPUT_NORM)));
-        let query = trunk.head_norm(weights, weights.linear(x.clone(), at(QUERY)), at(QUERY_NORM));
-        let key = trunk.head_norm(weights, weights.linear(x.clone(), at(KEY)), at(KEY_NORM));
+        let [stream, input] = ops::branches(stream);
+        let normed = weights.narrow(trunk.norm(weights, input, at(INPUT_NORM)));
+        let [for_query, for_key, for_value] = ops::branches(normed);
+        let query = trunk.head_norm(weights, weights.linear(for_query, at(QUERY)), at(QUERY_NORM));
+        let key = trunk.head_norm(weights, weights.linear(for_key, at(KEY)), at(KEY_NORM));
         let query = trunk.rotate(weights, query, &pass.rotations[0]);
         let key = trunk.rotate(weights, key, &pass.rotations[0]);
-        let value = weights.linear(x, at(VALUE));
+        let value = weights.linear(for_value, at(VALUE));
         let rule = AttentionRule { window: self.windows.as_ref().and_then(|windows| windows.of(layer)), ..self.rule };
         let attended = pass.attend(layer, (query, key, value), trunk.heads(), rule);
         let stream = ops::add(stream, widen(weights.linear(attended, at(OUTPUT))));
 
-        let x = weights.narrow(trunk.norm(weights, stream.clone(), at(POST_ATTENTION_NORM)));
-        let inner = ops::swiglu(weights.linear(x.clone(), at(GATE)), weights.linear(x, at(UP)));
+        let [stream, input] = ops::branches(stream);
+        let [for_gate, for_up] = ops::branches(weights.narrow(trunk.norm(weights, input, at(POST_ATTENTION_NORM))));
+        let inner = ops::swiglu(weights.linear(for_gate, at(GATE)), weights.linear(for_up, at(UP)));
         ops::add(stream, widen(weights.linear(inner, at(DOWN)))).into()
     }
 }

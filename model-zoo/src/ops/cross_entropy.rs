@@ -2,7 +2,9 @@
 
 use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, dims, floats, floats_mut};
 use super::gemm::{Mat, add_product, product};
-use super::parallel::{CHUNK, chunks_mut, chunks_mut2, initialised, rows_per_task, written};
+use super::parallel::{
+    CHUNK, Shared, chunks_mut, chunks_mut2, for_each_task, initialised, part, rows_per_task, written, zeros,
+};
 use super::reference;
 use super::scratch::Scratch;
 use super::simd::{Isa, exp, exp_in_place, max, multiversion, scale, softcap_in_place, sum_exp};
@@ -123,6 +125,19 @@ struct Solution {
 /// Gradients of `h` and `w`, as far as they are wanted.
 type Both = [Option<FlexTensor>; 2];
 
+/// Copies rows of `d` floats, one after another, to the rows `places` of `to`, which are in rising order.
+fn spread(rows: &[f32], places: &[usize], d: usize, to: &mut [f32]) {
+    let tasks = places.len().div_ceil(rows_per_task(d));
+    let to = Shared::new(to);
+    for_each_task(tasks, |task| {
+        for at in part(places.len(), tasks, task) {
+            // SAFETY: every row of `to` has one place at most, and every place belongs to one task.
+            let to = unsafe { to.slice(places[at] * d..(places[at] + 1) * d) };
+            to.copy_from_slice(&rows[at * d..(at + 1) * d]);
+        }
+    });
+}
+
 impl<'a> Problem<'a> {
     fn new(h: &'a FlexTensor, w: &'a FlexTensor, targets: &[i32], bound: Option<f64>) -> Self {
         let ([n, d], [vocab, _]) = (dims(h), dims(w));
@@ -142,7 +157,7 @@ impl<'a> Problem<'a> {
         let mut rows_h = Scratch::new(chunk * self.d);
         let mut rows_dh = Scratch::new(if wanted.h { chunk * self.d } else { 0 });
         let mut losses = vec![0.0; self.rows.len()];
-        let mut dh = wanted.h.then(|| vec![0.0; self.n * self.d]);
+        let mut dh = wanted.h.then(|| zeros(self.n * self.d));
         let mut dw = wanted.w.then(Vec::new);
         for start in (0..self.rows.len()).step_by(chunk) {
             let range = start..(start + chunk).min(self.rows.len());
@@ -155,9 +170,7 @@ impl<'a> Problem<'a> {
             let slopes = Mat::new(logits, len, vocab);
             if let Some(dh) = &mut dh {
                 let rows = product(self.isa, slopes, w, &mut rows_dh.uninit()[..len * d]);
-                for (&row, from) in self.rows[range].iter().zip(rows.chunks_exact(d)) {
-                    dh[row * d..(row + 1) * d].copy_from_slice(from);
-                }
+                spread(rows, &self.rows[range], d, dh);
             }
             match &mut dw {
                 Some(dw) if dw.is_empty() => {

@@ -1,7 +1,7 @@
 //! Owns looking up rows of a table and the table's gradient; never touches what the rows mean.
 
 use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, dims, floats};
-use super::parallel::{Shared, chunks_mut, for_each_task, initialised, part, rows_per_task, written};
+use super::parallel::{Shared, chunks_mut, for_each_task, initialised, part, rows_per_task, written, zeros};
 use super::reference;
 use super::simd::{Isa, add_assign};
 use burn::Tensor;
@@ -82,7 +82,7 @@ fn scatter(isa: Isa, g: &[f32], saved: &Saved) -> FlexTensor {
     let Saved { rows, vocab, d } = saved;
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_by_key(|&i| (rows[i], i));
-    let mut table = vec![0.0; vocab * d];
+    let mut table = zeros(vocab * d);
     let places = Shared::new(&mut table);
     for_each_task(TASKS, |task| {
         // A task starts and ends where the row changes, so that it alone adds to its rows.

@@ -8,6 +8,7 @@
 mod adamw;
 mod attention;
 mod bias;
+mod branches;
 mod cross_entropy;
 mod embedding;
 mod flex;
@@ -36,6 +37,7 @@ mod tests;
 pub use adamw::{AdamwStep, adamw};
 pub use attention::{AttentionRule, AttentionShape, attention};
 pub use bias::add_bias;
+pub use branches::branches;
 pub use cross_entropy::{linear_cross_entropy, linear_cross_entropy_tokens};
 pub use embedding::embedding;
 pub use frozen::{LowRank, Stored, adapted_linear, frozen_linear, frozen_rows};

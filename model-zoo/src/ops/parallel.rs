@@ -111,6 +111,15 @@ pub(crate) fn written(len: usize, fill: impl for<'a> FnOnce(&'a mut [MaybeUninit
     out
 }
 
+/// `len` zeros, written on all threads: those of the allocator cost one thread the page faults of a large buffer.
+pub(crate) fn zeros(len: usize) -> Vec<f32> {
+    written(len, |places| {
+        chunks_mut(places, CHUNK, |_, places| places.fill(MaybeUninit::new(0.0)));
+        // SAFETY: the chunks cover all places.
+        unsafe { initialised(places) }
+    })
+}
+
 /// Places as values.
 ///
 /// # Safety

@@ -42,7 +42,8 @@ impl Backward<Flex, 2> for Add {
     }
 }
 
-fn sum(isa: Isa, mut a: FlexTensor, mut b: FlexTensor) -> FlexTensor {
+/// `a + b`, in the place of one of them that nobody else holds.
+pub(super) fn sum(isa: Isa, mut a: FlexTensor, mut b: FlexTensor) -> FlexTensor {
     if b.is_unique() && !a.is_unique() {
         std::mem::swap(&mut a, &mut b);
     }

@@ -1,7 +1,8 @@
 //! Owns the comparison of outputs and gradients on ordinary values and odd shapes.
 
 use super::super::{self as ops, AttentionRule, AttentionShape, reference};
-use super::{Matrix, Numbers, check, exact, ids, matrix, values, with_gradients};
+use super::{Matrix, Numbers, check, exact, ids, matrix, same_bits, values, with_gradients};
+use burn::Tensor;
 use burn::tensor::Device;
 use proptest::prelude::*;
 
@@ -27,6 +28,39 @@ fn linear_agrees_on_odd_shapes() {
 fn linear_agrees_on_sums_that_are_split() {
     check_linear(13, 8192, 9, 5e-6);
     check_linear(9, 11, 8300, 5e-6);
+}
+
+#[test]
+fn branches_have_the_gradients_of_clones() {
+    for (n, d) in [(1, 1), (7, 33), (300, 256)] {
+        let mut numbers = Numbers((n * 10 + d) as u64);
+        let inputs = [numbers.matrix(n, d), numbers.matrix(d, d)];
+        let g = numbers.matrix(n, d).values;
+        let run = |op: &dyn Fn(Tensor<2>, Tensor<2>) -> Tensor<2>| {
+            with_gradients(&inputs, &g, |t, _| op(t[0].clone(), t[1].clone()))
+        };
+        // Two terms: their order is no matter.
+        let branched = run(&|x, w| {
+            let [a, b] = ops::branches(x);
+            ops::add(a, ops::linear(b, w))
+        });
+        assert!(same_bits(&branched, &run(&|x, w| ops::add(x.clone(), ops::linear(x, w)))), "{n} by {d}");
+        // Three: equal but for rounding, and the same every time.
+        let join = |[a, b, c]: [Tensor<2>; 3], w| ops::add(ops::swiglu(a, b), ops::linear(c, w));
+        let branched = run(&|x, w| join(ops::branches(x), w));
+        assert!(same_bits(&branched, &run(&|x, w| join(ops::branches(x), w))), "{n} by {d}");
+        let cloned = run(&|x, w| join([x.clone(), x.clone(), x], w));
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * b.abs().max(1.0);
+        assert!(branched.iter().flatten().zip(cloned.iter().flatten()).all(near), "{n} by {d}");
+    }
+}
+
+#[test]
+fn branches_of_a_tensor_without_gradient_are_the_tensor() {
+    let device = Device::flex();
+    let x = matrix(&Numbers(1).matrix(3, 4), &device);
+    let [a, b] = ops::branches(x.clone());
+    assert_eq!((values(a), values(b)), (values(x.clone()), values(x)));
 }
 
 #[test]

@@ -107,6 +107,8 @@ pub struct MemoryEstimate {
     pub head_and_logits: u64,
     /// bf16 copies of the weights.
     pub weight_copies: u64,
+    /// The program itself with its threads' working memory; on a GPU that is the host's.
+    pub program: u64,
     /// Sum of the above.
     pub total: u64,
 }
@@ -242,6 +244,7 @@ impl Estimate {
                 ("activations", memory.activations),
                 ("head and logits", memory.head_and_logits),
                 ("bf16 weight copies", memory.weight_copies),
+                ("program", memory.program),
             ];
             rows.extend(
                 parts.into_iter().filter(|(_, size)| *size > 0).map(|(name, size)| (format!("  {name}"), bytes(size))),
@@ -273,6 +276,10 @@ fn table(rows: &[(String, String)]) -> String {
     })
 }
 
+/// What a run of the smallest model keeps resident beyond its own arrays: code and tables of the program, working memory
+/// of two threads (measured: 68 MiB, `benches/results/2026-11-22-plan-memory.md`).
+const PROGRAM_BYTES: u64 = 68 << 20;
+
 fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {
     let kinds: &[(&'static str, Kernels)] = match plan.device {
         DeviceChoice::Cpu => &[("cpu", Kernels::Fused)],
@@ -302,6 +309,7 @@ fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {
                 activations: activations.blocks,
                 head_and_logits: activations.head,
                 weight_copies: activations.weight_copies,
+                program: if *device == "cpu" { PROGRAM_BYTES } else { 0 },
                 total: 0,
             };
             memory.total = memory.weights
@@ -311,7 +319,8 @@ fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {
                 + memory.adamw_moments
                 + memory.activations
                 + memory.head_and_logits
-                + memory.weight_copies;
+                + memory.weight_copies
+                + memory.program;
             memory
         })
         .collect()

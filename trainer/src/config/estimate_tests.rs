@@ -18,7 +18,10 @@ fn memory_and_disk_add_up() {
         (4 * parameters, 4 * parameters, 8 * parameters)
     );
     assert_eq!(memory.gradient_tree, 3 * 4 * parameters, "before the eighth leaf three partial sums wait");
-    assert!(memory.total > 7 * 4 * parameters);
+    let parts = [memory.weights, memory.gradients, memory.gradient_tree, memory.adamw_moments, memory.activations];
+    let rest = memory.head_and_logits + memory.program;
+    assert_eq!(memory.total, parts.iter().sum::<u64>() + rest);
+    assert!(memory.program > 0);
     assert_eq!(estimate.checkpoint_bytes, 12 * parameters);
     assert_eq!(estimate.checkpoints_total_bytes, 4 * 12 * parameters);
     assert_eq!((estimate.tokens_per_step, estimate.tokens), (4096, 819_200));

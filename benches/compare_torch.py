@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Trains the same two models with bench-train and with a PyTorch peer in turn (A B A B) and writes the medians to
-benches/results/DATE-cpu-train.{json,md}. Shapes: (a) 8.6 M parameters, (b) 40 M; float32, 2,048 tokens a step.
+"""Trains the same two models with bench-train and with a PyTorch peer, eager and compiled, in turn (A B C A B C) and
+writes the medians to benches/results/DATE-cpu-train.{json,md}. Shapes: (a) 8.6 M parameters, (b) 40 M; float32, 2,048 tokens a step.
 usage: compare_torch.py --peer bench_torch.py [--python PYTHON_WITH_TORCH] [--bin target/release/bench-train]
 Without --python a virtual environment is made in .venv-torch; TORCH_INDEX_URL names an index of CPU builds (0.2 GB),
 without it pip takes its default build of PyTorch (some GB)."""
@@ -35,7 +35,8 @@ def run(command, shape):
         subprocess.run([*command, *options, "--json", file.name], check=True, stdout=subprocess.DEVNULL)
         return json.loads(file.read().splitlines()[-1])
 
-commands = {"PyTorch": [python, args.peer], "Jazari": [args.bin]}
+commands = {"PyTorch": [python, args.peer, "--compile", "none"], "PyTorch, compiled": [python, args.peer, "--compile", "default"], "Jazari": [args.bin]}
+PEERS = [name for name in commands if name != "Jazari"]
 runs = []
 for shape in SHAPES:
     for turn in range(args.rounds):
@@ -48,12 +49,12 @@ commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, ca
 head = {"date": str(datetime.date.today()), "machine": f"{cpu}, {args.threads} threads", "commit": commit or "none", "torch": next(r["torch"] for r in runs if "torch" in r), "rounds": args.rounds, "steps": args.steps}
 median = lambda shape, name, field: statistics.median(r[field] for r in runs if (r["shape"], r["name"]) == (shape, name))
 table = [{"shape": s, "name": n, **{f: median(s, n, f) for f in FIELDS}} for s in SHAPES for n in commands]
-ratio = {s: {f: round(median(s, "Jazari", f) / median(s, "PyTorch", f), 3) for f in FIELDS[:4]} for s in SHAPES}
+ratio = {s: {p: {f: round(median(s, "Jazari", f) / median(s, p, f), 3) for f in FIELDS[:4]} for p in PEERS} for s in SHAPES}
 args.out.mkdir(parents=True, exist_ok=True)
 target = args.out / f"{head['date']}-cpu-train"
 target.with_suffix(".json").write_text(json.dumps({**head, "medians": table, "ratios": ratio, "runs": runs}, indent=1) + "\n")
 rows = [f"| {r['shape']} | {r['name']} | " + " | ".join(str(r[f]) for f in FIELDS) + " |" for r in table]
-rows += [f"| {s} | Jazari ÷ PyTorch | " + " | ".join(str(ratio[s].get(f, "")) for f in FIELDS) + " |" for s in SHAPES]
+rows += [f"| {s} | Jazari ÷ {p} | " + " | ".join(str(ratio[s][p].get(f, "")) for f in FIELDS) + " |" for s in SHAPES for p in PEERS]
 text = [f"# Training on the CPU beside PyTorch, {head['date']}", "", ", ".join(f"{k}: {v}" for k, v in head.items()) + "; medians; float32.", "", "Shapes: " + "; ".join(f"({s}) `{o}`" for s, o in SHAPES.items()) + ".", "", "| shape | | " + " | ".join(FIELDS) + " |", "|---" * (len(FIELDS) + 2) + "|", *rows]
 target.with_suffix(".md").write_text("\n".join(text) + "\n")
 print("\n".join(rows))

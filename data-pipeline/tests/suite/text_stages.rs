@@ -100,3 +100,37 @@ fn speeds() {
     }
     line("all", megabytes.values().sum(), &sums);
 }
+
+/// Identification of single sentences, as when a chat or a table of phrases is read.
+#[test]
+#[ignore = "prints a table; needs ../shared and a release build"]
+fn sentences_per_second() {
+    let Some(corpora) = shared("corpora") else { return };
+    let mut by_script: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in rows(&corpora).into_iter().filter(|row| (20..300).contains(&row.text.len()) && !row.text.contains('\n'))
+    {
+        let script = row.label.split('_').nth(1).unwrap_or_default().to_owned();
+        by_script.entry(script).or_default().push(row.text);
+    }
+    let identifier = Identifier::embedded();
+    println!(
+        "| script | sentences | bytes each | sentences per CPU second | MB per CPU second |\n|---|---|---|---|---|"
+    );
+    for (script, texts) in by_script.iter().filter(|(_, texts)| texts.len() > 1000) {
+        let mut best = f64::MAX;
+        for _ in 0..ROUNDS {
+            let start = cpu_seconds();
+            let sum: usize = texts.iter().map(|text| identifier.identify(text).label.len()).sum();
+            best = best.min(cpu_seconds() - start);
+            assert!(sum > 0);
+        }
+        let bytes: usize = texts.iter().map(String::len).sum();
+        println!(
+            "| {script} | {} | {} | {:.0} | {:.1} |",
+            texts.len(),
+            bytes / texts.len(),
+            texts.len() as f64 / best,
+            bytes as f64 / 1e6 / best
+        );
+    }
+}

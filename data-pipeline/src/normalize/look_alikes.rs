@@ -145,6 +145,8 @@ impl Context {
             '\u{510}' if is_letter => Some(('Ɛ', Rule::CyrillicLetter)),
             '\u{4d9}' if is_letter && mixed => Some(('ə', Rule::CyrillicLetter)),
             '\u{4d8}' if is_letter && mixed => Some(('Ə', Rule::CyrillicLetter)),
+            // One with a second mark is no Amazigh letter, and a second cedilla would not be NFC after the dot.
+            '\u{162}' | '\u{163}' | '\u{21a}' | '\u{21b}' if next.is_some_and(is_combining_mark) => None,
             '\u{163}' | '\u{21b}' if self.cedilla => Some(('ṭ', Rule::Cedilla)),
             '\u{162}' | '\u{21a}' if self.cedilla => Some(('Ṭ', Rule::Cedilla)),
             // Not `10€` nor `5€/kg`: the euro is a letter only beside letters and away from digits.
@@ -228,6 +230,7 @@ mod tests {
         for (label, before, after) in [
             ("kab_Latn", "Tamaziγt, taεrabt, Σli, Γas, ԑli Ԑli", "Tamaziɣt, taɛrabt, Ɛli, Ɣas, ɛli Ɛli"),
             ("shi_Latn", "amaţţar aţas", "amaṭṭar aṭas"),
+            ("shi_Latn", "aţ\u{327}as aț\u{301}as", "aţ\u{327}as aț\u{301}as"),
             ("kab_Latn", "neţţa tideţ", "neţţa tideţ"),
             ("shi_Latn", "t€rabt €li 10€ 5€/kg", "tɛrabt ɛli 10€ 5€/kg"),
             ("tzm_Latn", "ag°lid akk° n° 25° 30°C", "agʷlid akkʷ n° 25° 30°C"),

@@ -71,12 +71,16 @@ impl Profile {
                 text = Cow::Owned(out);
             }
         }
+        let nfc = edited || seen & (class::MARK | class::PERSIAN) != 0;
+        // Before the letters decide about the language, for a letter and its hamza may be one of another alphabet.
+        let mut composed = nfc && compose(&mut text);
         // Presentation forms may have become letters of Persian keyboards.
         if edited || seen & class::PERSIAN != 0 {
+            let before = changes.total();
             text = arabic::keyboard_letters(text, language, changes);
+            composed |= changes.total() > before && compose(&mut text);
         }
-        if (edited || seen & (class::MARK | class::PERSIAN) != 0) && !super::is_nfc(&text) {
-            text = Cow::Owned(super::to_nfc(&text));
+        if composed {
             changes.add(Rule::Nfc, 1);
         }
         // Letters may have met, or become others: what was changed is looked at again.
@@ -93,6 +97,15 @@ impl Profile {
         }
         text
     }
+}
+
+/// Brings a text to NFC; whether that changed it.
+fn compose(text: &mut Cow<'_, str>) -> bool {
+    let change = !super::is_nfc(text);
+    if change {
+        *text = Cow::Owned(super::to_nfc(text));
+    }
+    change
 }
 
 #[cfg(test)]
@@ -153,6 +166,9 @@ mod tests {
         assert_eq!(applied("کييي", Some("arb_Arab")).0, "كيي");
         assert_eq!(applied("e\u{200b}\u{301}", None).0, "é");
         assert_eq!(applied("ا\u{640}\u{654}", None).0, "أ");
+        assert_eq!(applied("ی\u{654}كک ه", None).0, "ئكك ه");
+        assert_eq!(applied("ە\u{654}كک", None).0, "ۀكک");
+        assert_eq!(applied("t\u{327}\u{327}", Some("zgh_Tfng")).0, "ţ\u{327}");
     }
 
     #[test]

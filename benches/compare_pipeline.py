@@ -141,7 +141,7 @@ tag = lambda names: f"{dolma} tag --documents '{work}/dolma/documents/*.gz' --de
 bloom = f"--bloom_filter.file {out}/bloom --bloom_filter.estimated_doc_count 100000 --bloom_filter.desired_false_positive_rate 0.0001 --no-bloom_filter.read_only --processes {args.tasks}"
 STEPS = {  # what it is, then the command of each program
     "read": ("read and write JSONL", {"jazari": f"{j} data read {corpus} --out {out}/a.jsonl", "datatrove": peer("read")}),
-    "filters": ("normalise, identify, filter", {"jazari": f"{j} data normalize {corpus} | {j} data identify - | {j} data scrub --filters - --out {out}/a.jsonl", "datatrove": peer("filters"), "dolma": tag("gopher_v2 c4_v2")}),
+    "filters": ("normalise, identify, filter", {"jazari": f"{j} data clean {corpus} --steps normalize,identify,filters --out {out}/a.jsonl", "datatrove": peer("filters"), "dolma": tag("gopher_v2 c4_v2")}),
     "pii": ("personal data", {"jazari": f"{j} data scrub --pii {corpus} --out {out}/a.jsonl", "datatrove": peer("pii"), "dolma": tag("pii_regex_with_counts_fast_v2")}),
     "exact": ("exact duplicates", {"jazari": f"{j} data dedup --exact --drop {corpus} --out {out}/a.jsonl", "datatrove": peer("exact"), "dolma": f"{dolma} dedupe --documents '{work}/dolma/documents/*.gz' --dedupe.documents.attribute_name d --dedupe.documents.key '$.text' --dedupe.name n {bloom}"}),
     "minhash": ("near duplicates (MinHash)", {"jazari": f"{j} data dedup --near --bands 14 --rows-per-band 8 --drop {corpus} --out {out}/a.jsonl", "datatrove": peer("minhash")}),

@@ -4,6 +4,7 @@
 pub mod card;
 mod char_table;
 pub mod chat;
+pub mod clean;
 pub mod config;
 pub mod convert;
 pub mod dataset;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::clean::CleanConfig;
 use crate::config::{PrepareConfig, json_digest};
 use crate::prepare::PrepareError;
 use crate::source::digest_file;
@@ -15,22 +16,7 @@ const MAX_FOLDER_DEPTH: usize = 32;
 
 impl PrepareConfig {
     pub(crate) fn check_stages(&self, problems: &mut Vec<String>) {
-        if let Some(repair) = &self.repair
-            && let Err(found) = repair.validate()
-        {
-            problems.extend(found.into_iter().map(|problem| format!("repair.{problem}")));
-        }
-        if let Some(identify) = &self.identify
-            && let Err(error) = identify.validate()
-        {
-            problems.push(error.to_string());
-        }
-        if let Some(filters) = &self.filters {
-            filters.validate("filters", problems);
-        }
-        if let Some(pii) = &self.pii {
-            pii.validate("pii", problems);
-        }
+        problems.extend(self.cleaning().validate());
         if let Some(decontaminate) = &self.decontaminate {
             decontaminate.check("decontaminate", problems);
         }
@@ -43,6 +29,17 @@ impl PrepareConfig {
         let named = self.named_stages();
         if let (false, Some(name)) = (self.kind().is_text(), named.first()) {
             problems.push(format!("{name}: is made for texts, not for chats; remove it"));
+        }
+    }
+
+    /// What is done to each text before duplicates are looked for, but for benchmarks.
+    pub(crate) fn cleaning(&self) -> CleanConfig {
+        CleanConfig {
+            normalize: self.normalize,
+            repair: self.repair.clone(),
+            identify: self.identify.clone(),
+            filters: self.filters.clone(),
+            pii: self.pii.clone(),
         }
     }
 

@@ -67,6 +67,14 @@ impl Row<'_> {
     pub fn label(&self) -> Option<String> {
         crate::document::language_label(self.lang?, self.script)
     }
+
+    /// The fields that give the row the label `ary_Arab`: one field or two, as the row had them.
+    pub fn label_fields(&self, label: &str) -> [(String, Json); 2] {
+        let (lang, script) = label.split_once('_').unwrap_or((label, ""));
+        let joined = self.script.is_none() && self.lang.is_some_and(|given| given.contains(['_', '-']));
+        let lang = if joined { label } else { lang };
+        [("lang".to_owned(), lang.into()), ("script".to_owned(), script.into())]
+    }
 }
 
 /// What becomes of a row.

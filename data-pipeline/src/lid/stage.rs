@@ -23,17 +23,12 @@ impl<'m> IdentifyStage<'m> {
 
     fn fields(&self, found: &Identification, row: &Row<'_>) -> Vec<(String, Json)> {
         let label = found.document_label();
-        let (lang, script) = label.split_once('_').unwrap_or((&label, found.script));
-        // A row whose language is one field keeps it so: `ary_Arab`.
-        let joined = row.script.is_none() && row.lang.is_some_and(|given| given.contains(['_', '-']));
-        let lang = if joined { label.as_str() } else { lang };
-        let mut fields = vec![
-            ("lang".to_owned(), json!(lang)),
-            ("script".to_owned(), json!(script)),
+        let mut fields = Vec::from(row.label_fields(&label));
+        fields.extend([
             ("lid_score".to_owned(), json!(rounded(found.score))),
             ("lid_margin".to_owned(), json!(rounded(found.margin))),
             ("lid_sure".to_owned(), json!(found.sure)),
-        ];
+        ]);
         let with = found.with(0.05);
         if !with.is_empty() {
             let shares: serde_json::Map<String, Json> =

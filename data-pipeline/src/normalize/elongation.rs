@@ -12,6 +12,8 @@ use super::changes::{Changes, Rule};
 const KEPT: usize = 2;
 /// All capitals up to this length are an abbreviation or a Roman number: `IEEE`, `VIII`, `YYYY`.
 const MAX_CAPITALS: usize = 4;
+/// A Roman number repeats a numeral at most this many times.
+const MAX_NUMERALS: usize = 3;
 
 /// Cuts runs of three or more equal letters to two. Addresses, file names, date patterns, Roman numbers and
 /// abbreviations keep theirs.
@@ -90,13 +92,11 @@ impl Place {
             self.is_short_capitals = word.chars().nth(MAX_CAPITALS).is_none() && word.chars().all(char::is_uppercase);
             self.is_small_roman = word.chars().all(|c| matches!(c, 'i' | 'v' | 'x' | 'l'));
         }
-        self.is_short_capitals
-            || match text.get(run.clone()) {
-                // Of a Roman number, whatever is glued to it: `XVIIIe`, `GPIIb/IIIa`.
-                Some("III" | "XXX" | "CCC" | "MMM") => true,
-                Some("iii" | "xxx") => self.is_small_roman,
-                _ => false,
-            }
+        // Of a Roman number, whatever is glued to it: `XVIIIe`, `GPIIb/IIIa`.
+        let letters = text.get(run.clone()).unwrap_or_default();
+        let is_roman = letters.len() == MAX_NUMERALS
+            && (letters.starts_with(['I', 'X', 'C', 'M']) || self.is_small_roman && letters.starts_with(['i', 'x']));
+        self.is_short_capitals || is_roman
     }
 }
 

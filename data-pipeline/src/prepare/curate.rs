@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::error::PrepareError;
-use crate::config::PrepareConfig;
-use crate::decontaminate::{Action, Benchmarks, SearchBuffers};
+use crate::clean::CleanConfig;
+use crate::decontaminate::{Action, Benchmarks, DecontaminateConfig, SearchBuffers};
 use crate::document::{DOCUMENT_ID_BYTES, Notes, id_to_hex};
 use crate::filters::Filters;
 use crate::lid::{Decision, Identification, Identifier, IdentifyConfig};
@@ -98,7 +98,7 @@ impl Curation {
     ///
     /// # Errors
     /// One that cannot be read.
-    pub fn open(config: &PrepareConfig) -> Result<Curation, PrepareError> {
+    pub fn open(config: &CleanConfig, decontaminate: Option<&DecontaminateConfig>) -> Result<Curation, PrepareError> {
         fn failed<E: std::error::Error>(key: &'static str) -> impl FnOnce(E) -> PrepareError {
             move |error| {
                 let text = error.to_string();
@@ -120,7 +120,7 @@ impl Curation {
             }
             None => None,
         };
-        let benchmarks = match &config.decontaminate {
+        let benchmarks = match decontaminate {
             Some(config) => Some(Benchmarks::open(config).map_err(failed("decontaminate.against"))?),
             None => None,
         };
@@ -133,6 +133,11 @@ impl Curation {
         let audit_per_kind = config.pii.as_ref().map_or(0, |pii| pii.audit_per_kind);
         let normalize = config.normalize;
         Ok(Curation { normalize, repair, identify, filters, clean_lines, benchmarks, scrubber, audit_per_kind })
+    }
+
+    /// A text in its normal form.
+    pub fn normalized<'t>(&self, text: &'t str, given: Option<&str>, applied: &mut Applied) -> Cow<'t, str> {
+        applied.normalize(self.normalize, text, given)
     }
 
     /// An empty sample of the size that is asked for.

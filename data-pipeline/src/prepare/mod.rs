@@ -124,7 +124,7 @@ fn prepare_as(
     if config.allow_licences.is_empty() {
         return Err(PrepareError::NoLicencesAllowed { found: ingest::survey(config, &files, stop)? });
     }
-    let curation = Curation::open(config)?;
+    let curation = Curation::open(&config.cleaning(), config.decontaminate.as_ref())?;
     let (given, chats) = (given.as_ref(), chats.as_ref());
     let run = Run { config, files: &files, curation: &curation, given, chats, observe, stop };
     match worker {

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// `x` (any shape) for `N` readers. The gradient of `x` is the sum of theirs, in the order in which the backward pass reaches
 /// them, which follows from the graph alone.
 ///
-/// Every reader must contribute to the loss: the gradient is handed on when the last one has arrived.
+/// Every reader must contribute to the loss: the gradient is handed on when the last one has arrived. A debug build
+/// panics where one did not, for the others' gradients were lost.
 pub fn branches<const N: usize, const D: usize>(x: Tensor<D>) -> [Tensor<D>; N] {
     let state = Arc::new(Mutex::new(Sum { gradient: None, missing: N }));
     std::array::from_fn(|_| match flex::inputs([x.clone().into_dispatch()]) {
@@ -31,6 +32,16 @@ pub fn branches<const N: usize, const D: usize>(x: Tensor<D>) -> [Tensor<D>; N] 
 struct Sum {
     gradient: Option<FlexTensor>,
     missing: usize,
+}
+
+impl Drop for Sum {
+    fn drop(&mut self) {
+        debug_assert!(
+            self.gradient.is_none() || std::thread::panicking(),
+            "{} readers of a tensor did not contribute to the loss",
+            self.missing
+        );
+    }
 }
 
 /// Backward of one of the [`branches`]; the state is what they share.

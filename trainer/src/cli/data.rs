@@ -18,6 +18,7 @@ use data_pipeline::tokenizer::{Tokenizer, TokenizerError};
 use data_pipeline::trace::find;
 use data_pipeline::verify::{self, VerifyProgress};
 
+use super::clean::{self, CleanArguments};
 use super::failure::{Exit, Failure, note, say};
 use super::filter::{FilterArguments, filter};
 use super::identify::{self, IdentifyArguments};
@@ -35,6 +36,8 @@ pub(super) enum Command {
     Prepare(PrepareArguments),
     /// Rows of any readable format as JSONL, every field as it was
     Read(FilterArguments),
+    /// Rows normalised, repaired, identified, filtered and without personal data, in one pass: what `prepare` would take
+    Clean(CleanArguments),
     /// Find rows that repeat others, whole, nearly or by paragraph: marks or drops them
     Dedup(super::dedup::DedupArguments),
     /// Drop rows that hold items of benchmarks, and list what was found
@@ -149,6 +152,7 @@ pub(super) fn run(command: Command) -> Result<Exit, Failure> {
         Command::Decontaminate(arguments) => super::dedup::decontaminate(&arguments),
         Command::Normalize(arguments) => normalize::normalize(&arguments),
         Command::Transliterate(arguments) => transliterate::run(&arguments),
+        Command::Clean(arguments) => clean::run(&arguments),
         Command::Scrub(arguments) => scrub::run(&arguments),
         Command::Lexicon(arguments) => normalize::lexicon(&arguments),
         Command::Identify(arguments) => identify::run(&arguments),

@@ -165,6 +165,33 @@ pub(super) fn filter(arguments: &FilterArguments, name: &str, stage: &dyn Stage)
     Ok((Exit::Done, summary))
 }
 
+/// `--dropped` cannot go with an input that is read once.
+pub(super) fn refuse_dropped(path: Option<&Path>, inputs: &Inputs) -> Result<(), Failure> {
+    if path.is_some() && inputs.is_standard_input() {
+        return Err(Failure::usage("--dropped reads the inputs twice, and `-` can be read once; name a file"));
+    }
+    Ok(())
+}
+
+/// Reads the inputs again and writes to `path` what `stage` hands on: the rows that were dropped, with their reason.
+pub(super) fn write_dropped(
+    arguments: &FilterArguments,
+    inputs: &Inputs,
+    stage: &dyn Stage,
+    path: &Path,
+) -> Result<(), Failure> {
+    let stop = StopFlag::install(true).map_err(Failure::failed)?;
+    let summary = with_progress("writing dropped rows", |observe| {
+        let watch = Watch { observe, stop: stop.as_atomic() };
+        let mut out = AtomicFile::create(path)?;
+        let summary = filter::run(inputs, &arguments.options(), stage, (&mut out, path), watch)?;
+        out.commit()?;
+        Ok::<_, FilterError>(summary)
+    })?;
+    report(&summary);
+    Ok(())
+}
+
 /// `| head` has read enough.
 pub(super) fn closed_pipe(arguments: &FilterArguments, error: &std::io::Error) -> bool {
     arguments.to_standard_output() && error.kind() == std::io::ErrorKind::BrokenPipe

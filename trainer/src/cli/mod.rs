@@ -3,6 +3,7 @@
 //! This is the only module that prints. Results go to standard output, everything else to standard error.
 
 mod adapter;
+mod clean;
 mod data;
 mod dedup;
 mod eval;

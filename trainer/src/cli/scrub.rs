@@ -4,15 +4,14 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use data_pipeline::filter::{self, AtomicFile, FilterError, Watch};
+use data_pipeline::filter::AtomicFile;
 use data_pipeline::filters::FilterConfig;
 use data_pipeline::pii::{Action, AuditEntry, Kind, PiiConfig};
 use data_pipeline::scrub::{Scrub, ScrubConfig};
 
 use super::failure::{Exit, Failure};
-use super::filter::{FilterArguments, filter, report, with_progress};
+use super::filter::{FilterArguments, filter, refuse_dropped, write_dropped};
 use crate::config;
-use crate::signals::StopFlag;
 
 #[derive(Debug, Args)]
 pub(super) struct ScrubArguments {
@@ -45,9 +44,7 @@ pub(super) struct ScrubArguments {
 pub(super) fn run(arguments: &ScrubArguments) -> Result<Exit, Failure> {
     let scrub = scrub_config(arguments)?;
     let inputs = arguments.rows.open()?;
-    if arguments.dropped.is_some() && inputs.is_standard_input() {
-        return Err(Failure::usage("--dropped reads the inputs twice, and `-` can be read once; name a file"));
-    }
+    refuse_dropped(arguments.dropped.as_deref(), &inputs)?;
     let stage = Scrub::new(&scrub).map_err(Failure::usage)?;
     let stage = if arguments.signals { stage.with_signals() } else { stage };
     let side = |option: &'static str, path: &Option<PathBuf>| {
@@ -61,16 +58,8 @@ pub(super) fn run(arguments: &ScrubArguments) -> Result<Exit, Failure> {
         write_audit(audit, &stage.audit())?;
     }
     if let Some(path) = &arguments.dropped {
-        let stop = StopFlag::install(true).map_err(Failure::failed)?;
         let stage = Scrub::new(&scrub).map_err(Failure::usage)?.only_dropped();
-        let summary = with_progress("writing dropped rows", |observe| {
-            let watch = Watch { observe, stop: stop.as_atomic() };
-            let mut out = AtomicFile::create(path)?;
-            let summary = filter::run(&inputs, &arguments.rows.options(), &stage, (&mut out, path), watch)?;
-            out.commit()?;
-            Ok::<_, FilterError>(summary)
-        })?;
-        report(&summary);
+        write_dropped(&arguments.rows, &inputs, &stage, path)?;
     }
     Ok(exit)
 }

@@ -55,6 +55,10 @@ impl ConfigFile for data_pipeline::scrub::ScrubConfig {
     const WHAT: &'static str = "a file of filters";
 }
 
+impl ConfigFile for data_pipeline::clean::CleanConfig {
+    const WHAT: &'static str = "a file of rules";
+}
+
 impl ConfigFile for PrepareConfig {
     const WHAT: &'static str = "a data configuration";
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod adapters;
+mod clean_rows;
 mod cluster_faults;
 mod cluster_invariance;
 mod cluster_numbers;

@@ -64,6 +64,18 @@ fn branches_of_a_tensor_without_gradient_are_the_tensor() {
 }
 
 #[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "1 readers of a tensor did not contribute")]
+fn a_branch_that_is_not_read_is_a_defect() {
+    let inputs = [Numbers(1).matrix(3, 4)];
+    let g = Numbers(2).matrix(3, 4).values;
+    with_gradients(&inputs, &g, |t, _| {
+        let [a, _unread] = ops::branches(t[0].clone());
+        a
+    });
+}
+
+#[test]
 fn rms_norm_agrees() {
     for (n, d) in [(1, 1), (1, 8), (7, 20), (65, 33), (129, 64), (3, 700)] {
         let mut numbers = Numbers((n * 1000 + d) as u64);

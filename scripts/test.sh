@@ -14,6 +14,8 @@ cargo clippy --workspace --all-targets -- -D warnings
 
 step "unit and integration tests"
 export JAZARI_KILLS="${JAZARI_KILLS:-200}"
+# The same cases of every property on every machine; scripts/properties.sh looks for new ones.
+export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-1}"
 if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run --workspace --no-fail-fast
 else

@@ -63,6 +63,11 @@ impl Row<'_> {
         serde_json::from_str(self.line.get(splice::find(self.line, path)?)?).ok()
     }
 
+    /// The row as one JSON object, as it was read.
+    pub(crate) fn line(&self) -> &str {
+        self.line
+    }
+
     /// The label `ary_Arab` of the row, from one field or two.
     pub fn label(&self) -> Option<String> {
         crate::document::language_label(self.lang?, self.script)

@@ -1,7 +1,7 @@
 //! Owns `data dedup`: duplicates among the rows of files, marked or left out; never knows a data set.
 //!
 //! The files are read two or three times instead of being held: once for keys, once more for signatures when paragraphs
-//! were removed first, and once to write. Rows are known by file and row number, which every reading gives alike.
+//! were removed first, and once to write. Exact duplicates that are left out need one reading. Rows are known by file and row number, which every reading gives alike.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -35,6 +35,13 @@ pub struct DedupPlan {
     pub memory_mib: usize,
     /// Names of the input files in `duplicate_of`; their paths when empty.
     pub names: Vec<String>,
+}
+
+impl DedupPlan {
+    /// Whether a row stays is known when its turn comes, so the rows are written as they are read.
+    pub fn is_one_reading(&self) -> bool {
+        self.exact && self.leave_out && self.paragraphs.is_none() && self.near.is_none()
+    }
 }
 
 /// What was found.
@@ -82,7 +89,8 @@ pub fn dedup(
     let mut numbering = Numbering::default();
     let mut found = Found::create(plan, watch.scratch);
     (watch.phase)("reading");
-    let first = found.first_reading((inputs, options), plan, &mut numbering, watch)?;
+    let (out, out_path) = out;
+    let mut summary = found.first_reading((inputs, options), plan, &mut numbering, (&mut *out, out_path), watch)?;
     numbering.close(inputs.paths().count());
     found.sort_out(plan, watch)?;
     if let (Some(near), Some(_)) = (&plan.near, &plan.paragraphs) {
@@ -97,9 +105,18 @@ pub fn dedup(
     };
     let (clusters, path) = clusters.unzip();
     let sizes = found.groups(&numbering, &names, clusters, path.unwrap_or(Path::new("")), watch.scratch)?;
+    if plan.is_one_reading() {
+        out.flush().map_err(|source| FilterError::Io { path: out_path.to_owned(), action: "written", source })?;
+        summary.kept -= found.exact;
+        if found.exact > 0 {
+            summary.dropped.add(EXACT, found.exact);
+        }
+        return Ok((summary, found.report(sizes, 0)));
+    }
     (watch.phase)("writing");
+    let first = summary;
     let stage = Writing { found: &found, numbering: &numbering, names: &names, plan, failure: Mutex::new(None) };
-    let summary = filter::run(inputs, options, &stage, out, watch.watch)?;
+    let summary = filter::run(inputs, options, &stage, (out, out_path), watch.watch)?;
     if let Some(failure) = stage.failure.into_inner().ok().flatten() {
         return Err(failed(failure));
     }
@@ -110,6 +127,8 @@ pub fn dedup(
     Ok((summary, found.report(sizes, emptied)))
 }
 
+/// Reason of a row with the key form of an earlier one.
+const EXACT: &str = "exact_duplicate";
 /// Reason of a row of which nothing stays.
 const EMPTIED: &str = "only_repeated_paragraphs";
 
@@ -189,6 +208,8 @@ struct Seen {
     key: Option<u128>,
     paragraphs: Vec<ParagraphKey>,
     signature: Signature,
+    /// The row itself, when one reading is all.
+    line: String,
 }
 
 /// Everything that is known of the rows.
@@ -230,8 +251,10 @@ impl Found {
         (inputs, options): (&Inputs, &Options),
         plan: &DedupPlan,
         numbering: &mut Numbering,
+        (out, out_path): (&mut dyn Write, &Path),
         watch: &DedupWatch<'_>,
     ) -> Result<Summary, FilterError> {
+        let one_reading = plan.is_one_reading();
         let signer = plan.near.as_ref().filter(|_| plan.paragraphs.is_none()).map(Signer::new);
         let cutter = self.cutter.clone();
         let map = |row: &Row<'_>, _: &mut Counts| {
@@ -246,6 +269,7 @@ impl Found {
                 key,
                 paragraphs: paragraphs.unwrap_or_default(),
                 signature: signature.unwrap_or_default(),
+                line: if one_reading { format!("{}\n", row.line()) } else { String::new() },
             }
         };
         let signs = signer.is_some();
@@ -253,9 +277,15 @@ impl Found {
             inputs,
             options,
             &map,
-            &mut |seen| {
+            &mut |mut seen| {
                 let gap = numbering.meet(seen.file, seen.row).map_err(failed)?;
-                self.take(seen, numbering.next - 1, gap, signs).map_err(failed)
+                let (number, line) = (numbering.next - 1, std::mem::take(&mut seen.line));
+                self.take(seen, number, gap, signs).map_err(failed)?;
+                if self.is_exact.has(number) {
+                    return Ok(());
+                }
+                let io = |source| FilterError::Io { path: out_path.to_owned(), action: "written", source };
+                out.write_all(line.as_bytes()).map_err(io)
             },
             watch.watch,
         )
@@ -482,7 +512,7 @@ impl Writing<'_> {
     fn judge(&self, row: &Row<'_>, counts: &mut Counts) -> Result<Outcome, DedupError> {
         let Some(number) = self.numbering.number(row.file, row.number) else { return Err(DedupError::TooMany) };
         if let Some((kept, kind)) = self.found.duplicate_of(number)? {
-            let reason = if kind == "exact" { "exact_duplicate" } else { "near_duplicate" };
+            let reason = if kind == "exact" { EXACT } else { "near_duplicate" };
             if self.plan.leave_out {
                 return Ok(Outcome::Drop(reason.into()));
             }

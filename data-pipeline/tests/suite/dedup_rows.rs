@@ -126,6 +126,20 @@ fn duplicates_and_paragraphs_are_left_out() {
 }
 
 #[test]
+fn one_reading_leaves_out_what_two_readings_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = files(dir.path());
+    let two = DedupPlan { near: None, ..plan(false, false) };
+    let one = DedupPlan { leave_out: true, ..two.clone() };
+    assert!(one.is_one_reading() && !two.is_one_reading());
+    let (mut marked, clusters, summary, report) = run(&paths, &two);
+    marked.retain(|row| row.get("duplicate_of").is_none());
+    let left = run(&paths, &one);
+    assert_eq!((&left.0, &left.1, &left.3), (&marked, &clusters, &report));
+    assert_eq!((left.2.rows, left.2.kept, left.2.dropped.0["exact_duplicate"]), (summary.rows, 7, 2));
+}
+
+#[test]
 fn the_output_does_not_depend_on_threads() {
     let dir = tempfile::tempdir().unwrap();
     let paths = files(dir.path());

@@ -196,7 +196,8 @@ pub(super) fn dedup(arguments: &DedupArguments) -> Result<Exit, Failure> {
     if let Some(path) = &arguments.clusters {
         drop(arguments.rows.side_file("--clusters", path, &inputs)?);
     }
-    let copy = if inputs.is_standard_input() { Some(InputCopy::take(&scratch)?) } else { None };
+    let copy =
+        if inputs.is_standard_input() && !plan.is_one_reading() { Some(InputCopy::take(&scratch)?) } else { None };
     if let Some(copy) = &copy {
         let mut sources = arguments.rows.sources();
         for source in &mut sources {

@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 skip() { echo "SKIPPED: the engine over MPI was not checked: $1"; exit 0; }
 mpirun --version 2> /dev/null | grep -q "Open MPI" || skip "there is no mpirun of Open MPI (openmpi-bin)"
-command -v mpicc > /dev/null || skip "there is no mpicc (libopenmpi-dev)"
+mpicc -E -include mpi.h -x c /dev/null > /dev/null 2>&1 || skip "mpicc finds no mpi.h (libopenmpi-dev)"
 clang=$(find "${LIBCLANG_PATH:-/usr/lib}" /usr/lib64 /usr/local/lib -maxdepth 3 -name 'libclang*.so*' 2> /dev/null | head -n 1)
 [ -n "$clang" ] || skip "there is no libclang (libclang-dev), and LIBCLANG_PATH names none"
 features=(--workspace --features trainer/mpi) target="${CARGO_TARGET_DIR:-target}" limit=120 work="$(mktemp -d)"

@@ -46,7 +46,7 @@ fi
 ./scripts/cluster-check.sh
 
 step "the engine over MPI"
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v mpicc >/dev/null; then
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! mpicc -E -include mpi.h -x c /dev/null >/dev/null 2>&1; then
   apt-get install -y -qq openmpi-bin libopenmpi-dev libclang-dev >/dev/null 2>&1 || echo "libopenmpi-dev could not be installed"
 fi
 ./scripts/mpi-check.sh

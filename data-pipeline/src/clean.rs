@@ -12,6 +12,7 @@ use crate::lid::IdentifyConfig;
 use crate::normalize::{Normalize, Profile};
 use crate::pii::PiiConfig;
 use crate::prepare::PrepareError;
+use crate::prepare::admit::UNKNOWN_LANGUAGE;
 use crate::prepare::curate::{Applied, Curation};
 use crate::repair::RepairConfig;
 
@@ -105,13 +106,13 @@ impl Clean {
 
     /// What becomes of a row; an error is the reason to drop it.
     fn cleaned(&self, row: &Row<'_>, counts: &mut Counts) -> Result<Edits, String> {
-        let given = row.label();
+        let given = row.label().filter(|label| label != UNKNOWN_LANGUAGE);
         let mut applied = Applied::default();
         let text = self.curation.normalized(row.text, given.as_deref(), &mut applied);
         if text.trim().is_empty() {
             return Err("empty_text".to_owned());
         }
-        let source = row.source.unwrap_or_default();
+        let source = row.source;
         let id = document_id(source, row.id.unwrap_or(&text));
         let outcome = self.curation.apply(text, given.as_deref(), (&id, source), &mut applied);
         for (rule, count) in &applied.counts {

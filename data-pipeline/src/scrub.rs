@@ -88,7 +88,7 @@ impl Scrub {
     /// What becomes of a row.
     fn judge(&self, row: &Row<'_>, counts: &mut Counts) -> Result<Edits, (String, Option<Json>)> {
         let label = row.label().unwrap_or_default();
-        let source = row.source.unwrap_or_default();
+        let source = row.source;
         let mut edits = Edits::default();
         if let Some(filters) = &self.filters {
             let (cleaned, lines) = filters.clean_lines(row.text, &label, source);

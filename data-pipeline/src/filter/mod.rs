@@ -46,8 +46,8 @@ pub struct Row<'a> {
     pub lang: Option<&'a str>,
     /// The script, when it has a field of its own.
     pub script: Option<&'a str>,
-    /// The corpus.
-    pub source: Option<&'a str>,
+    /// The corpus: the field, `source:` of the configuration, or the name of the file.
+    pub source: &'a str,
     /// The licence.
     pub licence: Option<&'a str>,
     /// The address.
@@ -466,7 +466,7 @@ fn json_row(
         text,
         lang: string(&fields, Slot::Lang).or(lang.as_deref()),
         script: string(&fields, Slot::Script),
-        source: string(&fields, Slot::Source).or(config.source.as_deref()),
+        source: string(&fields, Slot::Source).unwrap_or(&input.default_source),
         licence: string(&fields, Slot::Licence).or(licence.as_deref()),
         url: string(&fields, Slot::Url),
         id: string(&fields, Slot::Id),

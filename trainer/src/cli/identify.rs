@@ -112,7 +112,7 @@ fn labelled(rows: &FilterArguments, stop: &AtomicBool) -> Result<Vec<LabelledTex
     let mut texts = Vec::new();
     with_progress("reading", |observe| {
         let of_row = |row: &filter::Row<'_>, _: &mut filter::Counts| {
-            let (label, source) = (row.label()?, row.source.unwrap_or("unnamed").to_owned());
+            let (label, source) = (row.label()?, row.source.to_owned());
             Some(LabelledText { text: row.text.to_owned(), label, source })
         };
         let mut keep = |text: Option<LabelledText>| {

@@ -24,6 +24,7 @@ fn dirty_rows() -> String {
         row("Bonjour, appelez le 06 61 23 45 67 ou écrivez à amina@example.ma avant la fin du mois.", "fra_Latn"),
         row("This is surely an English sentence, whatever the row says about its language.", "fra_Latn"),
         row("ǀƁǋƲƶŽȚ ƹǀƁǋ Ʋƶ ǀƁǋƲƶŽȚ ƹǀƁǋ Ʋƶ ǀƁǋƲƶŽȚ ƹǀƁǋ Ʋƶ", "arb_Arab"),
+        row("هاد النص ديال الناس كاملين وما كاينش شي لغة مكتوبة معاه هنا", "und_Zzzz"),
         row(&"location voiture casablanca pas cher ".repeat(20), "fra_Latn"),
         row(" \u{200f}\u{200b} ", "ary_Arab"),
     ]
@@ -85,7 +86,7 @@ fn steps_are_chosen_and_dropped_rows_are_told() {
         lines(path("out.jsonl").as_ref())
     };
     let scrubbed = clean(&["--steps", "pii"]);
-    assert_eq!(scrubbed.len(), 7);
+    assert_eq!(scrubbed.len(), 8);
     assert_eq!(scrubbed[0]["text"], "الســلام ١٢ کیف بزاااف ديال الناس هاد الصباح");
     assert!(scrubbed[2]["text"].as_str().unwrap().contains("<EMAIL_1>"), "{}", scrubbed[2]);
     let whole = clean(&["--notes", "--dropped", &path("dropped.jsonl")]);
@@ -94,7 +95,8 @@ fn steps_are_chosen_and_dropped_rows_are_told() {
     assert_eq!((&whole[3]["lang"], &whole[3]["notes"]["given"]), (&json!("eng_Latn"), &json!("fra_Latn")));
     let reasons: Vec<Value> = lines(path("dropped.jsonl").as_ref()).iter().map(|row| row["reason"].clone()).collect();
     assert_eq!(reasons, ["garbage:glyph_soup", "filter:top_2_gram", "empty_text"]);
-    assert_eq!(whole.len() + reasons.len(), 7);
+    assert_eq!(whole[4]["lang"], "ary_Arab");
+    assert_eq!(whole.len() + reasons.len(), 8);
     // A second time nothing is left to do.
     run_ok(&["data", "clean", &path("out.jsonl"), "--out", &path("again.jsonl")]);
     assert_eq!(fs::read(path("out.jsonl")).unwrap(), fs::read(path("again.jsonl")).unwrap());

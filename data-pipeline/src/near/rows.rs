@@ -1,7 +1,8 @@
 //! Owns `data dedup`: duplicates among the rows of files, marked or left out; never knows a data set.
 //!
 //! The files are read two or three times instead of being held: once for keys, once more for signatures when paragraphs
-//! were removed first, and once to write. Exact duplicates that are left out need one reading. Rows are known by file and row number, which every reading gives alike.
+//! were removed first, and once to write; one reading is enough to leave out exact duplicates alone. Rows are known by
+//! file and row number, which every reading gives alike.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;

@@ -69,8 +69,12 @@ pub enum Class {
     Letter(Script, u32),
     /// Greek gamma or epsilon: a Latin letter inside Latin words (Kabyle keyboards), else Greek.
     LookAlike(u32),
-    /// Part of the word that says nothing: harakat, tatweel, joiners.
+    /// Part of the word that says nothing: shadda, tatweel, joiners.
     Ignore,
+    /// A short vowel of Arabic, or the sign that there is none: writers of dialects put them on few words.
+    Vowel,
+    /// Tanwin, the ending of an indefinite noun, which dialects have dropped.
+    Tanwin,
     /// A combining mark, which may compose with the letter before it.
     Mark(u32),
     /// A digit, folded to ASCII.
@@ -119,7 +123,9 @@ fn slow_class(c: char) -> Class {
         0x640 | 0xAD | 0x200B..=0x200F | 0x61C | 0x202A..=0x202E | 0x2060..=0x2069 | 0xFEFF | 0x2D7F => {
             return Class::Ignore;
         }
-        0x610..=0x61A | 0x64B..=0x65F | 0x670 | 0x6D6..=0x6ED | 0xFE00..=0xFE0F => return Class::Ignore,
+        0x64B..=0x64D => return Class::Tanwin,
+        0x64E..=0x650 | 0x652 => return Class::Vowel,
+        0x610..=0x61A | 0x651 | 0x653..=0x65F | 0x670 | 0x6D6..=0x6ED | 0xFE00..=0xFE0F => return Class::Ignore,
         0x300..=0x36F => return Class::Mark(code),
         0x30..=0x39 => return Class::Digit(code),
         0x660..=0x669 => return Class::Digit(code - 0x660 + 0x30),

@@ -10,6 +10,8 @@ use super::script::{Class, NUM_SCRIPTS, Script, class, table};
 /// Letters of a word that are looked at; longer words are no words of a language.
 pub const MAX_WORD_LETTERS: usize = 32;
 
+const ALEF: u32 = 0x627;
+
 /// Words after which a sentence is cut even without a stop, so that time and memory stay linear.
 const MAX_SENTENCE_WORDS: usize = 64;
 
@@ -45,6 +47,10 @@ pub struct Sentence {
     pub symbols: u32,
     /// Other characters that are neither letters nor white space.
     pub others: u32,
+    /// Short vowels and tanwin written on Arabic letters.
+    pub vowels: u32,
+    /// Words that end in tanwin.
+    pub tanwin: u32,
 }
 
 impl Sentence {
@@ -68,12 +74,14 @@ impl Sentence {
         self.letters.clear();
         self.script_letters = [0; NUM_SCRIPTS];
         (self.digits, self.symbols, self.others) = (0, 0, 0);
+        (self.vowels, self.tanwin) = (0, 0);
     }
 }
 
 /// Calls `each` with every sentence of `text`, in order.
 pub fn sentences(text: &str, mut each: impl FnMut(&Sentence)) {
-    let mut cutter = Cutter { table: table(), sentence: Sentence::default(), open: None, run: (0, 0), hyphen: None };
+    let mut cutter =
+        Cutter { table: table(), sentence: Sentence::default(), open: None, run: (0, 0), hyphen: None, tanwin: None };
     let mut skip_to = 0;
     let mut stop = false;
     let mut before = ' ';
@@ -148,6 +156,8 @@ struct Cutter {
     run: (u32, u32),
     /// Where a hyphen stands that the next word may take.
     hyphen: Option<usize>,
+    /// Letters of the sentence that stand before the last tanwin.
+    tanwin: Option<usize>,
 }
 
 impl Cutter {
@@ -165,6 +175,11 @@ impl Cutter {
             },
             Class::Digit(folded) => self.digit(at, c, folded),
             Class::Ignore => {}
+            Class::Vowel => self.sentence.vowels += 1,
+            Class::Tanwin => {
+                self.sentence.vowels += 1;
+                self.tanwin = Some(self.sentence.letters.len());
+            }
             Class::Mark(mark) => self.mark(mark),
             Class::Apostrophe => {
                 if self.open.is_some() {
@@ -271,6 +286,12 @@ impl Cutter {
             self.sentence.letters.truncate(word.from as usize);
             return;
         }
+        // Some writers put tanwin where they mean shadda: only an ending counts, which may have an alef after it.
+        let ends_in_tanwin = |after: usize| {
+            let rest = self.sentence.letters.get(after..);
+            after > word.from as usize && rest.is_some_and(|rest| rest.is_empty() || rest == [ALEF])
+        };
+        self.sentence.tanwin += u32::from(self.tanwin.take().is_some_and(ends_in_tanwin));
         (word.end, word.to) = (at, self.sentence.letters.len() as u32);
         if let Some(count) = self.sentence.script_letters.get_mut(word.script as usize) {
             *count += word.to - word.from;

@@ -67,6 +67,11 @@ const PLAN: [(Script, &[(&str, usize)]); 3] = [
 /// as unseen texts of other kinds are harder still. No source of Tifinagh could be left out for it.
 const SHARPNESS: [(Script, [f32; 3]); 2] = [(Script::Arab, [1.5, 1.8, 1.8]), (Script::Latn, [1.7, 1.7, 1.5])];
 
+/// Added to the bias of a label after the fit. The corpora hold more Standard Arabic than Darija and short texts without a
+/// function word go to the larger one; names and interface words belong to English more often than to Tamazight.
+/// Chosen on `data identify --evaluate`: the most Darija at which 99 % of Standard Arabic are kept.
+const LEANS: [(&str, f32); 2] = [("ary_Arab", 0.25), ("eng_Latn", 0.3)];
+
 /// Marker groups that speak for a label of another name.
 const HOMES: [(&str, &str); 7] = [
     ("arypattern", "ary"),
@@ -104,6 +109,9 @@ pub fn train(
             let mut model = fit::fit(examples, &labels, &home, config, stop)?;
             if let Some((_, sharpness)) = SHARPNESS.iter().find(|(of, _)| of == script) {
                 model.sharpness = *sharpness;
+            }
+            for (bias, label) in model.bias.iter_mut().zip(&labels) {
+                *bias += LEANS.iter().find(|(of, _)| of == label).map_or(0.0, |(_, lean)| *lean);
             }
             Some((*script, model))
         })

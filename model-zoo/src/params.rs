@@ -42,6 +42,13 @@ pub struct ParamSpec {
 }
 
 impl ParamSpec {
+    /// Whether this is a matrix between hidden layers, `[out, in]` or `[in, out]`: neither a table of tokens or positions
+    /// nor the head, whose rows are independent of each other.
+    pub fn is_hidden_matrix(&self) -> bool {
+        const TABLES: [&str; 5] = ["embed_tokens", "lm_head", "wte", "wpe", "lora_embedding"];
+        self.shape.len() == 2 && !self.name.split('.').any(|part| TABLES.iter().any(|table| part.starts_with(table)))
+    }
+
     /// A spec whose `decay` follows from the number of dimensions.
     #[must_use]
     pub fn new(name: String, shape: Vec<usize>, init: Init) -> Self {

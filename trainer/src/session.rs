@@ -33,7 +33,7 @@ use crate::eval::subject::Place;
 use crate::events::Event;
 use crate::guard::Guard;
 use crate::hub;
-use crate::optim::Adamw;
+use crate::optim::Optimizer;
 use crate::partition::Partition;
 use crate::run_dir::{RunDir, RunDirError};
 use crate::seen::Seen;
@@ -394,7 +394,7 @@ fn shared(
         state.optimizer.updates = updates;
         team.copy_of_leaders(state.params.tensors_mut(), device)?;
         if state.optimizer.partition.is_some() {
-            let moments = from.map(|path| Moments::open(&path, &model.specs())).transpose()?;
+            let moments = from.map(|path| Moments::open(&path, &model.specs(), plan.adamw)).transpose()?;
             let read = |moment, param| moments.as_ref().map_or(Ok(Vec::new()), |file| file.read(moment, param));
             let params = model.specs().len();
             team.share_pieces(&mut state.optimizer, params, device, |m, p| read(m, p).map_err(SessionError::from))?;
@@ -495,7 +495,7 @@ fn beginning(plan: &Plan, params: Params, partition: Option<Partition>, device: 
     TrainState {
         step: 0,
         tokens: 0,
-        optimizer: Adamw::divided(plan.adamw, &params, partition, device),
+        optimizer: Optimizer::divided(plan.adamw, &params, partition, device),
         params,
         guard: Guard::default(),
         losses: LossSpan::default(),

@@ -291,7 +291,9 @@ impl Team {
         if self.is_alone() {
             return Ok(());
         }
-        tensors.iter_mut().try_for_each(|tensor| self.copy_of_leader(tensor, device))
+        // Muon leaves second moments empty.
+        let mut some = tensors.iter_mut().filter(|tensor| tensor.dims() != [0]);
+        some.try_for_each(|tensor| self.copy_of_leader(tensor, device))
     }
 
     /// Replaces parameters by those of rank 0.

@@ -20,7 +20,7 @@ use model_zoo::{
 };
 use serde_json::{Value, json};
 use trainer::device::{self, DeviceChoice, DeviceKind, Opened};
-use trainer::optim::{Adamw, AdamwHyper};
+use trainer::optim::{Optimizer, OptimizerHyper};
 use trainer::step::{StepGradients, summed_gradients};
 
 #[global_allocator]
@@ -67,6 +67,9 @@ struct Options {
     dtype: Dtype,
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// Update the matrices between layers by Muon.
+    #[arg(long)]
+    muon: bool,
     /// Freeze the weights and train a LoRA adapter.
     #[arg(long, value_enum, default_value_t = Adapter::None)]
     adapter: Adapter,
@@ -222,8 +225,9 @@ fn random_batch(options: &Options, index: u64) -> TokenBatch {
 fn train(options: &Options, opened: &Opened, model: &Model, params: &mut Params) -> Result<Timing, Box<dyn Error>> {
     let batches: Vec<TokenBatch> = (0..4).map(|index| random_batch(options, index)).collect();
     let max_grad_norm = (options.clip > 0.0).then_some(options.clip);
-    let hyper = AdamwHyper { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, max_grad_norm };
-    let mut adamw = Adamw::new(hyper, params, &opened.device);
+    let muon_momentum = options.muon.then_some(0.95);
+    let hyper = OptimizerHyper { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, max_grad_norm, muon_momentum };
+    let mut adamw = Optimizer::new(hyper, params, &opened.device);
     let mut timing = Timing::default();
     let (mut start, mut cpu_start) = (Instant::now(), cpu_seconds());
     for step in 0..options.warmup.max(1) + options.steps.max(1) {

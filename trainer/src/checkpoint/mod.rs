@@ -17,7 +17,7 @@ use model_zoo::Params;
 use crate::cluster::ClusterError;
 use crate::durable::FileError;
 use crate::guard::Guard;
-use crate::optim::Adamw;
+use crate::optim::Optimizer;
 use crate::outer::held::Held;
 use crate::seen::Seen;
 use crate::tensor_file::TensorFileError;
@@ -34,7 +34,7 @@ pub struct TrainState {
     /// The parameters.
     pub params: Params,
     /// The optimizer's moments and counter.
-    pub optimizer: Adamw,
+    pub optimizer: Optimizer,
     /// The guard's windows.
     pub guard: Guard,
     /// First and last loss, for the expectations of the config.

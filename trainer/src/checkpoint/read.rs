@@ -10,7 +10,7 @@ use super::store::{MODEL_FILE, MOMENTS, OPTIMIZER_FILE, list, verify_files};
 use super::{CheckpointError, Manifest, digest};
 use crate::adapter::AdapterPlan;
 use crate::durable;
-use crate::optim::cut;
+use crate::optim::{OptimizerHyper, cut};
 use crate::partition::Partition;
 use crate::tensor_file::TensorFile;
 
@@ -152,6 +152,7 @@ pub(super) fn read_state_tensors(
     path: &Path,
     manifest: &Manifest,
     specs: &Arc<[ParamSpec]>,
+    hyper: OptimizerHyper,
     partition: Option<&Partition>,
     device: &Device,
 ) -> Result<StateTensors, CheckpointError> {
@@ -168,7 +169,7 @@ pub(super) fn read_state_tensors(
     }
     let params = read_parameters(path, specs, device)?;
     let mut digests = digest::of_parts(specs, &[("parameter", params.tensors())]);
-    let file = Moments::open(path, specs)?;
+    let file = Moments::open(path, specs, hyper)?;
     if file.file.names().len() != manifest.moments {
         let what = format!("{} tensors instead of {}", file.file.names().len(), manifest.moments);
         return Err(damaged(OPTIMIZER_FILE, what));
@@ -197,6 +198,7 @@ pub struct Moments {
     folder: PathBuf,
     file: TensorFile,
     specs: Arc<[ParamSpec]>,
+    hyper: OptimizerHyper,
 }
 
 impl Moments {
@@ -204,9 +206,9 @@ impl Moments {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn open(checkpoint: &Path, specs: &Arc<[ParamSpec]>) -> Result<Self, CheckpointError> {
+    pub fn open(checkpoint: &Path, specs: &Arc<[ParamSpec]>, hyper: OptimizerHyper) -> Result<Self, CheckpointError> {
         let file = TensorFile::open(&checkpoint.join(OPTIMIZER_FILE))?;
-        Ok(Self { folder: checkpoint.to_owned(), file, specs: Arc::clone(specs) })
+        Ok(Self { folder: checkpoint.to_owned(), file, specs: Arc::clone(specs), hyper })
     }
 
     /// The values of one moment (0 or 1) of one parameter.
@@ -215,7 +217,7 @@ impl Moments {
     /// When it is missing, misshapen or not finite.
     pub fn read(&self, moment: usize, param: usize) -> Result<Vec<f32>, CheckpointError> {
         let (Some(kind), Some(spec)) = (MOMENTS.get(moment), self.specs.get(param)) else { return Ok(Vec::new()) };
-        let of = |s: &ParamSpec| (slice_name(kind, &s.name, 0), vec![s.num_elements()]);
+        let of = |s: &ParamSpec| (slice_name(kind, &s.name, 0), vec![self.hyper.moment_len(moment, s)]);
         let read = exact(&self.file, std::slice::from_ref(spec), of);
         Ok(read.map_err(|error| error.in_file(&self.folder, OPTIMIZER_FILE))?.pop().unwrap_or_default())
     }

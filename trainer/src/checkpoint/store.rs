@@ -15,7 +15,7 @@ use super::manifest::{self, DatasetChange, Identity, Manifest};
 use super::read::{StateTensors, read_state_tensors, slice_name};
 use super::{CheckpointError, TrainState, digest};
 use crate::durable::{self, FileError};
-use crate::optim::{Adamw, AdamwHyper};
+use crate::optim::{Optimizer, OptimizerHyper};
 use crate::outer::held::Held;
 use crate::partition::Partition;
 use crate::tensor_file::{self, Entry};
@@ -28,7 +28,7 @@ pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 pub const MIN_KEPT: usize = 2;
 /// Free space asked for beyond the size of a checkpoint, bytes: logs and the manifest must fit as well.
 const SPARE_BYTES: u64 = 1 << 20;
-/// Kinds of optimizer moments, in the order of [`Adamw`]'s fields.
+/// Kinds of optimizer moments, in the order of [`Optimizer`]'s fields.
 pub(super) const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 /// The checkpoints of one run.
@@ -213,7 +213,8 @@ impl CheckpointStore {
         let mut moments = Vec::new();
         for (number, kind) in MOMENTS.into_iter().enumerate() {
             for (param, spec) in specs.iter().enumerate() {
-                let (name, shape) = (slice_name(kind, &spec.name, 0), vec![spec.num_elements()]);
+                let len = state.optimizer.hyper.moment_len(number, spec);
+                let (name, shape) = (slice_name(kind, &spec.name, 0), vec![len]);
                 let moment = &moment;
                 let values = Box::new(move || (moment.borrow_mut())(number, param));
                 moments.push(entry(&digests, kind, spec, name, shape, values));
@@ -294,7 +295,7 @@ impl CheckpointStore {
     pub fn newest_valid(
         &self,
         specs: &std::sync::Arc<[ParamSpec]>,
-        hyper: AdamwHyper,
+        hyper: OptimizerHyper,
         partition: Option<&Partition>,
         device: &Device,
     ) -> Result<(Option<Loaded>, Vec<SetAside>), CheckpointError> {
@@ -320,7 +321,7 @@ impl CheckpointStore {
         &self,
         path: &Path,
         specs: &std::sync::Arc<[ParamSpec]>,
-        hyper: AdamwHyper,
+        hyper: OptimizerHyper,
         partition: Option<&Partition>,
         device: &Device,
     ) -> Result<Loaded, CheckpointError> {
@@ -328,13 +329,19 @@ impl CheckpointStore {
         self.check_identity(path, &manifest)?;
         verify_files(path, &manifest)?;
         let StateTensors { params, exp_avg, exp_avg_sq, digest } =
-            read_state_tensors(path, &manifest, specs, partition, device)?;
+            read_state_tensors(path, &manifest, specs, hyper, partition, device)?;
         let change = self.change(&manifest);
         let state = TrainState {
             step: manifest.step,
             tokens: manifest.tokens,
             params,
-            optimizer: Adamw { hyper, updates: manifest.updates, exp_avg, exp_avg_sq, partition: partition.cloned() },
+            optimizer: Optimizer {
+                hyper,
+                updates: manifest.updates,
+                exp_avg,
+                exp_avg_sq,
+                partition: partition.cloned(),
+            },
             guard: manifest.guard.clone(),
             losses: manifest.losses.clone(),
             seen: manifest.seen.clone(),

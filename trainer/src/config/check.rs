@@ -2,7 +2,7 @@
 //! other; never resolves a default and never touches the data set.
 
 use super::error::{ConfigError, Places};
-use super::raw::{Family, Precision, RawConfig, RawDataset, RawModel, SamplePacking, SchedulerName};
+use super::raw::{Family, OptimizerName, Precision, RawConfig, RawDataset, RawModel, SamplePacking, SchedulerName};
 use super::units::BatchSize;
 use crate::device::DeviceChoice;
 use crate::expect::Expect;
@@ -239,6 +239,7 @@ impl RawConfig {
                 }
             }
         }
+        self.check_muon(rules)?;
         rules.above_zero("eps", self.eps, 1.0, "it keeps the division by the second moment finite")?;
         rules.number(
             "weight_decay",
@@ -254,6 +255,26 @@ impl RawConfig {
         )?;
         let meaning = "it weighs the loss that keeps experts equally busy; 0 leaves it out";
         rules.number("router_aux_loss_coef", self.router_aux_loss_coef, 0.0..=1e3, meaning)
+    }
+
+    fn check_muon(&self, rules: &Rules<'_>) -> Result<(), ConfigError> {
+        if let Some(momentum) = self.muon_momentum {
+            if self.optimizer != Some(OptimizerName::Muon) {
+                let message = "`muon_momentum` is for `optimizer: muon`, which is not the optimizer here".to_owned();
+                return Err(rules.places.invalid("muon_momentum", message, "delete it or write `optimizer: muon`"));
+            }
+            if !(0.0..1.0).contains(&momentum) {
+                let message = format!("`muon_momentum` is {momentum}; it must be from 0 to below 1");
+                return Err(rules.places.invalid("muon_momentum", message, "write for example `muon_momentum: 0.95`"));
+            }
+        }
+        let stage = self.cluster.as_ref().and_then(|cluster| cluster.zero).unwrap_or(0);
+        if self.optimizer == Some(OptimizerName::Muon) && stage > 0 {
+            let message = format!("`cluster.zero: {stage}` cuts matrices into pieces; Muon needs them whole");
+            let hint = "delete `cluster.zero` (Muon keeps one moment of a matrix, not two) or write `optimizer: adamw`";
+            return Err(rules.places.invalid("cluster.zero", message, hint));
+        }
+        Ok(())
     }
 
     fn check_schedule(&self, rules: &Rules<'_>) -> Result<(), ConfigError> {

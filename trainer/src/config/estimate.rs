@@ -13,13 +13,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::plan::Plan;
-use super::raw::GradientCheckpointing;
+use super::raw::{GradientCheckpointing, OptimizerName};
 use crate::device::DeviceChoice;
 
 /// Bytes of an fp32 number.
 const F32_BYTES: u64 = 4;
-/// Copies of the parameters in a checkpoint: weights and AdamW's two moments.
-const CHECKPOINT_COPIES: u64 = 3;
 /// Longest metrics file that is read for a throughput, lines.
 const MAX_METRICS_LINES: usize = 10_000_000;
 /// Longest line of a metrics file, bytes; a longer one ends the reading.
@@ -99,8 +97,8 @@ pub struct MemoryEstimate {
     pub gradients: u64,
     /// Partial sums of gradients that wait in the canonical tree.
     pub gradient_tree: u64,
-    /// AdamW's two moments.
-    pub adamw_moments: u64,
+    /// Moments of the optimizer: AdamW has two a parameter, Muon one a matrix.
+    pub moments: u64,
     /// What the layers keep between forward and backward pass.
     pub activations: u64,
     /// Final norm, output layer and loss, with the chunk of logits.
@@ -168,7 +166,7 @@ impl Estimate {
         let trained = adapter.map_or(parameters, |cost| cost.trained);
         let flops_per_token = plan.flops_per_token();
         let tokens = plan.total_tokens();
-        let checkpoint_bytes = CHECKPOINT_COPIES * F32_BYTES * trained;
+        let checkpoint_bytes = F32_BYTES * trained + moment_bytes(plan, trained);
         let saves = plan.max_steps.div_ceil(plan.save_steps.max(1));
         let kept = plan.save_total_limit.saturating_add(1).min(saves);
         Estimate {
@@ -240,7 +238,7 @@ impl Estimate {
                 ("frozen weights", memory.frozen_weights),
                 ("gradients", memory.gradients),
                 ("gradient tree", memory.gradient_tree),
-                ("AdamW moments", memory.adamw_moments),
+                ("optimizer moments", memory.moments),
                 ("activations", memory.activations),
                 ("head and logits", memory.head_and_logits),
                 ("bf16 weight copies", memory.weight_copies),
@@ -280,6 +278,18 @@ fn table(rows: &[(String, String)]) -> String {
 /// of two threads (measured: 68 MiB, `benches/results/2026-11-22-plan-memory.md`).
 const PROGRAM_BYTES: u64 = 68 << 20;
 
+/// Bytes of the optimizer's moments of `trained` parameters.
+fn moment_bytes(plan: &Plan, trained: u64) -> u64 {
+    let count = count_parameters(&plan.model);
+    let with_one = match (plan.optimizer, plan.adapter_cost()) {
+        (OptimizerName::Adamw, _) => 0,
+        (OptimizerName::Muon, None) => count.attention + count.feed_forward,
+        // What an adapter trains are matrices.
+        (OptimizerName::Muon, Some(_)) => trained,
+    };
+    F32_BYTES * (2 * trained).saturating_sub(with_one)
+}
+
 fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {
     let kinds: &[(&'static str, Kernels)] = match plan.device {
         DeviceChoice::Cpu => &[("cpu", Kernels::Fused)],
@@ -305,7 +315,7 @@ fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {
                 frozen_weights: plan.adapter_cost().map_or(0, |cost| cost.frozen_bytes),
                 gradients: copy,
                 gradient_tree: copy * waiting,
-                adamw_moments: 2 * copy,
+                moments: moment_bytes(plan, parameters),
                 activations: activations.blocks,
                 head_and_logits: activations.head,
                 weight_copies: activations.weight_copies,
@@ -316,7 +326,7 @@ fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {
                 + memory.frozen_weights
                 + memory.gradients
                 + memory.gradient_tree
-                + memory.adamw_moments
+                + memory.moments
                 + memory.activations
                 + memory.head_and_logits
                 + memory.weight_copies

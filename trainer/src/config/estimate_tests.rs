@@ -13,12 +13,9 @@ fn memory_and_disk_add_up() {
     assert_eq!(estimate.parameters, parameters);
     assert_eq!(estimate.memory.len(), 1);
     let memory = &estimate.memory[0];
-    assert_eq!(
-        (memory.weights, memory.gradients, memory.adamw_moments),
-        (4 * parameters, 4 * parameters, 8 * parameters)
-    );
+    assert_eq!((memory.weights, memory.gradients, memory.moments), (4 * parameters, 4 * parameters, 8 * parameters));
     assert_eq!(memory.gradient_tree, 3 * 4 * parameters, "before the eighth leaf three partial sums wait");
-    let parts = [memory.weights, memory.gradients, memory.gradient_tree, memory.adamw_moments, memory.activations];
+    let parts = [memory.weights, memory.gradients, memory.gradient_tree, memory.moments, memory.activations];
     let rest = memory.head_and_logits + memory.program;
     assert_eq!(memory.total, parts.iter().sum::<u64>() + rest);
     assert!(memory.program > 0);

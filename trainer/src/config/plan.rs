@@ -24,7 +24,7 @@ use crate::adapter::AdapterPlan;
 use crate::device::DeviceChoice;
 use crate::expect::Expect;
 use crate::guard::GuardSpec;
-use crate::optim::AdamwHyper;
+use crate::optim::OptimizerHyper;
 use crate::preference::Objective;
 use crate::schedule::Schedule;
 
@@ -68,7 +68,7 @@ pub struct Plan {
     /// The optimizer.
     pub optimizer: OptimizerName,
     /// Its hyper-parameters.
-    pub adamw: AdamwHyper,
+    pub adamw: OptimizerHyper,
     /// Factor of the load-balancing loss of experts; `None` without experts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub router_aux_loss_coef: Option<f64>,

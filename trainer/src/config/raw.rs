@@ -158,10 +158,15 @@ pub struct RawConfig {
     #[schemars(example = 1.0)]
     pub num_epochs: Option<f64>,
 
-    /// The optimizer. Default: adamw, with the semantics and defaults of torch.optim.AdamW.
+    /// The optimizer. Default: adamw, with the semantics and defaults of torch.optim.AdamW. With muon, the matrices between
+    /// hidden layers are updated as by torch.optim.Muon(adjust_lr_fn="match_rms_adamw").
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"adamw")]
     pub optimizer: Option<OptimizerName>,
+    /// Momentum of `optimizer: muon`. Default: 0.95.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 0.95)]
+    pub muon_momentum: Option<f64>,
     /// Highest learning rate of the schedule.
     #[schemars(example = 6e-4)]
     pub learning_rate: f64,
@@ -343,6 +348,8 @@ pub enum OptimizerName {
     /// AdamW with decoupled weight decay.
     #[default]
     Adamw,
+    /// Muon for the matrices between hidden layers, AdamW for the rest; one learning rate serves both.
+    Muon,
 }
 
 /// Shapes of the learning rate after warm-up.

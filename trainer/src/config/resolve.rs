@@ -9,9 +9,9 @@ use super::fresh::fresh_model;
 use super::keys::nearest;
 use super::mixture;
 use super::plan::{ChatPlan, ClusterPlan, DatasetPlan, EvalPlan, OuterPlan, PartPlan, Plan};
-use super::raw::{RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawOuter, SchedulerName};
+use super::raw::{OptimizerName, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawOuter, SchedulerName};
 use crate::guard::GuardSpec;
-use crate::optim::AdamwHyper;
+use crate::optim::OptimizerHyper;
 use crate::schedule::Schedule;
 
 /// A chosen micro-batch has at most this many tokens: enough to keep matrix products efficient on a CPU, and small
@@ -166,14 +166,15 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     })
 }
 
-fn resolve_adamw(raw: &RawConfig) -> AdamwHyper {
+fn resolve_adamw(raw: &RawConfig) -> OptimizerHyper {
     let [beta1, beta2] = raw.betas.unwrap_or([0.9, 0.999]);
-    AdamwHyper {
+    OptimizerHyper {
         beta1,
         beta2,
         eps: raw.eps.unwrap_or(1e-8),
         weight_decay: raw.weight_decay.unwrap_or(0.01),
         max_grad_norm: Some(raw.max_grad_norm.unwrap_or(1.0)).filter(|norm| *norm > 0.0),
+        muon_momentum: (raw.optimizer == Some(OptimizerName::Muon)).then(|| raw.muon_momentum.unwrap_or(0.95)),
     }
 }
 

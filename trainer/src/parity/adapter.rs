@@ -19,7 +19,7 @@ use super::reference::host;
 use super::{ParityError, Table};
 use crate::adapter::{self, AdapterDir};
 use crate::hub;
-use crate::optim::{Adamw, AdamwHyper, grad_norm};
+use crate::optim::{Optimizer, OptimizerHyper, grad_norm};
 use crate::step::{self, StepGradients, summed_gradients};
 use crate::tensor_file::TensorFile;
 
@@ -145,15 +145,16 @@ impl Adapted<'_> {
     fn training(&self, table: &mut Table<'_>) -> Result<(), ParityError> {
         let training = &self.manifest.training;
         let batches = self.base.tensors("train_batches.safetensors")?;
-        let hyper = AdamwHyper {
+        let hyper = OptimizerHyper {
             beta1: training.betas[0],
             beta2: training.betas[1],
             eps: training.eps,
             weight_decay: training.weight_decay,
             max_grad_norm: Some(training.clip_grad_norm),
+            muon_momentum: None,
         };
         let mut params = self.params.clone();
-        let mut optimizer = Adamw::new(hyper, &params, self.device);
+        let mut optimizer = Optimizer::new(hyper, &params, self.device);
         let (mut worst_loss, mut worst_norm) = (Worst::default(), Worst::default());
         let expected = training.loss_per_step.iter().zip(&training.grad_norm_per_step_before_clip);
         for (index, (lr, (loss, norm))) in training.lr_per_step.iter().zip(expected).enumerate() {

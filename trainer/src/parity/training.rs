@@ -10,7 +10,7 @@ use super::bundle::{Accumulation, Bundle, StoredRows, Tolerances, Training};
 use super::difference::Worst;
 use super::{ParityError, Table};
 use crate::hub::Imported;
-use crate::optim::{Adamw, AdamwHyper, clip_scale, grad_norm};
+use crate::optim::{Optimizer, OptimizerHyper, clip_scale, grad_norm};
 use crate::step::{StepGradients, summed_gradients};
 use crate::tensor_file::TensorFile;
 
@@ -118,15 +118,16 @@ fn steps(
     explained: &[Vec<f64>],
     table: &mut Table<'_>,
 ) -> Result<(), ParityError> {
-    let hyper = AdamwHyper {
+    let hyper = OptimizerHyper {
         beta1: training.betas[0],
         beta2: training.betas[1],
         eps: training.eps,
         weight_decay: training.weight_decay,
         max_grad_norm: Some(training.clip_grad_norm),
+        muon_momentum: None,
     };
     let mut params = model.params.clone();
-    let mut optimizer = Adamw::new(hyper, &params, device);
+    let mut optimizer = Optimizer::new(hyper, &params, device);
     let (mut worst_loss, mut worst_norm, mut clipped) = (Worst::default(), Worst::default(), 0);
     let expected = training.loss_per_step.iter().zip(&training.grad_norm_per_step_before_clip);
     for (index, (lr, (loss, norm))) in training.lr_per_step.iter().zip(expected).enumerate() {

@@ -10,7 +10,7 @@ use model_zoo::ops::{SUM_CHUNK, chunk_squares};
 use super::worker::lock;
 use super::{Team, floats_of, floats_to_bytes, laid_out, place, to_device, to_host};
 use crate::cluster::ClusterError;
-use crate::optim::{Adamw, cut};
+use crate::optim::{Optimizer, cut};
 use crate::partition::Partition;
 
 /// Bytes of a term of the gradient norm on the wire: the parameter, the first element and the value.
@@ -109,7 +109,7 @@ impl Team {
     /// [`ClusterError`] when a process is lost, and what `read` returns.
     pub fn share_pieces<E: From<ClusterError>>(
         &mut self,
-        optimizer: &mut Adamw,
+        optimizer: &mut Optimizer,
         params: usize,
         device: &Device,
         mut read: impl FnMut(usize, usize) -> Result<Vec<f32>, E>,
@@ -162,7 +162,12 @@ impl Team {
     ///
     /// # Errors
     /// [`ClusterError`] when a process is lost.
-    pub fn collect_moment(&mut self, optimizer: &Adamw, moment: usize, param: usize) -> Result<Vec<u8>, ClusterError> {
+    pub fn collect_moment(
+        &mut self,
+        optimizer: &Optimizer,
+        moment: usize,
+        param: usize,
+    ) -> Result<Vec<u8>, ClusterError> {
         let Some(partition) = &optimizer.partition else { return Ok(Vec::new()) };
         let mut bytes = Vec::new();
         for rank in 0..self.world() {
@@ -186,7 +191,7 @@ impl Team {
     ///
     /// # Errors
     /// [`ClusterError`] when a process is lost.
-    pub fn send_moments(&mut self, optimizer: &Adamw) -> Result<(), ClusterError> {
+    pub fn send_moments(&mut self, optimizer: &Optimizer) -> Result<(), ClusterError> {
         for moment in 0..2 {
             for piece in moments(optimizer, moment) {
                 let bytes = floats_to_bytes(&to_host(piece.clone())?);
@@ -197,7 +202,7 @@ impl Team {
     }
 }
 
-fn moments(optimizer: &Adamw, moment: usize) -> &[Tensor<1>] {
+fn moments(optimizer: &Optimizer, moment: usize) -> &[Tensor<1>] {
     if moment == 0 { &optimizer.exp_avg } else { &optimizer.exp_avg_sq }
 }
 

@@ -8,9 +8,10 @@ use burn::tensor::Device;
 use model_zoo::{Init, ParamSpec, Params};
 use trainer::checkpoint::{CheckpointError, CheckpointStore, Identity, LossSpan, TrainState, digest};
 use trainer::guard::Guard;
-use trainer::optim::{Adamw, AdamwHyper};
+use trainer::optim::{Optimizer, OptimizerHyper};
 
-const HYPER: AdamwHyper = AdamwHyper { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, max_grad_norm: None };
+const HYPER: OptimizerHyper =
+    OptimizerHyper { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, max_grad_norm: None, muon_momentum: None };
 
 fn specs() -> Arc<[ParamSpec]> {
     vec![
@@ -31,7 +32,7 @@ fn store(folder: &Path, keep: usize) -> CheckpointStore {
 fn state(step: u64) -> TrainState {
     let device = Device::flex();
     let params = Params::init(specs(), step, &device);
-    let optimizer = Adamw::new(HYPER, &params, &device);
+    let optimizer = Optimizer::new(HYPER, &params, &device);
     TrainState {
         step,
         tokens: step * 10,

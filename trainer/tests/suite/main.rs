@@ -24,6 +24,7 @@ mod malformed_configs;
 mod malformed_data_configs;
 mod mistral_layout;
 mod mixing;
+mod muon;
 mod normalize_rows;
 mod outer_sites;
 mod parity;

@@ -1,32 +1,11 @@
 //! Promise: stop a run anywhere, by any means, with any number of threads; it ends with the same bits.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::{final_digest, jazari, losses, run, text, tiny_arguments, train_tiny};
+use crate::support::{final_digest, jazari, kill_after, losses, run, text, tiny_arguments, train_tiny};
 
 const EVERY_STEP: [&str; 2] = ["save_steps=3", "logging_steps=1"];
-
-/// Starts the run and kills it once the checkpoint of `step` is there.
-fn kill_after(output: &Path, step: u64, more: &[&str]) {
-    let arguments = tiny_arguments(output, more);
-    let mut child = jazari(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let checkpoint = output.join(format!("checkpoints/step-{step:08}"));
-    for _ in 0..6000 {
-        if checkpoint.exists() || child.try_wait().unwrap().is_some() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert!(checkpoint.exists(), "the checkpoint of step {step} never came");
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
 
 #[test]
 fn kill_and_resume_once_and_twice() {

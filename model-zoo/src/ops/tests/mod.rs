@@ -5,6 +5,7 @@ mod exact;
 mod frozen;
 mod gradients;
 mod limits;
+mod muon;
 mod some_families;
 mod threads;
 

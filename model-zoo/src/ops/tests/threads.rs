@@ -5,7 +5,7 @@ use super::{Matrix, Numbers, ids, matrix, same_bits, values, with_gradients};
 use burn::tensor::{Device, TensorData};
 
 /// The results of `run` have the same bits in pools of 1, 2, 3 and 4 threads.
-fn check(what: &str, run: impl Fn() -> Vec<Vec<f32>> + Sync) {
+pub(super) fn check(what: &str, run: impl Fn() -> Vec<Vec<f32>> + Sync) {
     let in_pool = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(&run)

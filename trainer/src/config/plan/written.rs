@@ -46,6 +46,7 @@ impl Plan {
             max_steps: Some(self.max_steps),
             optimizer: Some(self.optimizer),
             learning_rate: self.schedule.peak(),
+            muon_momentum: self.adamw.muon_momentum,
             betas: Some([self.adamw.beta1, self.adamw.beta2]),
             eps: Some(self.adamw.eps),
             weight_decay: Some(self.adamw.weight_decay),

@@ -7,7 +7,8 @@ pub mod table;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -124,4 +125,24 @@ pub fn launch_arguments(processes: usize, launch: &[&str], output: &Path, more: 
 pub fn launch_tiny(processes: usize, output: &Path, more: &[&str]) -> Output {
     let arguments = launch_arguments(processes, &[], output, more);
     run_ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Starts the run and kills it once the checkpoint of `step` is there.
+pub fn kill_after(output: &Path, step: u64, more: &[&str]) {
+    let arguments = tiny_arguments(output, more);
+    let mut child = jazari(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let checkpoint = output.join(format!("checkpoints/step-{step:08}"));
+    for _ in 0..6000 {
+        if checkpoint.exists() || child.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(checkpoint.exists(), "the checkpoint of step {step} never came");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -23,6 +23,7 @@ mod plan;
 mod progress;
 mod scrub;
 mod selftest;
+mod shell;
 mod tokenizer;
 mod tokenizer_eval;
 mod trace;
@@ -32,7 +33,7 @@ mod transliterate;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 
@@ -79,6 +80,10 @@ enum Command {
     Inspect(train::InspectArguments),
     /// Check this machine in a few minutes: kernels, disk, collectives, invariance, resume, export, GPUs
     Selftest(selftest::SelftestArguments),
+    /// Print what a shell needs to complete commands and options
+    Completions(shell::CompletionsArguments),
+    /// Write the manual pages
+    Man(shell::ManArguments),
     /// One process of the self-test's collectives
     #[command(hide = true)]
     SelftestRank,
@@ -130,6 +135,8 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Parity(arguments) => export::parity(&arguments),
         Command::Inspect(arguments) => train::inspect(&arguments),
         Command::Selftest(arguments) => selftest::selftest(&arguments),
+        Command::Completions(arguments) => shell::completions(&arguments, Arguments::command()),
+        Command::Man(arguments) => shell::man(&arguments, Arguments::command()),
         Command::SelftestRank => selftest::rank(),
     }
 }
@@ -137,7 +144,6 @@ fn run(command: Command) -> Result<Exit, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -31,6 +31,7 @@ mod parity;
 mod resume_is_bit_identical;
 mod selftest;
 mod sft;
+mod shell_support;
 mod shipped_configs;
 mod support;
 mod take_down;

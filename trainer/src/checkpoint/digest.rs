@@ -64,5 +64,10 @@ pub fn of_parts(specs: &[ParamSpec], parts: &[(&str, &[Tensor<1>])]) -> Vec<(Str
 
 /// Key and digest of one tensor.
 pub fn of_tensor(kind: &str, spec: &ParamSpec, tensor: &Tensor<1>) -> (String, String) {
-    (format!("{kind}/{}", spec.name), bytes_digest(&tensor_bytes(tensor)))
+    of_values(kind, spec, tensor.clone().into_data().as_bytes())
+}
+
+/// Key and digest of a tensor whose little-endian bytes are at hand: a large state is not copied to be hashed.
+pub fn of_values(kind: &str, spec: &ParamSpec, bytes: &[u8]) -> (String, String) {
+    (format!("{kind}/{}", spec.name), bytes_digest(bytes))
 }

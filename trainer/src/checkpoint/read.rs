@@ -177,8 +177,11 @@ pub(super) fn read_state_tensors(
     let mut moments = [Vec::new(), Vec::new()];
     for (moment, (kind, kept)) in MOMENTS.into_iter().zip(&mut moments).enumerate() {
         for (param, spec) in specs.iter().enumerate() {
-            let whole = flat(file.read(moment, param)?, device);
-            digests.push(digest::of_tensor(kind, spec, &whole));
+            let values = file.read(moment, param)?;
+            let len = values.len();
+            let data = TensorData::new(values, [len]);
+            digests.push(digest::of_values(kind, spec, data.as_bytes()));
+            let whole = Tensor::from_data(data, device);
             match partition {
                 None => kept.push(whole),
                 Some(partition) => {
@@ -221,11 +224,6 @@ impl Moments {
         let read = exact(&self.file, std::slice::from_ref(spec), of);
         Ok(read.map_err(|error| error.in_file(&self.folder, OPTIMIZER_FILE))?.pop().unwrap_or_default())
     }
-}
-
-fn flat(values: Vec<f32>, device: &Device) -> Tensor<1> {
-    let len = values.len();
-    Tensor::from_data(TensorData::new(values, [len]), device)
 }
 
 enum ReadError {

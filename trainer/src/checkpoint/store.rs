@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use model_zoo::ParamSpec;
+use rayon::prelude::*;
 
 use super::manifest::{self, DatasetChange, Identity, Manifest};
 use super::read::{StateTensors, read_state_tensors, slice_name};
@@ -453,14 +454,18 @@ fn sizes_match(path: &Path, manifest: &Manifest) -> Result<(), CheckpointError> 
 /// [`CheckpointError::Damaged`] naming the first file that differs.
 pub fn verify_files(path: &Path, manifest: &Manifest) -> Result<(), CheckpointError> {
     sizes_match(path, manifest)?;
-    for file in &manifest.files {
+    let check = |file: &tensor_file::FileEntry| {
         let at = path.join(&file.name);
         let found = tensor_file::describe(&at)?;
         if found.blake3 != file.blake3 {
             let what = format!("the content's BLAKE3 is {}, the manifest says {}", found.blake3, file.blake3);
             return Err(CheckpointError::Damaged { path: at, what });
         }
-    }
+        Ok(())
+    };
+    // All are read at the same time; the first in the manifest's order is named.
+    let checked: Vec<_> = manifest.files.par_iter().map(check).collect();
+    checked.into_iter().collect::<Result<(), _>>()?;
     for required in [MODEL_FILE, OPTIMIZER_FILE] {
         if !manifest.files.iter().any(|f| f.name == required) {
             return Err(CheckpointError::Damaged {

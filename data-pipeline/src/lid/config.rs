@@ -19,6 +19,10 @@ pub struct IdentifyConfig {
     pub on_conflict: OnConflict,
     /// Labels whose documents are dropped, such as `und` and `zxx`; a label without script means every script.
     pub drop: Vec<String>,
+    /// Labels whose documents stay, such as `ary_Arab`; all others go, whether the row named the language or the text did.
+    /// A label without script means every script. Default: every one stays.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
     /// Lowest score at which an answer overrules what the row says, 0 to 1.
     pub min_score: f32,
 }
@@ -51,6 +55,7 @@ impl Default for IdentifyConfig {
             model: None,
             on_conflict: OnConflict::default(),
             drop: vec!["und".into(), "zxx".into()],
+            keep: Vec::new(),
             min_score: 0.5,
         }
     }
@@ -66,22 +71,32 @@ impl IdentifyConfig {
             let what = format!("{} is no probability; write 0 to 1", self.min_score);
             return Err(LidError::Config { key: "min_score", what });
         }
-        match self.drop.iter().find(|label| !is_pattern(label)) {
-            Some(label) => {
+        for (key, labels) in [("drop", &self.drop), ("keep", &self.keep)] {
+            if let Some(label) = labels.iter().find(|label| !is_pattern(label)) {
                 let what =
                     format!("`{label}` is no label; write a language or a language and a script: `und`, `arb_Arab`");
-                Err(LidError::Config { key: "drop", what })
+                return Err(LidError::Config { key, what });
             }
-            None => Ok(()),
         }
+        Ok(())
     }
 
     /// What becomes of a document whose row says `declared` (`None` when it says nothing).
     pub fn decide(&self, declared: Option<&str>, found: &Identification) -> Decision {
+        match self.labelled(declared, found) {
+            Decision::Keep(label) if !self.keep.is_empty() && !is_listed(&self.keep, &label) => {
+                Decision::Drop("unwanted language")
+            }
+            decided => decided,
+        }
+    }
+
+    /// [`IdentifyConfig::decide`] before `keep`.
+    fn labelled(&self, declared: Option<&str>, found: &Identification) -> Decision {
         let label = found.document_label();
         let language = label.split('_').next().unwrap_or(&label);
         let firm = found.sure && found.score >= self.min_score;
-        if (firm || language == "zxx") && self.drop.iter().any(|d| *d == label || d == language) {
+        if (firm || language == "zxx") && is_listed(&self.drop, &label) {
             return Decision::Drop(match language {
                 "zxx" => "no language",
                 "und" => "unknown language",
@@ -98,6 +113,12 @@ impl IdentifyConfig {
             },
         }
     }
+}
+
+/// Whether a list names a label, or its language in every script.
+fn is_listed(list: &[String], label: &str) -> bool {
+    let language = label.split('_').next().unwrap_or(label);
+    list.iter().any(|one| one == label || one == language)
 }
 
 fn is_pattern(label: &str) -> bool {
@@ -127,6 +148,21 @@ mod tests {
             sure,
             spans: Vec::new(),
         }
+    }
+
+    #[test]
+    fn only_what_is_to_be_kept_stays_whoever_named_it() {
+        let keep = vec!["ary_Arab".to_owned(), "zgh".to_owned()];
+        let config = IdentifyConfig { keep, on_conflict: OnConflict::Keep, ..IdentifyConfig::default() };
+        config.validate().unwrap();
+        let unwanted = Decision::Drop("unwanted language");
+        assert_eq!(config.decide(Some("ary_Arab"), &found("arb_Arab", true)), Decision::Keep("ary_Arab".into()));
+        assert_eq!(config.decide(Some("arb_Arab"), &found("ary_Arab", true)), unwanted);
+        assert_eq!(config.decide(None, &found("ary_Arab", false)), Decision::Keep("ary_Arab".into()));
+        assert_eq!(config.decide(None, &found("ary_Latn", true)), unwanted);
+        assert_eq!(config.decide(Some("zgh_Latn"), &found("fra_Latn", false)), Decision::Keep("zgh_Latn".into()));
+        let wrong = IdentifyConfig { keep: vec!["darija".into()], ..IdentifyConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().contains("keep"));
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Confusion {
                 others.iter().take(6).map(|(answer, count)| format!("{answer} {count}")).collect();
             let (p, r, f) = (s.precision, s.recall, s.f1);
             // Writing to a string does not fail.
-            let _ = writeln!(table, "| {label} | {} | {p:.3} | {r:.3} | {f:.3} | {} |", s.texts, others.join(", "));
+            let _ = writeln!(table, "| {label} | {} | {p:.4} | {r:.4} | {f:.4} | {} |", s.texts, others.join(", "));
         }
         table
     }
@@ -92,6 +92,6 @@ mod tests {
         let (a, b) = (confusion.score("a"), confusion.score("b"));
         assert_eq!((a.texts, a.precision), (3, 1.0));
         assert!((a.recall - 2.0 / 3.0).abs() < 1e-9 && (b.precision - 0.5).abs() < 1e-9);
-        assert!(confusion.table().contains("| a | 3 | 1.000 | 0.667 | 0.800 | b 1 |"));
+        assert!(confusion.table().contains("| a | 3 | 1.0000 | 0.6667 | 0.8000 | b 1 |"));
     }
 }

@@ -67,9 +67,9 @@ impl Tested {
         let ratio = |of: u64, all: u64| of as f64 / all.max(1) as f64;
         let accuracy = match self.sure {
             0 => "-".to_owned(),
-            sure => format!("{:.3}", ratio(self.surely_right, sure)),
+            sure => format!("{:.4}", ratio(self.surely_right, sure)),
         };
-        format!("{:.3} | {:.3} | {accuracy}", ratio(self.right, self.texts), ratio(self.sure, self.texts))
+        format!("{:.4} | {:.4} | {accuracy}", ratio(self.right, self.texts), ratio(self.sure, self.texts))
     }
 }
 
@@ -178,7 +178,7 @@ mod tests {
             report.add(&text, &(answer.to_owned(), sure));
         }
         let table = report.table();
-        assert!(table.contains("| fra_Latn | 4 | 0.500 | 0.500 | 0.500 |"), "{table}");
-        assert!(table.contains("| fra_Latn | s | 4 | 0.500 | 0.500 | 0.500 |"), "{table}");
+        assert!(table.contains("| fra_Latn | 4 | 0.5000 | 0.5000 | 0.5000 |"), "{table}");
+        assert!(table.contains("| fra_Latn | s | 4 | 0.5000 | 0.5000 | 0.5000 |"), "{table}");
     }
 }

@@ -15,6 +15,8 @@ use super::{Identification, switch};
 const SHORT_ARY_WITHOUT_MARKER: f32 = 0.5;
 const SHORT_WORDS: usize = 6;
 const ALGERIAN_WITHOUT_MARKER: f32 = 0.8;
+/// Words with foreign letters that are enough, when they are a quarter of all: one may be a name.
+const STRANGE_WORDS: usize = 2;
 /// Short vowels for each letter of a vocalised text: every row of `tashkeela` has as many, no row of a dialect.
 const VOCALISED: f32 = 0.4;
 /// What a vocalised sentence, and each word that ends in tanwin, say for Standard Arabic, as logits.
@@ -175,7 +177,10 @@ impl Judge {
         let mut probabilities = softmax(&logits, model.labels.len(), sharpness);
         damp(&mut probabilities, model.labels.len(), run.known, run.total);
         match script {
-            Script::Arab => demand_marker(roles, &mut probabilities, run.proven, run.words.len()),
+            Script::Arab => {
+                demand_marker(roles, &mut probabilities, run.proven, run.words.len());
+                mind_letters(roles, &mut probabilities, run);
+            }
             Script::Latn => demand_algerian(roles, &mut probabilities, run.proven),
             _ => {}
         }
@@ -190,26 +195,6 @@ impl Judge {
         for span in spans {
             tally.push_span(offset + span.label, (span.start, span.end), span.letters, span.gap);
         }
-    }
-
-    /// Probabilities of the labels of `script` for a text taken as one sentence, before calibration: for fitting it.
-    pub fn raw_logits(&self, text: &str, script: Script) -> Option<(Logits, u32)> {
-        let (model, _) = self.models.get(script as usize)?.as_ref()?;
-        let mut run = Run::default();
-        sentences(text, |sentence| {
-            for word in sentence.words.iter().filter(|word| word.script == script) {
-                let letters = sentence.letters(word);
-                run.add(
-                    word,
-                    model.score_word(letters),
-                    self.lexicon.find(script, letters),
-                    letters.len() as u32,
-                    false,
-                );
-            }
-        });
-        let words = run.words.len() as u32;
-        (words > 0).then(|| (model.logits(&run.sums, run.known, &run.markers), words))
     }
 }
 
@@ -228,6 +213,15 @@ fn demand_marker(roles: &Roles, probabilities: &mut Logits, seen: u32, words: us
     let own = roles.own(best);
     if own & seen == 0 && own != 0 && probabilities.get(best).is_some_and(|p| *p < needed) {
         roles.standard.first().into_iter().for_each(|standard| probabilities.swap(best, standard));
+    }
+}
+
+/// Letters of Urdu, Sindhi, Uyghur or Kurdish in several words are no spelling of Arabic, whatever the rest looks like.
+fn mind_letters(roles: &Roles, probabilities: &mut Logits, run: &Run) {
+    let strange = run.words.iter().filter(|(.., groups)| groups & roles.strange != 0).count();
+    if let (true, Some(other)) = (strange >= STRANGE_WORDS && 4 * strange >= run.words.len(), roles.others.first()) {
+        let best = best_of(probabilities);
+        probabilities.swap(best, other);
     }
 }
 

@@ -100,6 +100,10 @@ impl Lexicon {
                 continue;
             }
             let pattern = parse_pattern(body, mask, takes_out);
+            // Signs fold to nothing; a pattern without a letter would match every word.
+            if pattern.prefix.is_empty() && pattern.suffix.is_empty() {
+                continue;
+            }
             lists.patterns.entry(pattern.prefix.first().copied().unwrap_or(0)).or_default().push(pattern);
         }
         if !plain.is_empty() {
@@ -230,6 +234,8 @@ mod tests {
         assert_eq!(groups(&lexicon, Script::Arab, "وكيدير"), ["c"]);
         assert_eq!(groups(&lexicon, Script::Arab, "وباش"), ["c"]);
         assert!(groups(&lexicon, Script::Arab, "كيفية").is_empty());
+        let signs = Lexicon::parse("[Arab signs]\n*۽* *؟* *ٻ*\n");
+        assert!(groups(&signs, Script::Arab, "كتاب").is_empty() && groups(&signs, Script::Arab, "ٻار") == ["signs"]);
     }
 
     #[test]
@@ -241,7 +247,7 @@ mod tests {
         }
         for word in ["كتاب", "كيفية", "غيرها", "كنت", "الكتاب", "مكتبة", "تيار"] {
             let found = groups(&lexicon, Script::Arab, word);
-            assert!(!found.iter().any(|g| g.starts_with("ary")), "{word}: {found:?}");
+            assert!(!found.iter().any(|g| g.starts_with("ary") || g == "undletters"), "{word}: {found:?}");
         }
         for (word, group) in [("dyal", "ary"), ("rahoum", "arq"), ("les", "fra"), ("ɣef", "kab"), ("lli", "shi")] {
             assert!(groups(&lexicon, Script::Latn, word).contains(&group.to_owned()), "{word}");

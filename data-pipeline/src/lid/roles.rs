@@ -28,6 +28,10 @@ pub struct Roles {
     pub moroccan: Labels,
     /// Standard Arabic.
     pub standard: Labels,
+    /// Other languages.
+    pub others: Labels,
+    /// Words with letters that none of the languages told apart here writes, as a mask of marker groups.
+    pub strange: u32,
     /// Lowest probability of a label of Arabic letters without a marker of its own.
     needed: [f32; MAX_LABELS],
 }
@@ -79,6 +83,8 @@ impl Roles {
             algerian: Labels::of(labels, |label| label == "arq_Latn"),
             moroccan: Labels::of(labels, |label| lang(label) == "ary"),
             standard: Labels::of(labels, |label| lang(label) == "arb"),
+            others: Labels::of(labels, |label| lang(label) == "und"),
+            strange: groups.iter().position(|group| group == "undletters").map_or(0, |at| 1 << at),
             ..Roles::default()
         };
         for ((own, needed), label) in roles.own.iter_mut().zip(&mut roles.needed).zip(labels) {

@@ -73,7 +73,7 @@ with tempfile.TemporaryDirectory(dir=ROOT) as folder:
 
 processor = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
 commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-lines = [f"# What it costs to start", "", f"{processor[1] if processor else platform.processor()}, {os.cpu_count()} threads; commit {commit}; "
+lines = ["# What it costs to start", "", f"{processor[1] if processor else platform.processor()}, {os.cpu_count()} threads; commit {commit}; "
          f"`benches/startup.py`, medians of {args.rounds} rounds (21 for the first table).", "",
          "| command | ms | most |", "|---|---|---|"]
 lines += [f"| `jazari {what}` | {statistics.median(taken):.1f} | {max(taken):.1f} |" for what, taken in starts.items()]

@@ -67,7 +67,8 @@ impl Optimizer {
         Self::divided(hyper, params, None, device)
     }
 
-    /// Zero moments for the pieces that this process keeps; gradients must come by these pieces.
+    /// Zero moments for the pieces that this process keeps; gradients must come by these pieces. Muon needs whole matrices:
+    /// a configuration that has it and divides the state is refused.
     pub fn divided(hyper: OptimizerHyper, params: &Params, partition: Option<Partition>, device: &Device) -> Self {
         let zeros = |moment: usize| {
             let lengths: Vec<usize> = match &partition {

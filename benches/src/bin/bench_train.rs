@@ -227,7 +227,7 @@ fn train(options: &Options, opened: &Opened, model: &Model, params: &mut Params)
     let max_grad_norm = (options.clip > 0.0).then_some(options.clip);
     let muon_momentum = options.muon.then_some(0.95);
     let hyper = OptimizerHyper { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, max_grad_norm, muon_momentum };
-    let mut adamw = Optimizer::new(hyper, params, &opened.device);
+    let mut optimizer = Optimizer::new(hyper, params, &opened.device);
     let mut timing = Timing::default();
     let (mut start, mut cpu_start) = (Instant::now(), cpu_seconds());
     for step in 0..options.warmup.max(1) + options.steps.max(1) {
@@ -239,7 +239,7 @@ fn train(options: &Options, opened: &Opened, model: &Model, params: &mut Params)
         let micro = |micro: usize| batches.get((step + micro) % batches.len());
         let own: Vec<_> = (0..options.grad_accum.max(1)).filter_map(micro).collect();
         let StepGradients { loss_sum, valid, grads } = summed_gradients(model, params, &own, &opened.device)?;
-        adamw.step(params, grads, valid, options.lr);
+        optimizer.step(params, grads, valid, options.lr);
         timing.loss_last = loss_sum / valid.max(1) as f64;
         if opened.kind != DeviceKind::Cpu {
             timing.gpu_bytes = timing.gpu_bytes.max(opened.memory().used);

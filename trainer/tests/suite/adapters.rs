@@ -3,10 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
-use std::time::Duration;
+use std::process::Output;
 
-use crate::support::{final_digest, jazari, losses, run, run_ok, text, tiny_dataset, train_tiny};
+use crate::support::{final_digest, kill_at_checkpoint, losses, run, run_ok, text, tiny_dataset, train_tiny};
 use rustix::fs::{FlockOperation, flock};
 
 /// A small trained model as a Hugging Face directory, made once for all tests of this binary.
@@ -62,18 +61,7 @@ fn train(config: &Path, output: &Path, more: &[&str]) -> Output {
 }
 
 fn kill_after(config: &Path, output: &Path, step: u64) {
-    let all = arguments(config, output, &[]);
-    let mut child = jazari(&borrowed(&all)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let checkpoint = output.join(format!("checkpoints/step-{step:08}"));
-    for _ in 0..6000 {
-        if checkpoint.exists() || child.try_wait().unwrap().is_some() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert!(checkpoint.exists(), "the checkpoint of step {step} never came");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_at_checkpoint(&arguments(config, output, &[]), output, step);
 }
 
 const KINDS: [&str; 3] = [

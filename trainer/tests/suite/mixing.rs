@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::support::{
-    self, final_digest, launch_tiny, losses, run, run_ok, set, text, tiny_arguments, tiny_dataset, train_tiny,
+    final_digest, kill_after, launch_tiny, losses, run, run_ok, set, text, tiny_arguments, tiny_dataset, train_tiny,
 };
 use serde_json::Value;
 
@@ -56,16 +56,7 @@ fn stages_survive_stops_and_processes_and_what_was_seen_was_planned() {
 
     // Stopped between two saves and inside a stage.
     let shorter = [&SETTINGS[..], &["expect={}"]].concat();
-    let mut child = support::jazari(&tiny_arguments(&cut, &shorter).iter().map(String::as_str).collect::<Vec<_>>())
-        .stderr(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    while !cut.join("checkpoints/step-00000014").exists() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_after(&cut, 14, &shorter);
     train_tiny(&cut, &SETTINGS);
     launch_tiny(2, &two, &SETTINGS);
     for other in [&cut, &two] {

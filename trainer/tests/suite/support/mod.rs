@@ -127,9 +127,13 @@ pub fn launch_tiny(processes: usize, output: &Path, more: &[&str]) -> Output {
     run_ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Starts the run and kills it once the checkpoint of `step` is there.
+/// Starts the tiny run and kills it once the checkpoint of `step` is there.
 pub fn kill_after(output: &Path, step: u64, more: &[&str]) {
-    let arguments = tiny_arguments(output, more);
+    kill_at_checkpoint(&tiny_arguments(output, more), output, step);
+}
+
+/// Starts the program and kills it once the run in `output` has the checkpoint of `step`.
+pub fn kill_at_checkpoint(arguments: &[String], output: &Path, step: u64) {
     let mut child = jazari(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

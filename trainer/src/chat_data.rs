@@ -15,6 +15,7 @@ use data_pipeline::prepare::{self, PrepareError, PrepareEvent};
 
 use crate::config::RawConfig;
 use crate::config::raw::RawDataset;
+use crate::eval::subject::Place;
 
 /// Folder of the prepared chats inside the run directory.
 pub const FOLDER: &str = "data";
@@ -127,7 +128,8 @@ fn source(dataset: &RawDataset, kind: RecordKind) -> SourceConfig {
 
 fn configuration(raw: &RawConfig, kind: RecordKind, dir: &Path) -> PrepareConfig {
     let chat = raw.chat.clone().unwrap_or_default();
-    let tokenizer = chat.tokenizer.clone().or_else(|| raw.base_model.clone()).unwrap_or_default();
+    let of_base = |base: &PathBuf| Place::of(base).map_or_else(|_| base.clone(), |place| place.tokenizer());
+    let tokenizer = chat.tokenizer.clone().or_else(|| raw.base_model.as_ref().map(of_base)).unwrap_or_default();
     let mut validation = ValidationConfig::default();
     if let Some(fraction) = chat.validation_fraction {
         validation.fraction = fraction;

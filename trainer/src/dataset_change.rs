@@ -151,8 +151,7 @@ fn refusal(plan: &Plan, dataset: &Dataset, path: PathBuf, manifest: &Manifest) -
         return SessionError::OtherDataset(Box::new(OtherDataset { path, step: manifest.step, old, new, since }));
     }
     let (stored, _) = stored(&path);
-    let mut changes = Vec::new();
-    differences("", &stored, &plan.decisive(), &mut changes);
+    let mut changes = changed_values(&stored, plan);
     if old != new {
         changes.push(format!("the dataset was {old}, now {new}"));
     }
@@ -187,6 +186,13 @@ fn since(dataset: &Dataset, old: &str) -> String {
         .collect();
     let newest = told.get(told.len().saturating_sub(TOLD_REMOVALS)..).unwrap_or_default();
     if newest.is_empty() { String::new() } else { format!(" ({})", newest.join(", ")) }
+}
+
+/// The values by which `plan` differs from the one whose decisive part is `decisive`, as `key was X, now Y`.
+pub fn changed_values(decisive: &Value, plan: &Plan) -> Vec<String> {
+    let mut found = Vec::new();
+    differences("", decisive, &plan.decisive(), &mut found);
+    found
 }
 
 /// Leaves that differ, as `key was X, now Y`.

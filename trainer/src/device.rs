@@ -6,9 +6,12 @@
 mod choice;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod energy;
 mod error;
 pub mod host;
 pub mod nccl;
+#[cfg(feature = "cuda")]
+mod nvml;
 pub mod peak;
 pub mod toolkit;
 

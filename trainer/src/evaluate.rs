@@ -96,6 +96,7 @@ pub fn evaluate(plan: &Plan, state: &TrainState, cx: &mut Context<'_>) -> Result
         val_bpb_all: all.score().bpb,
         val: totals.into_iter().map(|(language, t)| (language, t.score())).collect(),
         seconds: start.elapsed().as_secs_f64(),
+        energy_joules: None,
     })
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::program::Machine;
 use crate::cluster::control::Straggler;
 use crate::guard::Reason;
 use crate::regression::Regression;
@@ -26,6 +27,9 @@ pub struct StepRecord {
     pub lr: f64,
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
+    /// The bits of `loss` and `grad_norm` in hexadecimal, in this order: not every reader of JSON returns the last bit of a
+    /// decimal number.
+    pub exact: String,
     /// Target tokens a second since the last record.
     pub tokens_per_second: f64,
     /// Share of the device's peak arithmetic (the table's value on GPUs, measured on CPUs), 0 to 1.
@@ -40,6 +44,9 @@ pub struct StepRecord {
     pub communication_hidden: Option<f64>,
     /// Peak resident memory of the process, bytes.
     pub memory_bytes: u64,
+    /// Joules drawn since the last record of a step or an evaluation, over all processes; absent where nothing is measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy_joules: Option<f64>,
     /// Mean reward of chosen answers less that of rejected ones since the last record; of preferences only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reward_margin: Option<f64>,
@@ -49,6 +56,13 @@ pub struct StepRecord {
     /// What was trained on since the start of the run, by language and script.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub seen: BTreeMap<String, SeenCounts>,
+}
+
+impl StepRecord {
+    /// The text of [`StepRecord::exact`].
+    pub fn exact(loss: f64, grad_norm: f64) -> String {
+        format!("{:016x}{:016x}", loss.to_bits(), grad_norm.to_bits())
+    }
 }
 
 /// Validation result of one language.
@@ -75,6 +89,21 @@ pub struct EvalRecord {
     pub val: BTreeMap<String, LanguageScore>,
     /// Seconds the evaluation took.
     pub seconds: f64,
+    /// Joules drawn meanwhile, over all processes; absent where nothing is measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy_joules: Option<f64>,
+}
+
+impl Event {
+    /// Steps done, of an event that ends one.
+    pub fn steps_done(&self) -> Option<u64> {
+        match self {
+            Self::Step(record) => Some(record.step),
+            Self::Tick { step, .. } => Some(*step),
+            Self::Skipped { step, .. } => Some(step + 1),
+            _ => None,
+        }
+    }
 }
 
 /// Everything a run can report.
@@ -105,6 +134,13 @@ pub enum Event {
         dataset: String,
         /// Version of the program.
         version: String,
+        /// BLAKE3 of the program's file; absent where the system does not show it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        binary_blake3: Option<String>,
+        /// What it runs on.
+        machine: Machine,
+        /// Whose energy is measured, or why none is.
+        energy: String,
     },
     /// State was loaded from a checkpoint.
     Resumed {
@@ -142,6 +178,13 @@ pub enum Event {
     },
     /// A logged step.
     Step(StepRecord),
+    /// What all processes hold alike, see [`crate::checkpoint::digest::parameters`].
+    Digest {
+        /// Steps done.
+        step: u64,
+        /// Digest of parameters and counters; the same for any number of processes.
+        parameters_digest: String,
+    },
     /// A finished step between two logged ones, for progress bars only.
     Tick {
         /// Steps done.
@@ -183,6 +226,8 @@ pub enum Event {
         bytes: u64,
         /// Seconds it took.
         seconds: f64,
+        /// Digest over all parameters, moments and counters.
+        state_digest: String,
     },
     /// A save failed; older checkpoints are intact.
     SaveFailed {
@@ -190,6 +235,20 @@ pub enum Event {
         step: u64,
         /// Why.
         why: String,
+    },
+    /// There is no power: the run is saved and waits.
+    Paused {
+        /// Steps done.
+        step: u64,
+        /// Why there is none.
+        why: String,
+    },
+    /// There is power again, and the run goes on.
+    Woken {
+        /// Steps done.
+        step: u64,
+        /// Seconds of waiting.
+        seconds: f64,
     },
     /// A stop was asked for; the run saves and leaves.
     Stopping {

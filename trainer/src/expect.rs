@@ -108,7 +108,13 @@ mod tests {
 
     fn eval(bpb: f64) -> EvalRecord {
         let score = LanguageScore { bpb, loss: 1.0, tokens: 1, bytes: 1 };
-        EvalRecord { step: 1, val_bpb_all: bpb, val: [("ary_Arab".to_owned(), score)].into(), seconds: 0.0 }
+        EvalRecord {
+            step: 1,
+            val_bpb_all: bpb,
+            val: [("ary_Arab".to_owned(), score)].into(),
+            seconds: 0.0,
+            energy_joules: None,
+        }
     }
 
     #[test]

@@ -92,7 +92,7 @@ mod tests {
     fn eval(scores: &[(&str, f64)]) -> EvalRecord {
         let score = |bpb: f64| LanguageScore { bpb, loss: 1.0, tokens: 1, bytes: 1 };
         let val = scores.iter().map(|(l, bpb)| ((*l).to_owned(), score(*bpb))).collect();
-        EvalRecord { step: 7, val_bpb_all: 1.0, val, seconds: 0.0 }
+        EvalRecord { step: 7, val_bpb_all: 1.0, val, seconds: 0.0, energy_joules: None }
     }
 
     #[test]

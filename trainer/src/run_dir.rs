@@ -129,7 +129,7 @@ impl RunDir {
     pub fn record(&mut self, event: &Event) -> Result<(), RunDirError> {
         let (file, name) = match event {
             Event::Tick { .. } | Event::Evaluating { .. } => return Ok(()),
-            Event::Step(_) | Event::Evaluated(_) => (&mut self.metrics, "metrics.jsonl"),
+            Event::Step(_) | Event::Evaluated(_) | Event::Digest { .. } => (&mut self.metrics, "metrics.jsonl"),
             _ => (&mut self.events, "events.jsonl"),
         };
         let mut value = match event {
@@ -177,6 +177,12 @@ impl RunDir {
     }
 }
 
+/// Whether a process trains in this run directory now.
+pub fn is_locked(root: &Path) -> bool {
+    let lock = OpenOptions::new().write(true).open(root.join(".lock"));
+    lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
+}
+
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
@@ -192,7 +198,9 @@ mod tests {
         let first = RunDir::open(dir.path()).unwrap();
         let refused = RunDir::open(dir.path()).map(|_| ()).unwrap_err().to_string();
         assert!(refused.contains("another process is training"), "{refused}");
+        assert!(is_locked(dir.path()));
         drop(first);
+        assert!(!is_locked(dir.path()));
         assert!(RunDir::open(dir.path()).is_ok());
     }
 
@@ -208,6 +216,7 @@ mod tests {
             val_bpb_all: 1.0,
             val: Default::default(),
             seconds: 0.0,
+            energy_joules: None,
         }))
         .unwrap();
         let text = fs::read_to_string(&path).unwrap();

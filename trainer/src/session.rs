@@ -153,7 +153,20 @@ pub struct Resolved {
 /// # Errors
 /// When any of them is missing or wrong.
 pub fn resolve(config: &Path, overrides: &[String]) -> Result<Resolved, SessionError> {
-    let (raw, mut notes) = config::load::<RawConfig>(config, overrides)?;
+    let (raw, notes) = config::load::<RawConfig>(config, overrides)?;
+    resolve_raw(raw, notes)
+}
+
+/// [`resolve`] of a config that is in memory; `path` is what errors call it.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_text(path: &Path, text: &str, overrides: &[String]) -> Result<Resolved, SessionError> {
+    let (raw, notes) = config::yaml::parse::<RawConfig>(path, text, overrides)?;
+    resolve_raw(raw, notes)
+}
+
+fn resolve_raw(raw: RawConfig, mut notes: Vec<Note>) -> Result<Resolved, SessionError> {
     // First the file by itself: a wrong key must not hide behind a missing data set.
     raw.check()?;
     let chats = chat_data::prepare(&raw)?;

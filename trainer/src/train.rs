@@ -18,12 +18,14 @@ use crate::cluster::ClusterError;
 use crate::config::plan::Plan;
 use crate::config::raw::GradientCheckpointing;
 use crate::device;
+use crate::energy::Energy;
 use crate::evaluate;
 use crate::events::{EvalRecord, Event, StepRecord};
 use crate::guard::{Reason, Verdict};
 use crate::outer::OuterError;
 use crate::outer::site::Site;
 use crate::outer::sync::{self, Ended};
+use crate::power::PowerWindow;
 use crate::preference::{self, Preferences, Tally};
 use crate::prefetch::Prefetch;
 use crate::regression;
@@ -34,6 +36,9 @@ use crate::team::{Layout, Team, Waits};
 
 /// Saves that may fail in a row before the run stops with its older checkpoints intact.
 const MAX_FAILED_SAVES: u32 = 2;
+
+/// Time between two looks while there is no power.
+const POWER_TICK: Duration = Duration::from_millis(250);
 
 /// Capabilities of a run that are not saved.
 pub struct Context<'a> {
@@ -65,6 +70,12 @@ pub struct Context<'a> {
     pub viewer: Viewer,
     /// What is learned from preferences; `None` where the next token is.
     pub preferences: Option<Preferences>,
+    /// Counts what is drawn.
+    pub energy: Energy,
+    /// Joules that no record holds yet.
+    pub drawn: Option<f64>,
+    /// Knows when there is power; `None` in a process that does not lead, and where it does not matter.
+    pub power: Option<PowerWindow>,
     /// Set by signals.
     pub stop: StopFlag,
 }
@@ -158,6 +169,11 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
     let mut eval = if due { Some(evaluate(plan, state, cx)?) } else { None };
 
     while state.step < plan.max_steps && !stop && !pending {
+        match wait_for_power(plan, state, cx, &mut saves)? {
+            Wait::None => {}
+            Wait::Over => meter.restart(),
+            Wait::Stopped => break,
+        }
         cx.team.at(state.step, "forward and backward");
         let (sum, anyone_stops) = accumulate(plan, state, cx, &mut data)?;
         // From here on every process holds the same numbers, so all decide alike.
@@ -184,6 +200,9 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
         if plan.compares_replicas_at(state.step) && cx.team.world() > 1 {
             cx.team.compare_digests(state.step, &digest::replica(state))?;
         }
+        if plan.compares_replicas_at(state.step) && cx.team.leads() {
+            (cx.observer)(&Event::Digest { step: state.step, parameters_digest: digest::parameters(state) })?;
+        }
         if let Verdict::Halt(reason) = verdict {
             saves.commit(state, cx, true)?;
             return Err(halted(plan, state.step - 1, reason));
@@ -208,6 +227,49 @@ pub fn train(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Resul
     }
     saves.commit(state, cx, true)?;
     Ok(Outcome::Finished { eval })
+}
+
+/// How a look at the power ended.
+enum Wait {
+    /// There is power.
+    None,
+    /// There was none for a while.
+    Over,
+    /// There is none, and a stop was asked for.
+    Stopped,
+}
+
+/// Saves and waits while there is no power; rank 0 knows, and says it to the others.
+fn wait_for_power(
+    plan: &Plan,
+    state: &mut TrainState,
+    cx: &mut Context<'_>,
+    saves: &mut Saves,
+) -> Result<Wait, TrainError> {
+    if plan.power_window.is_none() {
+        return Ok(Wait::None);
+    }
+    let why = cx.power.as_mut().and_then(PowerWindow::closed);
+    if !cx.team.leader_says(why.is_some())? {
+        return Ok(Wait::None);
+    }
+    let since = Instant::now();
+    saves.commit(state, cx, false)?;
+    (cx.observer)(&Event::Paused { step: state.step, why: why.unwrap_or_default() })?;
+    loop {
+        if cx.team.any_stop(cx.stop.is_set())? {
+            return Ok(Wait::Stopped);
+        }
+        let closed = cx.power.as_mut().is_some_and(|power| power.closed().is_some());
+        if let Some(text) = cx.power.as_mut().and_then(PowerWindow::take_trouble) {
+            (cx.observer)(&Event::Noted { text })?;
+        }
+        if !cx.team.leader_says(closed)? {
+            (cx.observer)(&Event::Woken { step: state.step, seconds: since.elapsed().as_secs_f64() })?;
+            return Ok(Wait::Over);
+        }
+        std::thread::sleep(POWER_TICK);
+    }
 }
 
 /// Takes this site's place in an outer run, if there is one; whether a stop was asked for before it had it.
@@ -333,6 +395,7 @@ fn report(
     for slow in cx.team.report_phases(state.step, measured.data, measured.total, measured.waits) {
         (cx.observer)(&Event::Straggler(slow))?;
     }
+    let energy_joules = cx.energy.take(cx.team)?.map(|joules| joules + cx.drawn.take().unwrap_or(0.0));
     let achieved = measured.tokens_per_second * cx.flops_per_token;
     // The peak was measured once, perhaps while other programs ran; what the run itself reached is possible too.
     if achieved > cx.peak_flops {
@@ -344,12 +407,14 @@ fn report(
         loss: measured.loss,
         lr: measured.lr,
         grad_norm: measured.grad_norm,
+        exact: StepRecord::exact(measured.loss, measured.grad_norm),
         tokens_per_second: measured.tokens_per_second,
         mfu: achieved / cx.peak_flops,
         data_wait: measured.share(measured.data),
         communication: measured.share(measured.waits.exposed),
         communication_hidden: measured.waits.hidden(),
         memory_bytes: device::process_memory().peak_resident.unwrap_or(0),
+        energy_joules,
         reward_margin: tally.map(|tally| tally.margins / tally.pairs),
         preference_accuracy: tally.map(|tally| tally.right / tally.pairs),
         seen: state.seen.languages(),
@@ -366,7 +431,10 @@ fn take_tally(cx: &mut Context<'_>) -> Result<Option<Tally>, TrainError> {
 
 fn evaluate(plan: &Plan, state: &mut TrainState, cx: &mut Context<'_>) -> Result<EvalRecord, TrainError> {
     cx.team.at(state.step, "evaluation");
-    let record = evaluate::evaluate(plan, state, cx)?;
+    // What was drawn before belongs to training.
+    cx.drawn = cx.energy.take(cx.team)?.map(|joules| joules + cx.drawn.unwrap_or(0.0));
+    let mut record = evaluate::evaluate(plan, state, cx)?;
+    record.energy_joules = cx.energy.take(cx.team)?;
     if state.losses.first_val_bpb.is_empty() {
         state.losses.first_val_bpb = record.val.iter().map(|(lang, score)| (lang.clone(), score.bpb)).collect();
     }
@@ -424,8 +492,8 @@ impl Saves {
             Ok(saved) => {
                 (self.last, self.failures) = (state.step, 0);
                 let seconds = start.elapsed().as_secs_f64();
-                let (checkpoint, bytes) = (saved.path, saved.bytes);
-                (cx.observer)(&Event::Saved { step: state.step, checkpoint, bytes, seconds })?;
+                let Committed { path: checkpoint, bytes, state_digest } = saved;
+                (cx.observer)(&Event::Saved { step: state.step, checkpoint, bytes, seconds, state_digest })?;
                 Ok(true)
             }
             Err(CheckpointError::Peer(lost)) => Err(lost.into()),

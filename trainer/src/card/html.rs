@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::chart::{COLOURS, Line, draw};
-use super::{RunFacts, number, schedule};
+use super::{RunFacts, course, number, schedule};
 use crate::durable::{self, FileError};
 
 /// File name inside a run directory.
@@ -47,6 +47,7 @@ fn write_page(page: &mut String, facts: &RunFacts) -> std::fmt::Result {
     languages(page, facts)?;
     questions(page, facts)?;
     warnings(page, facts)?;
+    course::write(page, facts)?;
     seen(page, facts)?;
     data(page, facts)?;
     writeln!(page, "<h2>Configuration</h2>\n<details><summary>every value, defaults included</summary>")?;
@@ -256,7 +257,7 @@ fn data(page: &mut String, facts: &RunFacts) -> std::fmt::Result {
 }
 
 /// Text inside HTML, attributes included.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -2,6 +2,7 @@
 //! never touches weights. Everything is read from the run directory, so a report can be made again at any time.
 
 pub mod chart;
+mod course;
 pub mod data;
 pub mod html;
 pub mod markdown;
@@ -32,6 +33,8 @@ pub struct RunFacts {
     pub steps: Vec<Value>,
     /// Records of evaluations.
     pub evaluations: Vec<Value>,
+    /// Digests of parameters.
+    pub digests: Vec<Value>,
     /// `events.jsonl`.
     pub events: Vec<Value>,
     /// `data.json`.
@@ -48,14 +51,16 @@ impl RunFacts {
             let text = durable::read_text(&root.join(name), LOG_LIMIT_BYTES).unwrap_or_default();
             text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
         };
-        let (steps, others) =
-            lines("metrics.jsonl").into_iter().partition(|record: &Value| record.get("loss").is_some());
+        let (steps, others): (Vec<Value>, Vec<Value>) =
+            lines("metrics.jsonl").into_iter().partition(|record| record.get("loss").is_some());
+        let (evaluations, digests) = others.into_iter().partition(|record| record.get("val").is_some());
         Self {
             root: root.to_owned(),
             plan: serde_json::from_str(&text("plan.json")).unwrap_or_default(),
             config: text("config.resolved.yaml"),
             steps,
-            evaluations: others.into_iter().filter(|record: &Value| record.get("val").is_some()).collect(),
+            evaluations,
+            digests,
             events: lines("events.jsonl"),
             data: serde_json::from_str(&text(data::FILE)).unwrap_or_default(),
             results: Results::newest(root),

@@ -42,11 +42,16 @@ pub fn state(state: &TrainState) -> String {
     of_replica(state, &parts)
 }
 
+/// Digest of the parameters and the counters: what every process holds whole, however the optimizer's state is divided.
+pub fn parameters(state: &TrainState) -> String {
+    of_replica(state, &[("parameter", state.params.tensors())])
+}
+
 /// Digest of what every process of a run must hold alike: everything, but no moments where each keeps its own pieces.
 pub fn replica(replica: &TrainState) -> String {
     match replica.optimizer.partition {
         None => state(replica),
-        Some(_) => of_replica(replica, &[("parameter", replica.params.tensors())]),
+        Some(_) => parameters(replica),
     }
 }
 

@@ -69,6 +69,8 @@ pub struct Committed {
     pub path: PathBuf,
     /// Bytes of all its files.
     pub bytes: u64,
+    /// Digest of the state.
+    pub state_digest: String,
 }
 
 /// Digests of tensors by kind and name, in the order in which they were written.
@@ -177,13 +179,16 @@ impl CheckpointStore {
         let manifest = result?;
         verify_files(&target, &manifest)?;
         self.prune()?;
-        Ok(Committed { bytes: manifest.files.iter().map(|f| f.bytes).sum(), path: target })
+        let bytes = manifest.files.iter().map(|f| f.bytes).sum();
+        Ok(Committed { bytes, path: target, state_digest: manifest.state_digest })
     }
 
     fn check_space(&self, state: &TrainState) -> Result<(), CheckpointError> {
-        let numbers: u64 = state.params.specs().iter().map(|s| s.shape.iter().product::<usize>() as u64).sum();
+        let hyper = &state.optimizer.hyper;
+        let of = |s: &ParamSpec| s.num_elements() + hyper.moment_len(0, s) + hyper.moment_len(1, s);
+        let numbers: u64 = state.params.specs().iter().map(|spec| of(spec) as u64).sum();
         let outer = state.outer.as_ref().map_or(0, Held::bytes);
-        let needed_bytes = numbers * 4 * 3 + outer + SPARE_BYTES;
+        let needed_bytes = numbers * 4 + outer + SPARE_BYTES;
         match durable::free_bytes(&self.folder) {
             Some(free_bytes) if free_bytes < needed_bytes => {
                 Err(CheckpointError::NoSpace { path: self.folder.clone(), needed_bytes, free_bytes })

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
 use model_zoo::{Model, WeightDtype};
 
+use super::certify::{self, CertificateArguments};
 use super::failure::{Exit, Failure, note, say};
 use super::formats::{Quantize, Source, export_gguf, export_mistral, open_source, progress, verify_gguf};
 use super::progress::{StageProgress, short};
@@ -90,8 +91,10 @@ impl From<Dtype> for WeightDtype {
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArguments {
-    /// A checkpoint, a run directory, an exported model, a GGUF file or a data set
+    /// A checkpoint, a run directory, an exported model, a GGUF file, a data set or a certificate
     path: PathBuf,
+    #[command(flatten)]
+    certificate: CertificateArguments,
 }
 
 #[derive(Debug, Args)]
@@ -237,6 +240,9 @@ pub(super) fn verify(arguments: &VerifyArguments) -> Result<Exit, Failure> {
     if path.is_file() && path.extension().is_some_and(|extension| extension == "gguf") {
         return verify_gguf(path);
     }
+    if path.is_file() && path.extension().is_some_and(|extension| extension == "json") {
+        return certify::verify(path, &arguments.certificate);
+    }
     if path.join("manifest.json").is_file() {
         return super::data::verify(path);
     }
@@ -248,7 +254,7 @@ pub(super) fn verify(arguments: &VerifyArguments) -> Result<Exit, Failure> {
     }
     if !path.join(checkpoint::manifest::FILE_NAME).is_file() {
         return Err(Failure::usage(format!(
-            "{}: neither a checkpoint, a run directory, an exported model (a directory or a .gguf file) nor a data set; check the path",
+            "{}: neither a checkpoint, a run directory, an exported model (a directory or a .gguf file), a data set nor a certificate (a .json file); check the path",
             path.display()
         )));
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser};
 
 use super::failure::{Exit, Failure, note, say};
+use super::replay;
 use crate::checkpoint;
 use crate::cluster::token::Token;
 use crate::launch::{self, Launch, LaunchError, LineSink, Patience, PrivateToken, Stream, Supervisor};
@@ -40,7 +41,7 @@ pub(super) struct LaunchArguments {
     /// Seconds that the other processes have to leave by themselves when one has failed
     #[arg(long, default_value_t = Patience::default().grace.as_secs(), value_name = "SECONDS")]
     grace: u64,
-    /// What every process does: `-- train CONFIG ...`
+    /// What every process does: `-- train CONFIG ...` or `-- replay CERTIFICATE ...`
     #[arg(last = true, required = true, value_name = "train CONFIG")]
     command: Vec<OsString>,
 }
@@ -48,18 +49,22 @@ pub(super) struct LaunchArguments {
 /// Starts, watches and restarts the processes of a run on this host.
 pub(super) fn launch(arguments: LaunchArguments) -> Result<Exit, Failure> {
     let name = OsString::from("jazari");
-    let train = match super::Arguments::try_parse_from(std::iter::once(&name).chain(&arguments.command)) {
-        Ok(super::Arguments { command: super::Command::Train(train) }) => train,
-        Ok(_) => return Err(Failure::usage("launch starts trainings only; write `jazari launch ... -- train CONFIG`")),
+    // A mistake in the config is shown once, here, instead of by every process.
+    let run = match super::Arguments::try_parse_from(std::iter::once(&name).chain(&arguments.command)) {
+        Ok(super::Arguments { command: super::Command::Train(train) }) => {
+            session::resolve(&train.config.config, &train.config.set)?.plan.output_dir
+        }
+        Ok(super::Arguments { command: super::Command::Replay(again) }) => replay::prepare(&again)?,
+        Ok(_) => {
+            let why = "launch starts runs only; write `jazari launch ... -- train CONFIG` or `-- replay CERTIFICATE`";
+            return Err(Failure::usage(why));
+        }
         Err(error) => {
             let _ = error.print();
             return Ok(if error.use_stderr() { Exit::Usage } else { Exit::Done });
         }
     };
-    // A mistake in the config is shown once, here, instead of by every process.
-    let resolved = session::resolve(&train.config.config, &train.config.set).map_err(Failure::from)?;
-    let checkpoints = resolved.plan.output_dir.join("checkpoints");
-    drop(resolved);
+    let checkpoints = run.join("checkpoints");
     let (token, _private) = token(&arguments)?;
     let launch = describe(arguments, token)?;
     launch.check().map_err(Failure::from)?;

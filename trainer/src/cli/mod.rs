@@ -3,6 +3,8 @@
 //! This is the only module that prints. Results go to standard output, everything else to standard error.
 
 mod adapter;
+mod bundle;
+mod certify;
 mod clean;
 mod data;
 mod dedup;
@@ -15,12 +17,15 @@ mod formats;
 mod generate;
 mod governance;
 mod identify;
+mod init;
 mod launch;
 mod mixing;
 mod normalize;
 mod outer;
 mod plan;
 mod progress;
+mod replay;
+mod runs;
 mod scrub;
 mod selftest;
 mod shell;
@@ -53,6 +58,8 @@ enum Command {
     /// Train and evaluate tokenizers
     #[command(subcommand)]
     Tokenizer(tokenizer::Command),
+    /// Write the configurations of a new model: asks, or takes flags
+    Init(init::InitArguments),
     /// Check a training config without touching a device
     Validate(ConfigArguments),
     /// Show what a training run will do: parameters, tokens, FLOPs, memory, disk
@@ -72,10 +79,22 @@ enum Command {
     Eval(eval::EvalArguments),
     /// Generate text from an exported model
     Generate(generate::GenerateArguments),
-    /// Check a checkpoint, an export or a data set: digests, shapes, finiteness
+    /// Check a checkpoint, an export, a data set or a certificate: digests, shapes, finiteness, signatures
     Verify(export::VerifyArguments),
+    /// Sign what a run is and did: configuration, data, every digest on the way, the files it left
+    Certify(certify::CertifyArguments),
+    /// Repeat a certified run and say, step by step, whether it computes the same
+    Replay(replay::ReplayArguments),
+    /// Make and name the keys that certificates are signed with
+    #[command(subcommand)]
+    Key(certify::KeyCommand),
+    /// Pack what a site without a network needs into one signed file; check it, unpack it
+    #[command(subcommand)]
+    Bundle(bundle::Command),
     /// Compare this program with a PyTorch reference bundle
     Parity(export::ParityArguments),
+    /// List runs side by side, and what tells their configurations apart
+    Runs(runs::RunsArguments),
     /// Show what a run did
     Inspect(train::InspectArguments),
     /// Check this machine in a few minutes: kernels, disk, collectives, invariance, resume, export, GPUs
@@ -122,6 +141,8 @@ fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Data(command) => data::run(command),
         Command::Tokenizer(command) => tokenizer::run(command),
+        Command::Init(arguments) => init::init(&arguments),
+        Command::Runs(arguments) => runs::runs(&arguments),
         Command::Validate(arguments) => plan::validate(&arguments),
         Command::Plan(arguments) => plan::plan(&arguments),
         Command::Schema(arguments) => plan::schema(&arguments),
@@ -132,10 +153,14 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Eval(arguments) => eval::eval(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Verify(arguments) => export::verify(&arguments),
+        Command::Certify(arguments) => certify::certify(&arguments),
+        Command::Replay(arguments) => replay::replay(&arguments),
+        Command::Key(command) => certify::key(&command),
+        Command::Bundle(command) => bundle::run(&command),
         Command::Parity(arguments) => export::parity(&arguments),
         Command::Inspect(arguments) => train::inspect(&arguments),
         Command::Selftest(arguments) => selftest::selftest(&arguments),
-        Command::Completions(arguments) => shell::completions(&arguments, Arguments::command()),
+        Command::Completions(arguments) => shell::completions(&arguments, &Arguments::command()),
         Command::Man(arguments) => shell::man(&arguments, Arguments::command()),
         Command::SelftestRank => selftest::rank(),
     }

@@ -32,18 +32,31 @@ impl TrainProgress {
         Self { bar, max_steps, start: Instant::now(), first_step, previous_eval: None }
     }
 
+    fn woken(&self, step: u64, seconds: f64) {
+        let waited = HumanDuration(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        self.line(&format!("there is power again after {waited}: going on from step {step}"));
+    }
+
+    fn started(&self, event: &Event) {
+        let Event::Started { step, parameters, device, dataset, plan, peak_flops, processes, engine, .. } = event
+        else {
+            return;
+        };
+        self.line(&format!(
+            "training {:.2} M parameters on {}{device} (peak {:.0} GFLOP/s){}, from step {step}, plan {}, dataset {}",
+            *parameters as f64 / 1e6,
+            if *processes > 1 { format!("{processes} x ") } else { String::new() },
+            peak_flops / 1e9,
+            if *processes > 1 { format!(" over {engine}") } else { String::new() },
+            short(plan),
+            short(dataset)
+        ));
+    }
+
     /// Shows one event.
     pub fn show(&mut self, event: &Event) {
         match event {
-            Event::Started { step, parameters, device, dataset, plan, peak_flops, processes, engine, .. } => self.line(&format!(
-                "training {:.2} M parameters on {}{device} (peak {:.0} GFLOP/s){}, from step {step}, plan {}, dataset {}",
-                *parameters as f64 / 1e6,
-                if *processes > 1 { format!("{processes} x ") } else { String::new() },
-                peak_flops / 1e9,
-                if *processes > 1 { format!(" over {engine}") } else { String::new() },
-                short(plan),
-                short(dataset)
-            )),
+            Event::Started { .. } => self.started(event),
             Event::Resumed { step, checkpoint } => {
                 self.line(&format!("resumed at step {step} from {}", checkpoint.display()));
             }
@@ -56,6 +69,11 @@ impl TrainProgress {
             )),
             Event::Step(record) => self.step(record),
             Event::Tick { step, .. } => self.position(*step),
+            Event::Digest { .. } => {}
+            Event::Paused { step, why } => {
+                self.line(&format!("paused after step {step}, saved: {why}; it goes on by itself"))
+            }
+            Event::Woken { step, seconds } => self.woken(*step, *seconds),
             Event::Skipped { step, first_row, rows, reason } => self
                 .line(&format!("warning: step {step} was skipped: {reason} (rows {first_row}..{})", first_row + rows)),
             Event::Evaluating { language, rows_done, rows } => {

@@ -22,7 +22,10 @@ pub(super) struct ManArguments {
     out: PathBuf,
 }
 
-pub(super) fn completions(arguments: &CompletionsArguments, mut command: clap::Command) -> Result<Exit, Failure> {
+pub(super) fn completions(arguments: &CompletionsArguments, command: &clap::Command) -> Result<Exit, Failure> {
+    // Scripts would offer hidden commands too.
+    let shown = command.get_subcommands().filter(|one| !one.is_hide_set()).cloned();
+    let mut command = clap::Command::new("jazari").version(env!("CARGO_PKG_VERSION")).subcommands(shown);
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, "jazari", &mut script);
     match std::io::stdout().lock().write_all(&script) {

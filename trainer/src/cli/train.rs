@@ -12,6 +12,7 @@ use super::failure::{Exit, Failure, note, say};
 use super::progress::{TrainProgress, short, thousands};
 use crate::assembly::{self, Callbacks};
 use crate::card;
+use crate::certificate::program::{self, Machine};
 use crate::checkpoint::{Manifest, TrainState};
 use crate::cluster::ClusterError;
 use crate::cluster::place::{Place, PlaceFlags};
@@ -19,12 +20,15 @@ use crate::config::Plan;
 use crate::dataset_change::Acknowledged;
 use crate::device::Opened;
 use crate::durable;
+use crate::energy::Energy;
 use crate::events::Event;
 use crate::launch;
 use crate::outer::site::Site;
 use crate::outer::sync;
+use crate::power::PowerWindow;
 use crate::preference::reference::{self, ReferenceError, Scoring};
 use crate::preference::{Preferences, Reference, Tally};
+use crate::prometheus::Exporter;
 use crate::seen::Viewer;
 use crate::session::{self, HostShare, Output, Resume, Session, SessionError};
 use crate::signals::StopFlag;
@@ -52,20 +56,38 @@ pub(super) struct InspectArguments {
     run: PathBuf,
 }
 
+/// A run that is about to start.
+pub(super) struct Job {
+    /// What it is to do.
+    pub(super) resolved: session::Resolved,
+    /// Where it begins.
+    pub(super) resume: Resume,
+    /// Steps after which it stops though its plan goes on.
+    pub(super) until: Option<u64>,
+}
+
 /// Trains as the config says.
 pub(super) fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
+    start(|| {
+        let resume = match arguments.resume.as_str() {
+            "auto" => Resume::Auto,
+            "never" => Resume::Never,
+            path => Resume::From(PathBuf::from(path)),
+        };
+        let mut resolved = session::resolve(&arguments.config.config, &arguments.config.set)?;
+        resolved.acknowledged.clone_from(&arguments.accept_dataset_change);
+        Ok(Job { resolved, resume, until: None })
+    })
+}
+
+/// Does what `job` finds to be done.
+pub(super) fn start(job: impl FnOnce() -> Result<Job, Failure>) -> Result<Exit, Failure> {
     let started = Instant::now();
-    let resume = match arguments.resume.as_str() {
-        "auto" => Resume::Auto,
-        "never" => Resume::Never,
-        path => Resume::From(PathBuf::from(path)),
-    };
     let env = |name: &str| std::env::var(name).ok();
     launch::tie_to_supervisor(&env).map_err(Failure::failed)?;
     let place = Place::find(&PlaceFlags::default(), &env).map_err(Failure::usage)?;
     let leads = place.rank == 0;
-    let mut resolved = session::resolve(&arguments.config.config, &arguments.config.set).map_err(Failure::from)?;
-    resolved.acknowledged.clone_from(&arguments.accept_dataset_change);
+    let Job { resolved, resume, until } = job()?;
     resolved.plan.check_world(place.world).map_err(Failure::usage)?;
     for line in resolved.notes.iter().filter(|_| leads) {
         note(&format!("note: {line}"));
@@ -86,8 +108,10 @@ pub(super) fn train(arguments: &TrainArguments) -> Result<Exit, Failure> {
     if leads && session.state.step >= session.plan.max_steps {
         note("note: this run is already finished; it is evaluated again and its expectations are checked");
     }
-    let outcome = run(&mut session, site.as_ref(), stop).inspect_err(|failure| farewell(&session.team, failure))?;
-    let exit = report(&mut session, &outcome, started);
+    let outcome = run(&mut session, site.as_ref(), stop, (until, place.local_rank))
+        .inspect_err(|failure| farewell(&session.team, failure))?;
+    let as_planned = until.is_some_and(|until| session.state.step >= until);
+    let exit = report(&mut session, &outcome, started, as_planned);
     // Nobody leaves before the leader has written everything: its failure would have no witness.
     session.team.barrier().map_err(Failure::from)?;
     session.team.leave();
@@ -132,7 +156,12 @@ fn farewell(team: &Team, failure: &Failure) {
     }
 }
 
-fn run(session: &mut Session, outer: Option<&Site>, stop: StopFlag) -> Result<Outcome, Failure> {
+fn run(
+    session: &mut Session,
+    outer: Option<&Site>,
+    stop: StopFlag,
+    (until, local_rank): (Option<u64>, usize),
+) -> Result<Outcome, Failure> {
     let Session { plan, opened, model, buckets, dataset, loader, output, team, checkpoint_files, state, events } =
         session;
     let output_root = output.as_ref().map(|output| output.run.root().to_owned());
@@ -144,29 +173,29 @@ fn run(session: &mut Session, outer: Option<&Site>, stop: StopFlag) -> Result<Ou
         .published_peak_flops(model.precision())
         .or_else(|| crate::device::measure_peak_flops(&opened.device))
         .unwrap_or(f64::NAN);
-    let mut progress = team.leads().then(|| TrainProgress::new(plan.max_steps, state.step));
+    let leads = team.leads();
+    let mut progress = leads.then(|| TrainProgress::new(plan.max_steps, state.step));
+    let mut exporter = if leads { exporter(plan)? } else { None };
+    let enough = stop.clone();
     let mut observer = |event: &Event| -> Result<(), TrainError> {
+        if until.zip(event.steps_done()).is_some_and(|(until, done)| done >= until) {
+            enough.set();
+        }
         if let Some(progress) = &mut progress {
             progress.show(event);
+        }
+        if let Some(exporter) = &mut exporter {
+            exporter.note(event);
         }
         Ok(log.as_mut().map_or(Ok(()), |log| log.record(event))?)
     };
     for event in events.drain(..) {
         observer(&event).map_err(Failure::failed)?;
     }
-    let started = Event::Started {
-        step: state.step,
-        max_steps: plan.max_steps,
-        parameters: state.params.num_elements() as u64,
-        device: opened.summary(),
-        processes: team.world() as u64,
-        engine: team.engine().into(),
-        peak_flops: peak_flops * team.world() as f64,
-        plan: plan.digest(),
-        dataset: dataset.id().to_owned(),
-        version: env!("CARGO_PKG_VERSION").into(),
-    };
+    let (energy, counted) = Energy::open(opened, local_rank, team).map_err(Failure::from)?;
+    let started = started((plan, state, dataset.id()), (opened, peak_flops), team, counted);
     observer(&started).map_err(Failure::failed)?;
+    let watched = plan.power_window.as_ref().filter(|_| leads);
     let preferences = preferences(plan, (opened, model, loader, state), team, &stop, &mut observer, output_root)?;
     let mut context = Context {
         preferences,
@@ -183,9 +212,46 @@ fn run(session: &mut Session, outer: Option<&Site>, stop: StopFlag) -> Result<Ou
         flops_per_token: plan.flops_per_token(),
         observer: &mut observer,
         outer,
+        energy,
+        drawn: None,
+        power: watched.map(PowerWindow::new).transpose().map_err(Failure::failed)?,
         stop,
     };
     train::train(plan, state, &mut context).map_err(Failure::from)
+}
+
+/// How a start is reported.
+fn started(
+    (plan, state, dataset): (&Plan, &TrainState, &str),
+    (opened, peak_flops): (&Opened, f64),
+    team: &Team,
+    energy: String,
+) -> Event {
+    Event::Started {
+        step: state.step,
+        max_steps: plan.max_steps,
+        parameters: state.params.num_elements() as u64,
+        device: opened.summary(),
+        processes: team.world() as u64,
+        engine: team.engine().into(),
+        peak_flops: peak_flops * team.world() as f64,
+        plan: plan.digest(),
+        dataset: dataset.to_owned(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        binary_blake3: if team.leads() { program::binary_blake3() } else { None },
+        machine: Machine::detect(),
+        energy,
+    }
+}
+
+/// Opens the page of figures where the plan asks for one.
+fn exporter(plan: &Plan) -> Result<Option<Exporter>, Failure> {
+    let Some(address) = plan.prometheus.as_ref().and_then(|address| address.parse().ok()) else { return Ok(None) };
+    let exporter = Exporter::start(address).map_err(|error| {
+        Failure::failed(format!("prometheus: {address} cannot be listened at ({error}); choose another port"))
+    })?;
+    note(&format!("figures for Prometheus at http://{}/metrics", exporter.address()));
+    Ok(Some(exporter))
 }
 
 /// What a run needs to learn from preferences.
@@ -215,7 +281,7 @@ fn preferences(
     Ok(Some(Preferences { objective, reference, tally: Tally::default() }))
 }
 
-fn report(session: &mut Session, outcome: &Outcome, started: Instant) -> Result<Exit, Failure> {
+fn report(session: &mut Session, outcome: &Outcome, started: Instant, as_planned: bool) -> Result<Exit, Failure> {
     let Session { plan, output, state, .. } = session;
     let Some(Output { run, checkpoints }) = output else { return Ok(follower_exit(plan, state, outcome)) };
     // The last thing a run does is to save; its manifest knows the digest of what several processes may hold in parts.
@@ -230,6 +296,7 @@ fn report(session: &mut Session, outcome: &Outcome, started: Instant) -> Result<
     let Event::Finished { state_digest, .. } = &finished else { return Ok(Exit::Failed) };
     let expect = &plan.expect;
     match outcome {
+        Outcome::Stopped if as_planned => Ok(Exit::Done),
         Outcome::Stopped => {
             say(&format!(
                 "stopped at step {} of {}; the state is saved: run the same command again to continue",

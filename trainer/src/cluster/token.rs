@@ -1,14 +1,10 @@
 //! Owns the shared secret of a run: its file, its permissions, the keys made of it; never touches sockets.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
-
 use super::error::ClusterError;
+use crate::secret_file::{self, SecretFileError, fill_random};
 
 /// Random bytes of a token made by [`Token::generate`]: 256 bits.
 const GENERATED_BYTES: usize = 32;
@@ -39,6 +35,12 @@ impl TokenError {
     }
 }
 
+impl From<SecretFileError> for TokenError {
+    fn from(SecretFileError { path, what, advice }: SecretFileError) -> Self {
+        Self { path, what, advice }
+    }
+}
+
 impl From<TokenError> for ClusterError {
     fn from(error: TokenError) -> Self {
         Self::Refused { what: format!("token file {}: {}", error.path, error.what), advice: error.advice }
@@ -63,18 +65,7 @@ impl Token {
     /// # Errors
     /// When the file cannot be read, is not private, or holds less than 128 bits.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
-        // NONBLOCK: a pipe planted at this path must not hang the start.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|e| cannot_open(path, e))?);
-        // The opened file is examined, not the path: the path may point elsewhere by now.
-        let metadata = file.metadata().map_err(|e| unreadable(path, &e))?;
-        check_private(path, &metadata)?;
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            let what = format!("it is larger than {MAX_FILE_BYTES} bytes");
-            return Err(TokenError::new(path, what, "name a file that holds one line of secret text"));
-        }
+        let bytes = secret_file::read(path, MAX_FILE_BYTES, "one line of secret text")?;
         Self::parse(&bytes)
             .map_err(|what| TokenError::new(path, what, "make a new one: 32 random bytes as hexadecimal"))
     }
@@ -89,15 +80,7 @@ impl Token {
             TokenError::new(path, format!("the system gives no random bytes: {e}"), "try again, or check the kernel")
         })?;
         let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|e| cannot_create(path, e))?;
-        let mut file = File::from(file);
-        if let Err(error) = file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all()) {
-            // Half a token must not be taken for one later.
-            let _ = fs::remove_file(path);
-            let what = format!("cannot write it: {error}");
-            return Err(TokenError::new(path, what, "free some space or choose another folder"));
-        }
+        secret_file::create(path, format!("{text}\n").as_bytes())?;
         Ok(Self(text.into_bytes()))
     }
 
@@ -131,68 +114,14 @@ impl Token {
     }
 }
 
-/// Fills `bytes` from the system's generator of random numbers.
-///
-/// # Errors
-/// When the system has none.
-pub(super) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
-    let mut done = 0;
-    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()) {
-            Ok(count) => done += count,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn check_private(path: &Path, metadata: &fs::Metadata) -> Result<(), TokenError> {
-    if !metadata.is_file() {
-        return Err(TokenError::new(path, "it is no regular file", "name a file that holds one line of secret text"));
-    }
-    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
-    if owner != user {
-        let what = format!("it belongs to user {owner}, this process runs as user {user}");
-        return Err(TokenError::new(path, what, "copy it to a file of your own with mode 600"));
-    }
-    let mode = metadata.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        let what = format!("others may use it (mode {mode:03o})");
-        return Err(TokenError::new(path, what, format!("run `chmod 600 {}`", path.display())));
-    }
-    Ok(())
-}
-
-fn cannot_open(path: &Path, errno: rustix::io::Errno) -> TokenError {
-    match errno {
-        rustix::io::Errno::LOOP => TokenError::new(path, "it is a symbolic link", "name the file itself"),
-        rustix::io::Errno::NOENT => {
-            TokenError::new(path, "there is no such file", "check the path, and that the file was copied to this host")
-        }
-        other => unreadable(path, &other.into()),
-    }
-}
-
-fn cannot_create(path: &Path, errno: rustix::io::Errno) -> TokenError {
-    match errno {
-        rustix::io::Errno::EXIST => TokenError::new(path, "it exists already", "use it, or delete it first"),
-        other => {
-            let what = format!("cannot create it: {}", io::Error::from(other));
-            TokenError::new(path, what, "check the folder and its permissions")
-        }
-    }
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> TokenError {
-    TokenError::new(path, format!("cannot read it: {error}"), "check the path and the permissions")
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::path::PathBuf;
+
+    use rustix::fs::Mode;
 
     use super::*;
 

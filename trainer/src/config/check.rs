@@ -1,7 +1,10 @@
 //! Owns the rules that a training configuration must keep whatever the data set is: ranges, and keys that exclude each
 //! other; never resolves a default and never touches the data set.
 
+use std::net::SocketAddr;
+
 use super::error::{ConfigError, Places};
+use super::power;
 use super::raw::{Family, OptimizerName, Precision, RawConfig, RawDataset, RawModel, SamplePacking, SchedulerName};
 use super::units::BatchSize;
 use crate::device::DeviceChoice;
@@ -332,6 +335,17 @@ impl RawConfig {
                 rules.above_zero(path, value, MAX_TIMEOUT_SECONDS, "a time in seconds")?;
             }
         }
+        if let Some(window) = &self.power_window {
+            power::check(window, rules)?;
+        }
+        if let Some(address) = self.prometheus.as_ref().filter(|address| address.parse::<SocketAddr>().is_err()) {
+            let message = format!("`prometheus` is `{address}`, which is no address and port");
+            return Err(rules.places.invalid("prometheus", message, "write `127.0.0.1:9464`, or delete the line"));
+        }
+        if let Some(energy) = &self.energy {
+            rules.above_zero("energy.watts", energy.watts, MAX_WATTS, "what all machines of the run draw together")?;
+            rules.number("energy.co2_g_per_kwh", energy.co2_g_per_kwh, 0.0..=MAX_CO2, "grams for a kilowatt-hour")?;
+        }
         let Some(guard) = &self.guard else { return Ok(()) };
         rules.above_zero(
             "guard.outlier_sigma",
@@ -475,6 +489,11 @@ fn nearest_divisors(rows: u64, micro: u64) -> String {
         None => below.to_string(),
     }
 }
+
+/// No machine room for one run draws more, watts.
+const MAX_WATTS: f64 = 1e9;
+/// Electricity from the poorest coal has less, grams of carbon dioxide a kilowatt-hour.
+const MAX_CO2: f64 = 5_000.0;
 
 /// Range checks that name the key, the range and the reason.
 pub(super) struct Rules<'a> {

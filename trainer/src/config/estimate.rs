@@ -155,6 +155,12 @@ pub struct Estimate {
     pub throughput: Option<Throughput>,
     /// Hours of training by that throughput, without evaluation and saving; `None` until one was measured.
     pub hours: Option<f64>,
+    /// Kilowatt-hours of those hours; `None` unless `energy.watts` is known as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy_kwh: Option<f64>,
+    /// Grams of carbon dioxide of a kilowatt-hour, as configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub co2_g_per_kwh: Option<f64>,
 }
 
 impl Estimate {
@@ -168,6 +174,7 @@ impl Estimate {
         let tokens = plan.total_tokens();
         let checkpoint_bytes = F32_BYTES * trained + moment_bytes(plan, trained);
         let saves = plan.max_steps.div_ceil(plan.save_steps.max(1));
+        let hours = throughput.as_ref().map(|throughput| tokens as f64 / throughput.tokens_per_second / 3600.0);
         let kept = plan.save_total_limit.saturating_add(1).min(saves);
         Estimate {
             parameters,
@@ -188,7 +195,11 @@ impl Estimate {
             checkpoint_bytes,
             checkpoints_total_bytes: checkpoint_bytes.saturating_mul(kept),
             export_bytes: F32_BYTES * parameters,
-            hours: throughput.as_ref().map(|throughput| tokens as f64 / throughput.tokens_per_second / 3600.0),
+            energy_kwh: hours
+                .zip(plan.energy.and_then(|energy| energy.watts))
+                .map(|(hours, watts)| hours * watts / 1e3),
+            co2_g_per_kwh: plan.energy.and_then(|energy| energy.co2_g_per_kwh),
+            hours,
             throughput,
         }
     }
@@ -261,7 +272,17 @@ impl Estimate {
             _ => "unknown until measured: train a few steps, then name that run".into(),
         };
         rows.push(("duration".into(), duration));
+        rows.push(("energy".into(), self.energy()));
         table(&rows)
+    }
+
+    fn energy(&self) -> String {
+        match (self.energy_kwh, self.co2_g_per_kwh) {
+            (Some(kwh), Some(grams)) => format!("{kwh:.3} kWh, {:.3} kg of CO2", kwh * grams / 1e3),
+            (Some(kwh), None) => format!("{kwh:.3} kWh; `energy: {{co2_g_per_kwh: ...}}` adds the CO2"),
+            (None, _) if self.hours.is_none() => "unknown until the duration is".into(),
+            (None, _) => "not estimated: write `energy: {watts: ...}`, what the machines draw while they train".into(),
+        }
     }
 }
 

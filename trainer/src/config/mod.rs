@@ -18,6 +18,7 @@ mod hints;
 mod keys;
 mod mixture;
 pub mod plan;
+mod power;
 pub mod presets;
 pub mod raw;
 pub mod resolve;

@@ -17,14 +17,15 @@ use serde_json::{Value, json};
 use super::check::bf16_on_cpu;
 use super::error::{ConfigError, Note, Places};
 use super::raw::{
-    EngineChoice, GradientCheckpointing, OptimizerName, OuterCompress, OuterOptimizer, Precision, RawQuota, Reduction,
-    WireChoice,
+    EngineChoice, GradientCheckpointing, OptimizerName, OuterCompress, OuterOptimizer, Precision, RawEnergy, RawQuota,
+    Reduction, WireChoice,
 };
 use crate::adapter::AdapterPlan;
 use crate::device::DeviceChoice;
 use crate::expect::Expect;
 use crate::guard::GuardSpec;
 use crate::optim::OptimizerHyper;
+use crate::power::PowerPlan;
 use crate::preference::Objective;
 use crate::schedule::Schedule;
 
@@ -91,6 +92,12 @@ pub struct Plan {
     pub threads: Option<usize>,
     /// How processes of a run watch each other.
     pub cluster: ClusterPlan,
+    /// When the run may draw power; at any time where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power_window: Option<PowerPlan>,
+    /// What the machines draw, for estimates and reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy: Option<RawEnergy>,
     /// This run's place among sites that are joined by slow links.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outer: Option<OuterPlan>,
@@ -104,6 +111,9 @@ pub struct Plan {
     pub save_total_limit: u64,
     /// Steps between metrics.
     pub logging_steps: u64,
+    /// Where Prometheus reads the figures of the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<String>,
     /// What the run must reach.
     pub expect: Expect,
     /// What was chosen on the user's behalf, in words.

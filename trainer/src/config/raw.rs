@@ -8,6 +8,7 @@ mod chat;
 mod cluster;
 mod mixture;
 mod model;
+mod power;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub use self::chat::{DatasetType, ObjectiveName, RawChat, RawObjective};
 pub use self::cluster::{EngineChoice, OuterCompress, OuterOptimizer, RawCluster, RawOuter, WireChoice};
 pub use self::mixture::{RawMixture, RawQuota, RawStage, SamplePacking};
 pub use self::model::{Family, RawModel, RawRopeScaling, RopeScalingKind, SizePreset};
+pub use self::power::{RawEnergy, RawPowerWindow};
 use super::error::Places;
 use super::units::{BatchSize, TokenCount};
 use crate::adapter::Targets;
@@ -253,6 +255,14 @@ pub struct RawConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<RawCluster>,
 
+    /// When the run may draw power; see `docs/guide/power.md`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_window: Option<RawPowerWindow>,
+
+    /// What the machines draw and what their electricity is made of; for estimates and reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy: Option<RawEnergy>,
+
     /// Makes this run one site of several that are joined by slow links; see `docs/guide/sites.md`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outer: Option<RawOuter>,
@@ -276,6 +286,11 @@ pub struct RawConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 10)]
     pub logging_steps: Option<u64>,
+
+    /// Address at which Prometheus reads the figures of the run (`/metrics`), from rank 0. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"127.0.0.1:9464")]
+    pub prometheus: Option<String>,
 
     /// What the run must reach: a run that misses it ends with exit code 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]

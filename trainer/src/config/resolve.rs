@@ -9,6 +9,7 @@ use super::fresh::fresh_model;
 use super::keys::nearest;
 use super::mixture;
 use super::plan::{ChatPlan, ClusterPlan, DatasetPlan, EvalPlan, OuterPlan, PartPlan, Plan};
+use super::power;
 use super::raw::{OptimizerName, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawOuter, SchedulerName};
 use crate::guard::GuardSpec;
 use crate::optim::OptimizerHyper;
@@ -151,6 +152,9 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         gradient_checkpointing: raw.gradient_checkpointing.unwrap_or_default(),
         reduction: raw.reduction.unwrap_or_default(),
         cluster: resolve_cluster(raw.cluster.unwrap_or_default()),
+        energy: raw.energy,
+        prometheus: raw.prometheus.clone(),
+        power_window: raw.power_window.as_ref().map(|window| power::resolve(window, &raw.places)).transpose()?,
         outer: raw.outer.map(|outer| resolve_outer(outer, max_steps, &raw.places)).transpose()?,
         guard: resolve_guard(raw.guard.unwrap_or_default()),
         device: raw.device.unwrap_or_default(),

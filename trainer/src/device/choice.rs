@@ -36,6 +36,14 @@ impl DeviceChoice {
         }
     }
 
+    /// Number of the GPU; `None` where no GPU of a number is meant.
+    pub fn index(self) -> Option<usize> {
+        match self {
+            Self::Auto | Self::Cpu => None,
+            Self::Cuda(index) | Self::Rocm(index) | Self::Wgpu(index) => Some(index),
+        }
+    }
+
     /// Name of the cargo feature a binary needs for this choice; `None` when every binary has it.
     pub fn feature(self) -> Option<&'static str> {
         match self {

@@ -193,6 +193,9 @@ fn go(
         team,
         flops_per_token: 1e6,
         observer: &mut observer,
+        power: None,
+        energy: trainer::energy::Energy::default(),
+        drawn: None,
         stop: stop.clone(),
     };
     let outcome = train::train(plan, state, &mut context);

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod adapters;
+mod bundle;
+mod certificate;
 mod clean_rows;
 mod cluster_faults;
 mod cluster_invariance;
@@ -19,6 +21,7 @@ mod hub_experts_and_gpt2;
 mod hub_export;
 mod hub_families;
 mod hub_import;
+mod init_and_runs;
 mod kill_anywhere;
 mod malformed_configs;
 mod malformed_data_configs;
@@ -28,6 +31,7 @@ mod muon;
 mod normalize_rows;
 mod outer_sites;
 mod parity;
+mod power;
 mod resume_is_bit_identical;
 mod selftest;
 mod sft;

@@ -16,11 +16,20 @@ fn commands() -> Vec<String> {
 fn every_command_is_completed_and_has_a_page() {
     let commands = commands();
     assert!(commands.len() >= 17 && commands.iter().any(|name| name == "train"), "{commands:?}");
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+    // How each shell's script offers a command.
+    let forms = [
+        ("bash", " NAME "),
+        ("zsh", "(NAME)"),
+        ("fish", "-a \"NAME\""),
+        ("elvish", "cand NAME '"),
+        ("powershell", "('NAME', 'NAME',"),
+    ];
+    for (shell, form) in forms {
         let script = String::from_utf8(run_ok(&["completions", shell]).stdout).unwrap();
         for name in &commands {
-            assert!(script.contains(name.as_str()), "{shell} does not know {name}");
+            assert!(script.contains(&form.replace("NAME", name)), "{shell} does not offer {name}");
         }
+        assert!(!script.contains("selftest-rank"), "{shell} offers what --help hides");
     }
     let dir = tempfile::tempdir().unwrap();
     let pages = dir.path().join("share/man1");

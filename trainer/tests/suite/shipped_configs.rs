@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::support::{run_ok, text};
 use data_pipeline::config::PrepareConfig;
 use trainer::config::plan::ChatPlan;
 use trainer::config::raw::DatasetType;
@@ -46,7 +47,12 @@ fn facts(vocab_size: usize, sequence_len: usize) -> DatasetFacts {
 }
 
 fn plan(name: &str, vocab_size: usize) -> Plan {
-    let (raw, notes) = load::<RawConfig>(&configs().join(name), &[]).unwrap_or_else(|error| panic!("{error}"));
+    plan_of(&configs().join(name), vocab_size)
+}
+
+fn plan_of(path: &Path, vocab_size: usize) -> Plan {
+    let name = path.display();
+    let (raw, notes) = load::<RawConfig>(path, &[]).unwrap_or_else(|error| panic!("{error}"));
     assert!(notes.is_empty(), "{name}: a shipped config uses our own names: {notes:?}");
     let mut facts = facts(vocab_size, raw.sequence_len);
     let kind = raw.datasets[0].kind.and_then(DatasetType::records);
@@ -76,6 +82,26 @@ fn every_config_is_valid() {
             assert!(plan.micro_batches(0).len() as u64 == plan.micro_batches_per_step(), "{name}");
             let estimate = Estimate::of(&plan, None);
             assert!(estimate.parameters > 0 && estimate.hours.is_none(), "{name}");
+        }
+    }
+}
+
+/// What `jazari init` writes is held to the same, whatever is chosen.
+#[test]
+fn every_size_that_init_offers_is_valid_on_every_hardware() {
+    let dir = tempfile::tempdir().unwrap();
+    for hardware in ["cpu", "gpu-24gb", "gpu-80gb", "8xgpu-80gb"] {
+        for (size, vocab_size) in [("3m", 16), ("10m", 16), ("30m", 16), ("110m", 32), ("350m", 32), ("1b", 32)] {
+            let folder = dir.path().join(format!("{hardware}-{size}"));
+            let arguments = ["init", &folder.display().to_string(), "--hardware", hardware, "--size", size];
+            let told = text(&run_ok(&arguments));
+            assert!(told.contains(&format!("size {size}: about ")) && told.contains("next:"), "{told}");
+            let plan = plan_of(&folder.join("train.yaml"), vocab_size * 1024);
+            let named = size.strip_suffix('m').map_or(1e9, |millions| millions.parse::<f64>().unwrap() * 1e6);
+            let parameters = Estimate::of(&plan, None).parameters as f64;
+            assert!((0.8..1.25).contains(&(parameters / named)), "{size}: {parameters}");
+            let processes = if hardware == "8xgpu-80gb" { 8 } else { 1 };
+            plan.check_world(processes).unwrap();
         }
     }
 }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::super::channel::{Channel, ChannelError, Wire};
 use super::super::error::{Cause, ClusterError};
-use super::super::token::fill_random;
 use super::gate::{Arrival, Gate};
 use super::messages::{
     self, Entry, FAREWELL, Farewell, GO, HELLO, HERE, Hello, Judgement, PROBE, READY, ROSTER, Roster, WELCOME,
 };
 use super::{FAREWELL_TIMEOUT, Joining, LINKS_TIMEOUT, Mesh, TICK, is_loopback, links, listen_for_data, lost};
+use crate::secret_file::fill_random;
 
 /// How long a port that is in use is tried again: an earlier attempt of the same run may still be ending.
 const BIND_PATIENCE: Duration = Duration::from_secs(20);

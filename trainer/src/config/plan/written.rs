@@ -5,6 +5,7 @@ use crate::config::adapter;
 use crate::config::check::CONFIG_VERSION;
 use crate::config::error::ConfigError;
 use crate::config::fresh::raw_model;
+use crate::config::power;
 use crate::config::raw::{
     RawChat, RawCluster, RawConfig, RawDataset, RawEval, RawGuard, RawOuter, SamplePacking, SchedulerName,
 };
@@ -68,12 +69,15 @@ impl Plan {
                 max_consecutive_skips: Some(self.guard.max_consecutive_skips),
             }),
             cluster: Some(self.cluster.to_raw()),
+            energy: self.energy,
+            power_window: self.power_window.as_ref().map(power::written),
             outer: self.outer.as_ref().map(OuterPlan::to_raw),
             eval_steps: Some(self.eval_steps),
             eval: Some(RawEval { max_tokens_per_language: Some(self.eval.max_tokens_per_language) }),
             save_steps: Some(self.save_steps),
             save_total_limit: Some(self.save_total_limit),
             logging_steps: Some(self.logging_steps),
+            prometheus: self.prometheus.clone(),
             expect: (!self.expect.is_empty()).then(|| self.expect.clone()),
             ..adapter::written(self.adapter.as_ref())
         }

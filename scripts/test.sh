@@ -1,15 +1,13 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs all of them: format, lints (with the GPU features), unit and integration tests,
-# shards and an export read from outside, the engine over MPI, mpirun, torchrun and four hosts as network namespaces, the quickstart. JAZARI_KILLS sets the number of kill -9 in the crash test (200).
+# shards and an export read from outside, the engine over MPI, mpirun, torchrun and four hosts as network namespaces, the quickstart, the commands of the guide. JAZARI_KILLS sets the number of kill -9 in the crash test (200).
 # What cannot run on a machine is printed as SKIPPED with the reason.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
-step "format"
+step "format, lints"
 cargo fmt --all --check
-
-step "lints"
 cargo clippy --workspace --all-targets -- -D warnings
 
 step "unit and integration tests"
@@ -55,5 +53,8 @@ step "quickstart"
 quickstart="$(mktemp -d)"
 trap 'rm -rf "$quickstart"' EXIT
 JAZARI_BIN="${CARGO_TARGET_DIR:-target}/debug/jazari" ./scripts/quickstart.sh "$quickstart"
+
+step "the commands of the guide (its first page in English is the quickstart)"
+JAZARI="${CARGO_TARGET_DIR:-target}/debug/jazari" ./scripts/check-docs.sh
 
 step "all tests passed"

@@ -12,7 +12,25 @@ const TOP: f64 = 10.0;
 const RIGHT: f64 = 12.0;
 
 /// Colours that stay apart for most eyes (Okabe and Ito, "Color Universal Design", 2008).
-pub const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"];
+const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"];
+
+/// How the lines are broken that share a colour: the first seven not at all.
+const DASHES: [&str; 3] = ["", " stroke-dasharray=\"7 3\"", " stroke-dasharray=\"2 3\""];
+
+/// Attributes of the line of this number: no two of the first 21 look alike.
+fn stroke(number: usize) -> String {
+    let colour = COLOURS.get(number % COLOURS.len()).copied().unwrap_or_default();
+    let dash = DASHES.get(number / COLOURS.len() % DASHES.len()).copied().unwrap_or_default();
+    format!("fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.6\"{dash}")
+}
+
+/// What the legend shows of the line of this number.
+pub fn key(number: usize) -> String {
+    format!(
+        "<svg class=\"key\" viewBox=\"0 0 24 8\" aria-hidden=\"true\"><path d=\"M0 4H24\" {}/></svg>",
+        stroke(number)
+    )
+}
 
 /// A line with its name.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,13 +71,9 @@ pub fn draw(lines: &[Line], x_name: &str, y_name: &str) -> String {
     }
     let middle = (LEFT + WIDTH - RIGHT) / 2.0;
     _ = write!(svg, "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{x_name}</text>", HEIGHT - 3.0);
-    for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+    for (number, line) in lines.iter().enumerate() {
         let points: Vec<String> = line.points.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
-        _ = write!(
-            svg,
-            "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.6\" points=\"{}\"/>",
-            points.join(" ")
-        );
+        _ = write!(svg, "<polyline {} points=\"{}\"/>", stroke(number), points.join(" "));
     }
     svg.push_str("</svg>");
     svg
@@ -125,6 +139,15 @@ mod tests {
         assert_eq!(draw(&[line(vec![(f64::NAN, 1.0), (1.0, f64::INFINITY)])], "x", "y"), "");
         let svg = draw(&[line(vec![(3.0, 2.0)])], "x", "y");
         assert!(svg.contains("<polyline") && !svg.contains("NaN") && !svg.contains("inf"));
+    }
+
+    #[test]
+    fn no_two_of_many_lines_look_alike() {
+        let many: std::collections::BTreeSet<String> = (0..21).map(stroke).collect();
+        assert_eq!(many.len(), 21);
+        let lines: Vec<Line> = (0..9).map(|i| line(vec![(0.0, f64::from(i)), (1.0, f64::from(i))])).collect();
+        let svg = draw(&lines, "x", "y");
+        assert!((0..9).all(|number| svg.contains(&stroke(number)) && key(number).contains(&stroke(number))), "{svg}");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::chart::{COLOURS, Line, draw};
-use super::html::escaped;
+use super::chart::{Line, draw};
+use super::html::{escaped, legend};
 use super::{RunFacts, number};
 use crate::energy::JOULES_PER_KWH;
 
@@ -46,11 +46,7 @@ pub(super) fn write(page: &mut String, facts: &RunFacts) -> std::fmt::Result {
         }
         writeln!(page, "<h3>{title}</h3>\n{chart}")?;
         if lines.len() > 1 {
-            write!(page, "<p>")?;
-            for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
-                write!(page, "<span class=\"key\" style=\"background:{colour}\"></span>{}", escaped(&line.name))?;
-            }
-            writeln!(page, "</p>")?;
+            writeln!(page, "{}", legend(&lines))?;
         }
     }
     energy(page, facts)?;

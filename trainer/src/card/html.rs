@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::chart::{COLOURS, Line, draw};
+use super::chart::{Line, draw, key};
 use super::{RunFacts, course, number, schedule};
 use crate::durable::{self, FileError};
 
@@ -17,7 +17,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:760px;mar
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse}\
 td,th{padding:.15em .8em .15em 0;text-align:left;vertical-align:top}td.n,th.n{text-align:right}\
 th{border-bottom:1px solid #bbb;font-weight:600}svg{width:100%;height:auto}svg text{font-size:11px;fill:#555}\
-.grid{stroke:#e4e4e4}.key{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 1em}\
+.grid{stroke:#e4e4e4}svg.key{width:24px;height:8px;margin-right:.4em}.legend span{display:inline-block;margin-right:1.2em;white-space:nowrap}\
 pre{background:#f6f6f6;padding:.8em;overflow:auto;font-size:12.5px}.warn{color:#a33}";
 
 /// Writes the page of a run directory anew from what lies in it.
@@ -97,11 +97,13 @@ fn curves(page: &mut String, facts: &RunFacts) -> std::fmt::Result {
     if scores.is_empty() {
         return Ok(());
     }
-    writeln!(page, "<h2>Held-out text, bits per byte</h2>\n{scores}\n<p>")?;
-    for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
-        write!(page, "<span class=\"key\" style=\"background:{colour}\"></span>{}", escaped(&line.name))?;
-    }
-    writeln!(page, "</p>")
+    writeln!(page, "<h2>Held-out text, bits per byte</h2>\n{scores}\n{}", legend(&lines))
+}
+
+/// The names of lines beside what they look like.
+pub(super) fn legend(lines: &[Line]) -> String {
+    let one = |(number, line): (usize, &Line)| format!("<span>{}{}</span>\n", key(number), escaped(&line.name));
+    format!("<p class=\"legend\">{}</p>", lines.iter().enumerate().map(one).collect::<String>())
 }
 
 /// A line a language, in the order of their names.

@@ -69,8 +69,8 @@ impl Trace {
         })
     }
 
-    /// The steps that something is known about.
-    fn known(&self) -> Vec<u64> {
+    /// The steps that something is known about, rising.
+    pub fn known(&self) -> Vec<u64> {
         let logged = self.steps.iter().map(|step| step.step);
         let mut known: Vec<u64> =
             logged.chain(self.parameters.keys().copied()).chain(self.states.keys().copied()).collect();

@@ -84,7 +84,18 @@ fn steps(arguments: &ReplayArguments, certificate: &Certificate) -> Result<Range
             "the run was one site of several, and what the others sent is not in it; it cannot be repeated".into(),
         );
     }
-    Ok(from + 1..=arguments.steps.map_or(last, |steps| from.saturating_add(steps).min(last)))
+    let steps = from + 1..=arguments.steps.map_or(last, |steps| from.saturating_add(steps).min(last));
+    // Found out before hours of work, not after.
+    let known = certificate.trace.known();
+    match known.iter().find(|step| **step > from) {
+        Some(next) if !steps.contains(next) => refuse(format!(
+            "it says nothing of the steps {} to {}; the next that it knows is {next}: write --steps {}",
+            steps.start(),
+            steps.end(),
+            next - from
+        )),
+        _ => Ok(steps),
+    }
 }
 
 /// Where the replay is written: never into what it is compared with.

@@ -111,6 +111,16 @@ fn a_certified_run_is_repeated_to_the_bit_elsewhere() {
     ended(&elsewhere.replay("part", &part), 0, &said);
     assert!(!PathBuf::from(elsewhere.at("wrong")).exists());
 
+    let sparse = original.copied();
+    let mut statement = sparse.statement();
+    statement.predicate.trace.steps.retain(|step| step.step % 10 == 0);
+    statement.predicate.trace.parameters.clear();
+    fs::remove_file(sparse.certificate()).unwrap();
+    let key = PrivateKey::read(Path::new(&sparse.at("institute"))).unwrap();
+    certificate::write(Path::new(&sparse.certificate()), &statement, &key).unwrap();
+    let words = "it says nothing of the steps 11 to 15; the next that it knows is 20: write --steps 10";
+    ended(&sparse.replay("wrong", &["--from-step", "10", "--steps", "5"]), 2, &[words]);
+
     for (more, words) in [
         (vec!["--set", "seed=7"], "seed was 1234, now 7"),
         (vec!["--set", "learning_rate=0.5"], "learning_rate"),

@@ -22,8 +22,10 @@ use crate::durable::{self, FileError};
 
 /// Name of the list inside a bundle.
 pub const LIST: &str = "BUNDLE.json";
-/// Largest list that is read, bytes: a million files fit.
-const LIST_LIMIT_BYTES: u64 = 256 << 20;
+/// Largest list that is read, bytes: a quarter of a million files fit.
+const LIST_LIMIT_BYTES: u64 = 64 << 20;
+/// Longest name of a file, bytes.
+const NAME_LIMIT_BYTES: usize = 4096;
 /// Zstandard's level: weights hardly shrink, text does at any level.
 const LEVEL: i32 = 3;
 /// Largest window a bundle may ask for: 128 MiB.
@@ -233,7 +235,7 @@ impl<R: Read> Read for Counted<'_, R> {
 fn is_safe(name: &str) -> bool {
     let is_plain = |component: Component<'_>| matches!(component, Component::Normal(_));
     !name.is_empty()
-        && name.len() <= 4096
+        && name.len() <= NAME_LIMIT_BYTES
         && !name.contains(['\\', '\0'])
         && Path::new(name).components().all(is_plain)
         // `a//b`, `a/.` and `a/` are other spellings of a name that may be in the list as well.
@@ -280,7 +282,8 @@ fn read(
     let mut decoder = zstd::Decoder::new(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(damaged)?;
     decoder.window_log_max(MAX_WINDOW_LOG).map_err(damaged)?;
     let mut archive = tar::Archive::new(decoder);
-    let mut entries = archive.entries().map_err(damaged)?;
+    // Raw: names that are longer than a header are read here, where their length is bounded.
+    let mut entries = archive.entries().map_err(damaged)?.raw(true);
     let first = entries.next().ok_or_else(|| refused("it is empty".into()))?.map_err(damaged)?;
     let opened = signed_list(path, first, trusted)?;
     let Statement { subject, predicate: Listing { files, .. }, .. } = &opened.statement;
@@ -293,10 +296,15 @@ fn read(
         check_space(folder, files)?;
     }
     let mut missing: BTreeMap<&str, &str> = digests;
+    let mut long_name = None;
     for entry in entries {
         let mut entry = entry.map_err(damaged)?;
-        let name =
-            String::from_utf8(entry.path_bytes().into_owned()).map_err(|_| refused("a name is not UTF-8".into()))?;
+        let name = name_of(&mut entry).map_err(&refused)?;
+        if entry.header().entry_type().is_gnu_longname() {
+            long_name = Some(name);
+            continue;
+        }
+        let name = long_name.take().unwrap_or(name);
         let Some((digest, expected)) = missing.remove(name.as_str()).zip(files.get(&name)) else {
             return Err(refused(format!("`{name}` is not in its list, or stands there twice")));
         };
@@ -316,6 +324,22 @@ fn read(
         Some(name) => Err(refused(format!("`{name}` is missing"))),
         None => Ok(opened),
     }
+}
+
+/// The name of an entry, or the one that it holds for the next entry.
+fn name_of<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<String, String> {
+    let mut bytes = entry.path_bytes().into_owned();
+    if entry.header().entry_type().is_gnu_longname() {
+        bytes.clear();
+        let limit = NAME_LIMIT_BYTES as u64 + 1;
+        entry.take(limit + 1).read_to_end(&mut bytes).map_err(|error| format!("a name cannot be read ({error})"))?;
+        if bytes.len() as u64 > limit {
+            return Err(format!("a name is longer than {NAME_LIMIT_BYTES} bytes"));
+        }
+        // It ends in a zero.
+        bytes.pop();
+    }
+    String::from_utf8(bytes).map_err(|_| "a name is not UTF-8".into())
 }
 
 fn signed_list<R: Read>(

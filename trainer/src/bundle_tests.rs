@@ -132,6 +132,17 @@ fn by_hand(signer: &PrivateKey, listed: &[(&str, &[u8])], entries: &[Hand]) -> V
     zstd::encode_all(&archive.into_inner().unwrap()[..], 1).unwrap()
 }
 
+/// A name that would fill the memory of whoever reads it whole.
+static LONG: [u8; 1 << 20] = [b'x'; 1 << 20];
+
+fn name(content: &'static [u8]) -> Hand {
+    Hand { name: "././@LongLink", kind: tar::EntryType::GNULongName, content }
+}
+
+fn extended(content: &'static [u8]) -> Hand {
+    Hand { name: "pax", kind: tar::EntryType::XHeader, content }
+}
+
 #[test]
 fn a_hostile_packer_gets_nowhere() {
     let dir = tempfile::tempdir().unwrap();
@@ -154,6 +165,13 @@ fn a_hostile_packer_gets_nowhere() {
         ("longer", by_hand(&signer, &[("a", b"x")], &[file("a", b"xx")]), "is no file of 1 bytes"),
         ("other", by_hand(&signer, &[("a", b"x")], &[file("a", b"y")]), "`a` was changed"),
         ("file as folder", by_hand(&signer, &[("a", b"x"), ("a/b", b"y")], &[file("a", b"x"), file("a/b", b"y")]), ""),
+        ("endless name", by_hand(&signer, &[("a", b"x")], &[name(&LONG), file("a", b"x")]), "longer than 4096 bytes"),
+        (
+            "renamed",
+            by_hand(&signer, &[("a", b"x")], &[name(b"../evil\0"), file("a", b"x")]),
+            "`../evil` is not in its list",
+        ),
+        ("other format", by_hand(&signer, &[("a", b"x")], &[extended(b"18 path=../../evil\n"), file("a", b"x")]), ""),
         ("repeated", by_hand(&signer, &[("a", b"x"), ("a", b"x")], &[file("a", b"x")]), "contradicts itself"),
     ];
     for (name, bytes, words) in cases {

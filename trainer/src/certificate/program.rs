@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::device::host::{Processor, total_memory};
 
@@ -49,21 +50,60 @@ pub fn binary_blake3() -> Option<String> {
     Some(hasher.finalize().to_hex().to_string())
 }
 
-/// Name and versions of every crate in the lock file: what the program may be built of, whatever its features.
-pub fn crates() -> BTreeMap<String, Vec<String>> {
-    let value = |line: &str, key: &str| {
-        line.strip_prefix(key).and_then(|rest| rest.strip_prefix(" = \"")?.strip_suffix('"')).map(str::to_owned)
+/// A crate of the lock file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Package {
+    /// Its name.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// SHA-256 of the archive that it was built from; `None` of our own crates.
+    pub sha256: Option<&'static str>,
+}
+
+/// Every crate in the lock file, in its order: what the program may be built of, whatever its features.
+pub fn packages() -> Vec<Package> {
+    let block = |text: &'static str| {
+        let value =
+            |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"'));
+        Some(Package { name: value("name")?, version: value("version")?, sha256: value("checksum") })
     };
+    LOCK.split("[[package]]").skip(1).filter_map(block).collect()
+}
+
+/// Name and versions of [`packages`].
+pub fn crates() -> BTreeMap<String, Vec<String>> {
     let mut crates: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut name = None;
-    for line in LOCK.lines() {
-        if let Some(found) = value(line, "name") {
-            name = Some(found);
-        } else if let Some((version, name)) = value(line, "version").zip(name.take()) {
-            crates.entry(name).or_default().push(version);
-        }
+    for Package { name, version, .. } in packages() {
+        crates.entry(name.to_owned()).or_default().push(version.to_owned());
     }
     crates
+}
+
+/// The bill of materials of this program: CycloneDX 1.5, JSON.
+pub fn bill_of_materials() -> Value {
+    let component = |package: &Package| {
+        let Package { name, version, sha256 } = package;
+        let mut component = json!({
+            "type": "library",
+            "bom-ref": format!("{name}@{version}"),
+            "name": name,
+            "version": version,
+        });
+        if let (Some(sha256), Some(entries)) = (sha256, component.as_object_mut()) {
+            entries.insert("purl".into(), format!("pkg:cargo/{name}@{version}").into());
+            entries.insert("hashes".into(), json!([{ "alg": "SHA-256", "content": sha256 }]));
+        }
+        component
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    json!({
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": { "component": { "type": "application", "bom-ref": "jazari", "name": "jazari", "version": version } },
+        "components": packages().iter().map(component).collect::<Vec<_>>(),
+    })
 }
 
 #[cfg(test)]
@@ -76,6 +116,13 @@ mod tests {
         assert_eq!(crates.get("burn"), Some(&vec![crate::checkpoint::store::BURN_VERSION.to_owned()]));
         assert_eq!(crates.get("trainer"), Some(&vec![env!("CARGO_PKG_VERSION").to_owned()]));
         assert_eq!(crates.values().map(Vec::len).sum::<usize>(), LOCK.matches("[[package]]").count());
+        let bill = bill_of_materials();
+        let components = bill["components"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let burn = components.iter().find(|component| component["name"] == "burn");
+        assert_eq!(components.len(), packages().len());
+        assert!(burn.is_some_and(|burn| burn["purl"] == "pkg:cargo/burn@0.22.1" && burn["hashes"][0]["content"].is_string()));
+        // Our own crates have no archive.
+        assert!(components.iter().any(|component| component["name"] == "model-zoo" && component.get("purl").is_none()));
         assert!(binary_blake3().is_some_and(|digest| digest.len() == 64) || cfg!(not(target_os = "linux")));
     }
 }

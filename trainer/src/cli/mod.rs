@@ -101,6 +101,8 @@ enum Command {
     Selftest(selftest::SelftestArguments),
     /// Print what a shell needs to complete commands and options
     Completions(shell::CompletionsArguments),
+    /// Print the bill of materials: every crate that this program may be built of (CycloneDX)
+    Sbom,
     /// Write the manual pages
     Man(shell::ManArguments),
     /// One process of the self-test's collectives
@@ -161,6 +163,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Inspect(arguments) => train::inspect(&arguments),
         Command::Selftest(arguments) => selftest::selftest(&arguments),
         Command::Completions(arguments) => shell::completions(&arguments, &Arguments::command()),
+        Command::Sbom => shell::sbom(),
         Command::Man(arguments) => shell::man(&arguments, Arguments::command()),
         Command::SelftestRank => selftest::rank(),
     }

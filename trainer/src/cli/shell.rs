@@ -1,4 +1,4 @@
-//! Owns what a shell and `man` know about the command line; never touches what commands do.
+//! Owns what a shell, `man` and an auditor know about the program; never touches what commands do.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use clap::Args;
 use clap_complete::Shell;
 
 use super::failure::{Exit, Failure, note};
+use crate::certificate::program;
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArguments {
@@ -28,7 +29,16 @@ pub(super) fn completions(arguments: &CompletionsArguments, command: &clap::Comm
     let mut command = clap::Command::new("jazari").version(env!("CARGO_PKG_VERSION")).subcommands(shown);
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, "jazari", &mut script);
-    match std::io::stdout().lock().write_all(&script) {
+    print(&script)
+}
+
+/// Prints the bill of materials.
+pub(super) fn sbom() -> Result<Exit, Failure> {
+    print(format!("{:#}\n", program::bill_of_materials()).as_bytes())
+}
+
+fn print(bytes: &[u8]) -> Result<Exit, Failure> {
+    match std::io::stdout().lock().write_all(bytes) {
         // A reader such as `head` has seen enough.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::failed(error)),
         _ => Ok(Exit::Done),

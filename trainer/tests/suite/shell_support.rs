@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::{jazari, run, run_ok, text};
+use crate::support::{jazari, root, run, run_ok, text};
 
 /// Names of the commands that `jazari --help` lists.
 fn commands() -> Vec<String> {
@@ -66,4 +66,12 @@ fn mistakes_are_usage_errors() {
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     assert!(text(&output).contains("cannot write the pages"), "{}", text(&output));
     assert_eq!(jazari(&["completions", "csh"]).output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn the_bill_of_materials_names_every_crate() {
+    let bill: serde_json::Value = serde_json::from_slice(&run_ok(&["sbom"]).stdout).unwrap();
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    assert_eq!((bill["bomFormat"].as_str(), bill["specVersion"].as_str()), (Some("CycloneDX"), Some("1.5")));
+    assert_eq!(bill["components"].as_array().unwrap().len(), lock.matches("[[package]]").count());
 }

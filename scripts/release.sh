@@ -1,0 +1,37 @@
+#!/bin/sh
+# Builds what is handed out, one archive a flavour, in release/: the program without its symbols, licences, recipes, the guide,
+# manual pages, completions, the bill of materials; and SHA256SUMS over the archives. The same commit and toolchain give the
+# same archive. TARGET names another target that cargo and its linker can build for (aarch64-unknown-linux-gnu).
+#   scripts/release.sh [cpu] [cuda] [wgpu]
+set -eu
+cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || set -- cpu
+host=$(rustc -vV | sed -n 's/^host: //p')
+target=${TARGET:-$host}
+elsewhere=${TARGET:+--target $TARGET}
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+built=${CARGO_TARGET_DIR:-target}/${TARGET:+$TARGET/}release/jazari
+mkdir -p release
+for flavour in "$@"; do
+  what="-p trainer --features $flavour"
+  [ "$flavour" != cpu ] || what=--workspace
+  # shellcheck disable=SC2086
+  cargo build --release --locked --bin jazari $what $elsewhere
+  name=jazari-$version-$target-$flavour
+  rm -rf "release/$name"
+  mkdir -p "release/$name/bin" "release/$name/completions"
+  cp "$built" "release/$name/bin/jazari"
+  cp -R LICENSE-* README.md CHANGELOG.md configs docs samples "release/$name/"
+  # The program of another target cannot be asked here.
+  if [ "$target" = "$host" ]; then
+    for shell in bash zsh fish; do "$built" completions "$shell" > "release/$name/completions/jazari.$shell"; done
+    "$built" man --out "release/$name/man1" 2> /dev/null
+    "$built" sbom > "release/$name/sbom.cdx.json"
+  fi
+  tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$(git log -1 --format=%ct)" -C release -cf - "$name" \
+    | gzip -9n > "release/$name.tar.gz"
+  rm -rf "release/$name"
+done
+cd release
+sha256sum jazari-*.tar.gz > SHA256SUMS
+cat SHA256SUMS

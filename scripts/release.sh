@@ -9,6 +9,11 @@ cd "$(dirname "$0")/.."
 host=$(rustc -vV | sed -n 's/^host: //p')
 target=${TARGET:-$host}
 elsewhere=${TARGET:+--target $TARGET}
+# Debian's cross compiler (gcc-aarch64-linux-gnu, g++-aarch64-linux-gnu); on an Arm machine these names are its own.
+if [ "$target" = aarch64-unknown-linux-gnu ] && command -v aarch64-linux-gnu-gcc > /dev/null; then
+  export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+  export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CXX_aarch64_unknown_linux_gnu=aarch64-linux-gnu-g++
+fi
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 built=${CARGO_TARGET_DIR:-target}/${TARGET:+$TARGET/}release/jazari
 mkdir -p release

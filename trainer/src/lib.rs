@@ -49,5 +49,6 @@ pub mod signals;
 pub mod step;
 pub mod team;
 pub mod tensor_file;
+pub mod tensorboard;
 pub mod train;
 pub mod vocabulary;

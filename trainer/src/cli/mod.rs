@@ -62,6 +62,8 @@ enum Command {
     Init(init::InitArguments),
     /// Check a training config without touching a device
     Validate(ConfigArguments),
+    /// Bring a training config to this version: other tools' names become ours, comments stay
+    Migrate(plan::MigrateArguments),
     /// Show what a training run will do: parameters, tokens, FLOPs, memory, disk
     Plan(plan::PlanArguments),
     /// Print the JSON schema of a config, for editors
@@ -146,6 +148,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Init(arguments) => init::init(&arguments),
         Command::Runs(arguments) => runs::runs(&arguments),
         Command::Validate(arguments) => plan::validate(&arguments),
+        Command::Migrate(arguments) => plan::migrate(&arguments),
         Command::Plan(arguments) => plan::plan(&arguments),
         Command::Schema(arguments) => plan::schema(&arguments),
         Command::Train(arguments) => train::train(&arguments),

@@ -1,4 +1,4 @@
-//! Owns `jazari validate`, `plan` and `schema`; never touches a device.
+//! Owns `jazari validate`, `migrate`, `plan` and `schema`; never touches a device.
 
 use std::path::PathBuf;
 
@@ -9,6 +9,7 @@ use super::failure::{Exit, Failure, note, say};
 use super::mixing::Outlook;
 use super::progress::short;
 use crate::config::{self, Estimate, Throughput};
+use crate::durable;
 use crate::session::{self, Resolved};
 
 #[derive(Debug, Args)]
@@ -24,6 +25,19 @@ pub(super) struct PlanArguments {
     /// Estimate hours from this speed
     #[arg(long, value_name = "N")]
     tokens_per_second: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MigrateArguments {
+    /// Training configs (YAML)
+    #[arg(required = true)]
+    configs: Vec<PathBuf>,
+    /// Change the files; without it, the new text of one file is printed
+    #[arg(long)]
+    write: bool,
+    /// Change nothing and print no text: exit code 3 when a file is not up to date
+    #[arg(long, conflicts_with = "write")]
+    check: bool,
 }
 
 #[derive(Debug, Args)]
@@ -49,6 +63,34 @@ pub(super) fn validate(arguments: &ConfigArguments) -> Result<Exit, Failure> {
     }
     say(&format!("{}: valid, plan {}", arguments.config.display(), short(&plan.digest())));
     Ok(Exit::Done)
+}
+
+/// Brings configs up to date; all are read before the first is written.
+pub(super) fn migrate(arguments: &MigrateArguments) -> Result<Exit, Failure> {
+    if arguments.configs.len() > 1 && !arguments.write && !arguments.check {
+        return Err(Failure::usage("several files are brought up to date with `--write` or looked at with `--check`"));
+    }
+    let mut all = Vec::new();
+    for path in &arguments.configs {
+        let text = config::yaml::read(path).map_err(Failure::usage)?;
+        all.push((path, config::migrate::migrate(path, &text).map_err(Failure::usage)?));
+    }
+    for (path, migrated) in &all {
+        for line in &migrated.notes {
+            note(&format!("note: {line}"));
+        }
+        match (arguments.write, arguments.check, migrated.is_changed) {
+            (_, _, false) if arguments.write || arguments.check => say(&format!("{}: up to date", path.display())),
+            (true, _, _) => {
+                durable::write_atomic(path, migrated.text.as_bytes()).map_err(Failure::failed)?;
+                say(&format!("{}: brought up to date", path.display()));
+            }
+            (_, true, _) => say(&format!("{}: not up to date; `jazari migrate --write` changes it", path.display())),
+            _ => say(migrated.text.trim_end_matches('\n')),
+        }
+    }
+    let is_behind = arguments.check && all.iter().any(|(_, migrated)| migrated.is_changed);
+    Ok(if is_behind { Exit::Missed } else { Exit::Done })
 }
 
 /// Shows what a run will cost.

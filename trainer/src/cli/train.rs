@@ -29,10 +29,12 @@ use crate::power::PowerWindow;
 use crate::preference::reference::{self, ReferenceError, Scoring};
 use crate::preference::{Preferences, Reference, Tally};
 use crate::prometheus::Exporter;
+use crate::run_dir::RunDirError;
 use crate::seen::Viewer;
 use crate::session::{self, HostShare, Output, Resume, Session, SessionError};
 use crate::signals::StopFlag;
 use crate::team::Team;
+use crate::tensorboard::{self, EventFile};
 use crate::train::{self, Context, Outcome, TrainError};
 
 /// Largest log that `inspect` reads, bytes.
@@ -54,6 +56,9 @@ pub(super) struct TrainArguments {
 pub(super) struct InspectArguments {
     /// A run directory
     run: PathBuf,
+    /// Write its figures for TensorBoard into this folder, and show nothing
+    #[arg(long, value_name = "FOLDER")]
+    tensorboard: Option<PathBuf>,
 }
 
 /// A run that is about to start.
@@ -176,6 +181,10 @@ fn run(
     let leads = team.leads();
     let mut progress = leads.then(|| TrainProgress::new(plan.max_steps, state.step));
     let mut exporter = if leads { exporter(plan)? } else { None };
+    let mut board = match log.as_ref().filter(|_| plan.tensorboard) {
+        Some(run) => Some(EventFile::begin(&run.root().join(tensorboard::FOLDER), state.step).map_err(Failure::failed)?),
+        None => None,
+    };
     let enough = stop.clone();
     let mut observer = |event: &Event| -> Result<(), TrainError> {
         if until.zip(event.steps_done()).is_some_and(|(until, done)| done >= until) {
@@ -186,6 +195,9 @@ fn run(
         }
         if let Some(exporter) = &mut exporter {
             exporter.note(event);
+        }
+        if let Some(board) = &mut board {
+            board.note(event).map_err(RunDirError::from)?;
         }
         Ok(log.as_mut().map_or(Ok(()), |log| log.record(event))?)
     };
@@ -335,6 +347,15 @@ fn follower_exit(plan: &Plan, state: &TrainState, outcome: &Outcome) -> Exit {
 
 /// Shows what a run did, from its logs.
 pub(super) fn inspect(arguments: &InspectArguments) -> Result<Exit, Failure> {
+    if let Some(folder) = &arguments.tensorboard {
+        let metrics = arguments.run.join("metrics.jsonl");
+        let (path, records) = tensorboard::convert(&metrics, LOG_LIMIT_BYTES, folder).map_err(Failure::usage)?;
+        match records {
+            0 => note(&format!("{}: no figures to convert yet", metrics.display())),
+            _ => say(&format!("{}: {records} records", path.display())),
+        }
+        return Ok(Exit::Done);
+    }
     let read = |name: &str| -> Result<Vec<Value>, Failure> {
         let text = durable::read_text(&arguments.run.join(name), LOG_LIMIT_BYTES).map_err(Failure::usage)?;
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())

@@ -16,6 +16,7 @@ mod experts;
 mod fresh;
 mod hints;
 mod keys;
+pub mod migrate;
 mod mixture;
 pub mod plan;
 mod power;
@@ -38,6 +39,7 @@ pub use yaml::{ConfigFile, load, load_placed};
 
 impl ConfigFile for RawConfig {
     const WHAT: &'static str = "a training configuration";
+    const VERSION: Option<u32> = Some(check::CONFIG_VERSION);
 
     fn aliases() -> &'static [alias::Alias] {
         alias::TRAINING

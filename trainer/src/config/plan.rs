@@ -111,6 +111,9 @@ pub struct Plan {
     pub save_total_limit: u64,
     /// Steps between metrics.
     pub logging_steps: u64,
+    /// Whether event files for TensorBoard are written.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tensorboard: bool,
     /// Where Prometheus reads the figures of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<String>,

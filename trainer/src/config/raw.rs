@@ -287,6 +287,10 @@ pub struct RawConfig {
     #[schemars(example = 10)]
     pub logging_steps: Option<u64>,
 
+    /// Write the figures of the run for TensorBoard as well, in `tensorboard/` of the run. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = true)]
+    pub tensorboard: Option<bool>,
     /// Address at which Prometheus reads the figures of the run (`/metrics`), from rank 0. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"127.0.0.1:9464")]

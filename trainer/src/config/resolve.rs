@@ -153,6 +153,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
         reduction: raw.reduction.unwrap_or_default(),
         cluster: resolve_cluster(raw.cluster.unwrap_or_default()),
         energy: raw.energy,
+        tensorboard: raw.tensorboard.unwrap_or(false),
         prometheus: raw.prometheus.clone(),
         power_window: raw.power_window.as_ref().map(|window| power::resolve(window, &raw.places)).transpose()?,
         outer: raw.outer.map(|outer| resolve_outer(outer, max_steps, &raw.places)).transpose()?,

@@ -70,7 +70,6 @@ impl Node {
     }
 
     /// The entry of a block under `key`.
-    #[cfg(test)]
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|entry| entry.key == key),

@@ -25,6 +25,8 @@ const MAX_LISTED_KEYS: usize = 16;
 pub trait ConfigFile: DeserializeOwned + JsonSchema {
     /// What such a file is, in words: `a training configuration`.
     const WHAT: &'static str;
+    /// The newest `config_version` that is known; `None` for files without versions.
+    const VERSION: Option<u32> = None;
 
     /// Keys of other tools that stand for ours.
     fn aliases() -> &'static [Alias] {
@@ -84,6 +86,7 @@ fn parse_placed<T: ConfigFile>(
         ConfigError::Syntax(reader.diagnosis(place, error.message, error.hint))
     })?;
     reader.refuse_non_block::<T>(&root)?;
+    reader.refuse_later_version::<T>(&root)?;
     let mut notes = reader.renamed(&mut root)?;
     for text in overrides {
         notes.extend(reader.set(&mut root, text)?);
@@ -101,7 +104,11 @@ fn parse_placed<T: ConfigFile>(
     Ok((config, notes, places))
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
+/// The text of a configuration file.
+///
+/// # Errors
+/// The file is absent, too large, or not UTF-8.
+pub fn read(path: &Path) -> Result<String, ConfigError> {
     let unreadable = |message: String, hint: &str| {
         let (file, hint) = (Some(path.to_path_buf()), hint.to_string());
         ConfigError::Unreadable(Box::new(Diagnosis { file, place: Place::File, message, hint }))
@@ -161,6 +168,18 @@ impl Reader<'_> {
                 format!("{} is a block of `key: value` lines, found {}", T::WHAT, root.found()),
                 "start from one of the examples in `configs/`",
             ))),
+        }
+    }
+
+    /// A later version may hold keys that are unknown here: they are not what is wrong with the file.
+    fn refuse_later_version<T: ConfigFile>(&self, root: &Node) -> Result<(), ConfigError> {
+        match (T::VERSION, root.entry("config_version").map(|entry| &entry.node)) {
+            (Some(known), Some(Node { value: Value::Int(version), place })) if *version > i128::from(known) => {
+                let message = format!("`config_version: {version}` is of a later Jazari; this one knows up to {known}");
+                let hint = format!("use a newer Jazari: this is {}", env!("CARGO_PKG_VERSION"));
+                Err(ConfigError::Invalid(self.diagnosis(place.clone(), message, hint)))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -77,6 +77,7 @@ impl Plan {
             save_steps: Some(self.save_steps),
             save_total_limit: Some(self.save_total_limit),
             logging_steps: Some(self.logging_steps),
+            tensorboard: self.tensorboard.then_some(true),
             prometheus: self.prometheus.clone(),
             expect: (!self.expect.is_empty()).then(|| self.expect.clone()),
             ..adapter::written(self.adapter.as_ref())

@@ -50,7 +50,7 @@ for run in hosts cut; do
   done
   if [ "$run" = cut ]; then
     await test -d "$work/cut/checkpoints/step-00000040" && link 2 down
-    for k in 0 1 3; do await grep -q "error: rank 2 (host host2, .* no heartbeats" "$work/cut-$k.log"; done
+    for k in 0 1 3; do await grep -q "error\[J0701\]: rank 2 (host host2, .* no heartbeats" "$work/cut-$k.log"; done
     for k in 0 1 3; do await grep -q "left with code 75" "$work/cut-$k.log"; done
     link 2 up
   fi

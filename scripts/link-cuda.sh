@@ -17,7 +17,7 @@ refused() { # what is expected in the message, then the command; exit code 2 and
   [ "$code" = 2 ] && grep -q "$expected" "$work/log" && [ ! -e "$work/run" ] || { cat "$work/log"; echo "FAILED: code $code"; exit 1; }
   grep -m 1 "$expected" "$work/log"
 }
-refused "error: .cuda:0. cannot be used: no NVIDIA driver was found" train configs/ci-tiny.yaml --set device=cuda:0
+refused "error.J0602.: .cuda:0. cannot be used: no NVIDIA driver was found" train configs/ci-tiny.yaml --set device=cuda:0
 refused "cannot use NCCL" launch --nproc 2 --max-restarts 0 -- train configs/ci-tiny.yaml --set cluster.engine=nccl
 train train configs/ci-tiny.yaml || { cat "$work/log"; exit 1; }
 tail -n 2 "$work/log"

@@ -54,6 +54,6 @@ done
 for signal in KILL STOP; do
   begin "lost-$signal" "lost-$signal" 4 10; victim="$(rank 3)"; sent=$SECONDS
   kill -s "$signal" "$victim"; wait "$mpirun" && fail "a lost rank and yet code 0"
-  grep -q "error: rank [0-3] (host .*, pid $victim) \(died\|sends no heartbeats\)" "$work/lost-$signal.log" || fail "SIG$signal"
+  grep -q "error\[J0701\]: rank [0-3] (host .*, pid $victim) \(died\|sends no heartbeats\)" "$work/lost-$signal.log" || fail "SIG$signal"
   echo "ok ($SECONDS s): SIG$signal: the rank was named, the job ended within $((SECONDS - sent)) s"
 done

@@ -23,7 +23,6 @@ pub type Record = Map<String, Value>;
 
 /// A table that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum RecordError {
     /// The file cannot be read.
     #[error("{}: cannot be read ({source}); check the path and its permissions", path.display())]

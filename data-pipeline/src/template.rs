@@ -19,7 +19,6 @@ const NAME: &str = "template";
 
 /// A template that cannot be filled.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum TemplateError {
     /// Template or result is too long.
     #[error("the template or what it makes is longer than {MAX_BYTES} bytes; shorten it")]

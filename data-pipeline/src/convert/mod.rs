@@ -58,7 +58,6 @@ pub struct Converted {
 
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ConvertError {
     /// The data set cannot be read, or the disk refuses.
     #[error(transparent)]

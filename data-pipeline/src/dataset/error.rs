@@ -7,7 +7,6 @@ use crate::tokenizer::TokenizerError;
 
 /// A dataset that cannot be written, read or trusted.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum DataError {
     /// The disk refused.
     #[error("{}: cannot be {action}; check the path, permissions and free space", .path.display())]

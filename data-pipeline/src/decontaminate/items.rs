@@ -39,7 +39,6 @@ const NO_TEXT: &[&str] = &[
 
 /// Benchmarks that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum BenchmarkError {
     /// The folder or a file in it cannot be read.
     #[error("{}: cannot be read; check the path and its permissions", .path.display())]

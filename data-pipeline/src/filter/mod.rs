@@ -165,7 +165,6 @@ pub struct Options {
 
 /// A run that came to nothing.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum FilterError {
     /// An input cannot be read.
     #[error(transparent)]

@@ -146,7 +146,6 @@ impl NearConfig {
 
 /// A search for duplicates that failed.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum DedupError {
     /// A scratch file refuses.
     #[error("{}: a scratch file cannot be {action}; free space there, or name another folder", .folder.display())]

@@ -22,7 +22,6 @@ use crate::tokenizer::gates::Verdict;
 /// A preparation that came to nothing. But for [`PrepareError::Interrupted`], and failures after the reading stage,
 /// nothing is left on disk.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum PrepareError {
     /// The configuration contradicts itself.
     #[error(transparent)]

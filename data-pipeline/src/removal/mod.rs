@@ -28,7 +28,6 @@ use crate::verify::{self, VerifyProgress};
 
 /// Why nothing was removed. The data set is as it was.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum RemovalError {
     /// The data set cannot be read, or the new one not written.
     #[error(transparent)]

@@ -7,7 +7,6 @@ use super::row::Wanted;
 
 /// An input that cannot be read, named with file, place, cause and what to do.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum SourceError {
     /// A path of the configuration names nothing.
     #[error("{}: no such file or folder; check the path, which starts at the current directory", .path.display())]

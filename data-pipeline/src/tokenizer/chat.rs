@@ -43,7 +43,6 @@ const MARK_FILTER: &str = "jazari_generation";
 
 /// A chat that cannot be rendered.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ChatError {
     /// The template's file cannot be read.
     #[error(transparent)]

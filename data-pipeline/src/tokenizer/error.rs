@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 /// A tokenizer that cannot be read, used or trained.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum TokenizerError {
     /// The disk refused.
     #[error("{}: cannot be {action}; check the path, permissions and free space", .path.display())]

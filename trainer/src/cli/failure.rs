@@ -5,6 +5,7 @@ use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
+use super::codes::{self, Code};
 use crate::cluster::{Cause, ClusterError, Verdict};
 
 /// How the program ends; the codes are part of its interface.
@@ -95,8 +96,10 @@ impl Failure {
 
     /// Prints the error with its causes, once, and returns the exit code.
     pub fn report(&self) -> Exit {
-        let kind = if self.exit == Exit::Done { "note" } else { "error" };
-        let mut text = format!("{kind}: {self}");
+        let mut text = match self.exit {
+            Exit::Done => format!("note: {self}"),
+            exit => format!("error[{}]: {self}", codes::of(self.error.as_ref(), exit).text()),
+        };
         let mut source = self.error.source();
         while let Some(cause) = source {
             // Transparent wrappers show their cause themselves; saying it twice helps nobody.
@@ -140,8 +143,9 @@ pub fn report_panic(info: &PanicHookInfo<'_>) {
         .unwrap_or_else(|| "no message".into());
     let place = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
     note(&format!(
-        "error: internal error: {message}{place}; this is a defect of jazari {}: please report it with the command, \
+        "error[{}]: internal error: {message}{place}; this is a defect of jazari {}: please report it with the command, \
          checkpoints that were committed are intact",
+        Code::Defect.text(),
         env!("CARGO_PKG_VERSION")
     ));
 }

@@ -6,6 +6,7 @@ mod adapter;
 mod bundle;
 mod certify;
 mod clean;
+mod codes;
 mod data;
 mod dedup;
 mod eval;
@@ -101,6 +102,8 @@ enum Command {
     Inspect(train::InspectArguments),
     /// Check this machine in a few minutes: kernels, disk, collectives, invariance, resume, export, GPUs
     Selftest(selftest::SelftestArguments),
+    /// Say what the code of an error means and what to do: `jazari explain J0103`
+    Explain(codes::ExplainArguments),
     /// Print what a shell needs to complete commands and options
     Completions(shell::CompletionsArguments),
     /// Print the bill of materials: every crate that this program may be built of (CycloneDX)
@@ -164,6 +167,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Bundle(command) => bundle::run(&command),
         Command::Parity(arguments) => export::parity(&arguments),
         Command::Inspect(arguments) => train::inspect(&arguments),
+        Command::Explain(arguments) => codes::explain(&arguments),
         Command::Selftest(arguments) => selftest::selftest(&arguments),
         Command::Completions(arguments) => shell::completions(&arguments, &Arguments::command()),
         Command::Sbom => shell::sbom(),

@@ -129,8 +129,7 @@ fn join(place: &Place, resolved: &session::Resolved, stop: &StopFlag) -> Result<
         note(&place.to_string());
     }
     let on_fatal = Box::new(|error: &ClusterError| {
-        note(&format!("error: {error}"));
-        end_process(Exit::from(error));
+        end_process(Failure::from(error.clone()).report());
     });
     let callbacks = Callbacks { on_refused: &|line| note(&format!("warning: {line}")), on_fatal };
     assembly::assemble(place, &resolved.plan, resolved.dataset.id(), stop, callbacks).map_err(Failure::from)

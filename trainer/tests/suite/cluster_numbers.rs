@@ -365,7 +365,7 @@ fn one_bit_of_one_rank_that_flips_in_memory_is_found_and_the_rank_named() {
     running.signal(rank, Signal::CONT);
     running.over().unwrap();
     let said = running.said(from);
-    let verdicts: Vec<&str> = said.lines().filter(|line| line.contains("] error: rank ")).collect();
+    let verdicts: Vec<&str> = said.lines().filter(|line| line.contains("] error[J0701]: rank ")).collect();
     assert_eq!(verdicts.len(), WORLD, "{said}");
     for line in verdicts {
         let words = format!("rank {rank} (host ");

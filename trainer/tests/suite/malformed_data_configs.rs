@@ -154,7 +154,8 @@ fn check(case: &Case) -> String {
     let (code, out, error) = prepare(dir.path(), path, &arguments);
     assert_eq!((code, out.as_str()), (Some(2), ""), "{title}\n{error}");
     assert_eq!(listing(dir.path()), before, "{title}: something was written");
-    let message = error.split("error: ").nth(1).unwrap_or_else(|| panic!("{title}: no message\n{error}"));
+    let message = error.split_once("error[").and_then(|(_, rest)| rest.split_once("]: ")).map(|(_, message)| message);
+    let message = message.unwrap_or_else(|| panic!("{title}: no message\n{error}"));
     let named = ["data.yaml", "--set ", "rows.", "cut.", "absent."].iter().any(|name| message.starts_with(name));
     assert!(named && !message.contains("panicked"), "{title}: the message names no file\n{error}");
     error.replace(&dir.path().display().to_string(), "DIR")

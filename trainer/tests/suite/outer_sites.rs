@@ -183,7 +183,7 @@ fn whoever_does_not_fit_is_told_why_and_writes_nothing() {
         assert!(!outer.run(site).exists(), "nothing may be written");
     };
     refused("model", &keys, &["model.num_hidden_layers=3"], &["model is Llama of 3 layers", "Llama of 2 layers"]);
-    refused("heads", &keys, &["model.rope_theta=5000.0"], &["error: model is Llama of 2 layers"]);
+    refused("heads", &keys, &["model.rope_theta=5000.0"], &["]: model is Llama of 2 layers"]);
     let set_by = "if site a which came first is the wrong one";
     refused("often", "sync_every: 6", &[], &["outer.sync_every is 6 at site often", "5 in this run", set_by]);
     refused(

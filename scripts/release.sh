@@ -27,11 +27,15 @@ for flavour in "$@"; do
   mkdir -p "release/$name/bin" "release/$name/completions"
   cp "$built" "release/$name/bin/jazari"
   cp -R LICENSE-* README.md CHANGELOG.md configs docs samples "release/$name/"
-  # The program of another target cannot be asked here.
-  if [ "$target" = "$host" ]; then
-    for shell in bash zsh fish; do "$built" completions "$shell" > "release/$name/completions/jazari.$shell"; done
-    "$built" man --out "release/$name/man1" 2> /dev/null
-    "$built" sbom > "release/$name/sbom.cdx.json"
+  # The program of another target is asked through an emulator, or not at all.
+  ask=$built
+  [ "$target" = "$host" ] || ask="qemu-${target%%-*} -L /usr/${target%%-*}-linux-gnu $built"
+  if $ask --version > /dev/null 2>&1; then
+    for shell in bash zsh fish; do $ask completions "$shell" > "release/$name/completions/jazari.$shell"; done
+    $ask man --out "release/$name/man1" 2> /dev/null
+    $ask sbom > "release/$name/sbom.cdx.json"
+  else
+    echo "SKIPPED: manual pages, completions and the bill of materials of $name: its program does not run here" >&2
   fi
   tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$(git log -1 --format=%ct)" -C release -cf - "$name" \
     | gzip -9n > "release/$name.tar.gz"

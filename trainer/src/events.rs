@@ -255,6 +255,15 @@ pub enum Event {
         /// Steps done.
         step: u64,
     },
+    /// The run broke off; what was saved is intact.
+    Broken {
+        /// Steps done.
+        step: u64,
+        /// The code of the error, see `jazari explain`.
+        code: String,
+        /// The error.
+        why: String,
+    },
     /// This site has taken over the parameters of an outer run.
     OuterJoined {
         /// Steps done.

@@ -5,7 +5,7 @@
 //! beside a run and one made from its log hold the same.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -101,17 +101,15 @@ impl EventFile {
         let now = now();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         // TensorBoard reads the files of a folder in the order of their names; two starts may fall into one second.
-        let nth = (0..).map(|nth| {
+        let mut nth = (0..).map(|nth| {
             let name = format!("events.out.tfevents.{:010}.{host}.{}.{nth}", now.as_secs(), std::process::id());
             let path = folder.join(name);
             (OpenOptions::new().create_new(true).write(true).open(&path), path)
         });
-        let taken = |(opened, _): &(std::io::Result<File>, PathBuf)| {
-            opened.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists)
-        };
-        let (opened, path) = nth.skip_while(taken).next().unwrap_or_else(|| {
-            (Err(std::io::ErrorKind::AlreadyExists.into()), folder.to_owned())
-        });
+        let is_taken =
+            |opened: &io::Result<File>| opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists);
+        let found = nth.find(|(opened, _)| !is_taken(opened));
+        let (opened, path) = found.unwrap_or_else(|| (Err(ErrorKind::AlreadyExists.into()), folder.to_owned()));
         let file = opened.map_err(FileError::at(&path, "open the event file"))?;
         let mut begun = Self { path, file };
         begun.put(now.as_secs_f64(), 0, What::FileVersion("brain.Event:2".into()))?;
@@ -197,7 +195,9 @@ fn scalars(record: &Value) -> Vec<Scalar> {
         }
     } else if record.get("loss").is_some() {
         all.extend(STEP_TAGS.iter().filter_map(|(key, tag)| scalar(tag, of(record, key))));
-        all.extend(entries("seen").filter_map(|(name, seen)| scalar(&format!("seen_tokens/{name}"), of(seen, "tokens"))));
+        all.extend(
+            entries("seen").filter_map(|(name, seen)| scalar(&format!("seen_tokens/{name}"), of(seen, "tokens"))),
+        );
     }
     all
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::chart::{Line, draw};
 use super::html::{escaped, legend};
-use super::{RunFacts, number};
+use super::{RunFacts, happened, number};
 use crate::energy::JOULES_PER_KWH;
 
 /// Bytes of a gibibyte.
@@ -50,7 +50,8 @@ pub(super) fn write(page: &mut String, facts: &RunFacts) -> std::fmt::Result {
         }
     }
     energy(page, facts)?;
-    starts(page, facts)
+    starts(page, facts)?;
+    happened::write(page, facts)
 }
 
 /// What was drawn, beside what was planned; or why nothing was measured.

@@ -4,6 +4,7 @@
 pub mod chart;
 mod course;
 pub mod data;
+pub mod happened;
 pub mod html;
 pub mod markdown;
 

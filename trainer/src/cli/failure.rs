@@ -89,6 +89,11 @@ impl Failure {
         Some(self.error.as_ref())
     }
 
+    /// The code of its cause.
+    pub fn code(&self) -> &'static str {
+        codes::of(self.error.as_ref(), self.exit).text()
+    }
+
     /// How the program ends.
     pub fn exit(&self) -> Exit {
         self.exit
@@ -98,7 +103,7 @@ impl Failure {
     pub fn report(&self) -> Exit {
         let mut text = match self.exit {
             Exit::Done => format!("note: {self}"),
-            exit => format!("error[{}]: {self}", codes::of(self.error.as_ref(), exit).text()),
+            _ => format!("error[{}]: {self}", self.code()),
         };
         let mut source = self.error.source();
         while let Some(cause) = source {

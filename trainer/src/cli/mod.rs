@@ -35,6 +35,7 @@ mod tokenizer_eval;
 mod trace;
 mod train;
 mod transliterate;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -98,6 +99,8 @@ enum Command {
     Parity(export::ParityArguments),
     /// List runs side by side, and what tells their configurations apart
     Runs(runs::RunsArguments),
+    /// Watch a run on the terminal: curves, languages, events
+    Watch(watch::WatchArguments),
     /// Show what a run did
     Inspect(train::InspectArguments),
     /// Check this machine in a few minutes: kernels, disk, collectives, invariance, resume, export, GPUs
@@ -166,6 +169,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Key(command) => certify::key(&command),
         Command::Bundle(command) => bundle::run(&command),
         Command::Parity(arguments) => export::parity(&arguments),
+        Command::Watch(arguments) => watch::watch(&arguments),
         Command::Inspect(arguments) => train::inspect(&arguments),
         Command::Explain(arguments) => codes::explain(&arguments),
         Command::Selftest(arguments) => selftest::selftest(&arguments),

@@ -69,7 +69,8 @@ impl TrainProgress {
             )),
             Event::Step(record) => self.step(record),
             Event::Tick { step, .. } => self.position(*step),
-            Event::Digest { .. } => {}
+            // The error itself is shown.
+            Event::Digest { .. } | Event::Broken { .. } => {}
             Event::Paused { step, why } => {
                 self.line(&format!("paused after step {step}, saved: {why}; it goes on by itself"))
             }

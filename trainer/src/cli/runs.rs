@@ -65,6 +65,20 @@ pub(super) fn runs(arguments: &RunsArguments) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// The run at or below `folder` whose log was written to last.
+pub(super) fn newest(folder: &Path) -> Result<PathBuf, Failure> {
+    if !folder.is_dir() {
+        return Err(Failure::usage(format!("{}: there is no such folder; check the path", folder.display())));
+    }
+    let mut found = Vec::new();
+    search(folder, DEPTH, &mut found);
+    let written = |run: &PathBuf| fs::metadata(run.join("metrics.jsonl")).and_then(|facts| facts.modified()).ok();
+    found.into_iter().max_by_key(written).ok_or_else(|| {
+        let what = format!("{}: no run here; `jazari train` makes one in its output_dir", folder.display());
+        Failure::usage(what)
+    })
+}
+
 /// Run directories at and below `folder`, in the order of their names; what cannot be listed holds none.
 fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     if folder.join("metrics.jsonl").is_file() && folder.join("plan.json").is_file() {

@@ -1,6 +1,6 @@
 //! Owns `jazari train` and `jazari inspect`: arguments, progress, the closing report; never touches the loop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -59,6 +59,9 @@ pub(super) struct InspectArguments {
     /// Write its figures for TensorBoard into this folder, and show nothing
     #[arg(long, value_name = "FOLDER")]
     tensorboard: Option<PathBuf>,
+    /// Make its report.html anew, and show nothing
+    #[arg(long, conflicts_with = "tensorboard")]
+    report: bool,
 }
 
 /// A run that is about to start.
@@ -114,7 +117,14 @@ pub(super) fn start(job: impl FnOnce() -> Result<Job, Failure>) -> Result<Exit, 
         note("note: this run is already finished; it is evaluated again and its expectations are checked");
     }
     let outcome = run(&mut session, site.as_ref(), stop, (until, place.local_rank))
-        .inspect_err(|failure| farewell(&session.team, failure))?;
+        .inspect_err(|failure| farewell(&session.team, failure));
+    if let (Err(failure), Some(output)) = (&outcome, &mut session.output) {
+        let broken = Event::Broken { step: session.state.step, code: failure.code().into(), why: failure.to_string() };
+        // The error is what counts; a log that cannot be written may be its cause.
+        let _ = output.run.record(&broken);
+        let _ = card::html::write_report(output.run.root());
+    }
+    let outcome = outcome?;
     let as_planned = until.is_some_and(|until| session.state.step >= until);
     let exit = report(&mut session, &outcome, started, as_planned);
     // Nobody leaves before the leader has written everything: its failure would have no witness.
@@ -180,10 +190,7 @@ fn run(
     let leads = team.leads();
     let mut progress = leads.then(|| TrainProgress::new(plan.max_steps, state.step));
     let mut exporter = if leads { exporter(plan)? } else { None };
-    let mut board = match log.as_ref().filter(|_| plan.tensorboard) {
-        Some(run) => Some(EventFile::begin(&run.root().join(tensorboard::FOLDER), state.step).map_err(Failure::failed)?),
-        None => None,
-    };
+    let mut board = board(plan, output_root.as_deref(), state.step)?;
     let enough = stop.clone();
     let mut observer = |event: &Event| -> Result<(), TrainError> {
         if until.zip(event.steps_done()).is_some_and(|(until, done)| done >= until) {
@@ -263,6 +270,12 @@ fn exporter(plan: &Plan) -> Result<Option<Exporter>, Failure> {
     })?;
     note(&format!("figures for Prometheus at http://{}/metrics", exporter.address()));
     Ok(Some(exporter))
+}
+
+/// Begins the file for TensorBoard where the plan asks for one.
+fn board(plan: &Plan, root: Option<&Path>, step: u64) -> Result<Option<EventFile>, Failure> {
+    let folder = root.filter(|_| plan.tensorboard).map(|root| root.join(tensorboard::FOLDER));
+    folder.map(|folder| EventFile::begin(&folder, step)).transpose().map_err(Failure::failed)
 }
 
 /// What a run needs to learn from preferences.
@@ -353,6 +366,13 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<Exit, Failure> {
             0 => note(&format!("{}: no figures to convert yet", metrics.display())),
             _ => say(&format!("{}: {records} records", path.display())),
         }
+        return Ok(Exit::Done);
+    }
+    if arguments.report {
+        // The folder of a run that is not there must not be made for a report of nothing.
+        durable::read_text(&arguments.run.join("plan.json"), LOG_LIMIT_BYTES).map_err(Failure::usage)?;
+        card::html::write_report(&arguments.run).map_err(Failure::failed)?;
+        say(&arguments.run.join("report.html").display().to_string());
         return Ok(Exit::Done);
     }
     let read = |name: &str| -> Result<Vec<Value>, Failure> {

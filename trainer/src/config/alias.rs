@@ -110,8 +110,14 @@ pub(crate) const ELSEWHERE: &[(&str, &str)] = &[
     ("load_in_8bit", "8-bit bases are not offered: write `adapter: qlora` (4 bits), or `base_dtype: bf16`"),
     ("bnb_4bit_quant_type", "write `adapter: qlora`: its format is always nf4 with double quantisation"),
     ("bnb_4bit_use_double_quant", "write `adapter: qlora`: its format is always nf4 with double quantisation"),
-    ("report_to", "metrics are written to `metrics.jsonl` in `output_dir`, and for TensorBoard with `tensorboard: true`; nothing is sent anywhere"),
-    ("logger_name", "metrics are written to `metrics.jsonl` in `output_dir`, and for TensorBoard with `tensorboard: true`; nothing is sent anywhere"),
+    (
+        "report_to",
+        "metrics are written to `metrics.jsonl` in `output_dir`, and for TensorBoard with `tensorboard: true`; nothing is sent anywhere",
+    ),
+    (
+        "logger_name",
+        "metrics are written to `metrics.jsonl` in `output_dir`, and for TensorBoard with `tensorboard: true`; nothing is sent anywhere",
+    ),
 ];
 
 /// Renames the keys of the top block in place.

@@ -87,7 +87,8 @@ fn renames(text: &str, entries: &[Entry]) -> (Vec<Edit>, Vec<Note>) {
         }
         let place = entry.key_place.clone();
         let is_twice = alias.theirs != alias.ours && entries.iter().any(|other| other.key == alias.ours);
-        let (key, value) = (token(text, &place), new_value.and_then(|new| Some((token(text, &entry.node.place)?, new))));
+        let (key, value) =
+            (token(text, &place), new_value.and_then(|new| Some((token(text, &entry.node.place)?, new))));
         let said = match (is_twice, key, alias.value) {
             (false, Some(key), Carry::Same | Carry::Sequences | Carry::Bf16Switch | Carry::RecomputeSwitch)
                 if key.old == alias.theirs =>
@@ -236,7 +237,7 @@ learning_rate: 1.0e-3
         assert!(later.contains("r.yaml:1:17: `config_version: 2` is of a later Jazari"), "{later}");
         let typo = migrate(Path::new("r.yaml"), &OLD.replace("max_steps", "max_stepz")).unwrap_err().to_string();
         assert!(typo.contains("r.yaml:10:1: unknown key `max_stepz`"), "{typo}");
-        let data = "sources: [{path: x.jsonl, licence: CC0-1.0, lang: fra_Latn}]\noutput_dir: d\nallow_licences: [CC0-1.0]\ntokenizer: {vocab_size: 300}\n";
+        let data = "sources: [{path: x.jsonl, licence: CC0-1.0, lang: fra_Latn}]\noutput_dir: d\nallow_licences: [CC0-1.0]\ntokenizer: {train: {vocab_size: 300}}\n";
         assert!(!done(data).is_changed);
     }
 }

@@ -68,6 +68,13 @@ pub struct DatasetFacts {
     pub best_fit: Option<String>,
 }
 
+impl DatasetFacts {
+    /// Rows and tokens of all training streams.
+    fn trained(&self) -> (u64, u64) {
+        self.train.iter().fold((0, 0), |(rows, tokens), stream| (rows + stream.rows, tokens + stream.tokens))
+    }
+}
+
 /// What a plan needs to know about the weights training starts from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BaseFacts {
@@ -106,8 +113,7 @@ pub fn resolve(raw: RawConfig, dataset: &DatasetFacts, base: Option<BaseFacts>) 
     let model = resolve_model(&raw, dataset, base.as_ref().map(|base| base.model.clone()), &mut notes)?;
     let adapter = resolve_adapter(&raw, &model, base.as_ref(), &mut notes)?;
     let (global_batch_rows, micro_batch_rows) = resolve_batch(&raw, &mut notes)?;
-    let train_rows: u64 = dataset.train.iter().map(|component| component.rows).sum();
-    let train_tokens: u64 = dataset.train.iter().map(|component| component.tokens).sum();
+    let (train_rows, train_tokens) = dataset.trained();
     let max_steps = resolve_steps(&raw, global_batch_rows, train_rows)?;
     let mixture = mixture::resolve(&raw, dataset, max_steps)?;
     mixture::refuse_overuse(&raw.places, dataset, &mixture, max_steps.saturating_mul(global_batch_rows))?;

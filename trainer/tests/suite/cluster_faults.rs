@@ -237,10 +237,11 @@ fn phase_of(said: &str, rank: usize) -> &'static str {
 
 /// When the rank was first named, whether another rank did it, and a line that names a wrong one.
 fn names(lines: &[(Instant, String)], rank: usize, pid: i32) -> (Option<Instant>, bool, Option<String>) {
-    let verdict = |line: &str| line.split_once("] error[J0701]: rank ").filter(|(_, rest)| rest.contains(" (host ")).is_some();
+    let verdict =
+        |line: &str| line.split_once("] error[J0701]: rank ").filter(|(_, rest)| rest.contains(" (host ")).is_some();
     let right = |line: &str| {
-        let named =
-            line.contains(&format!("] error[J0701]: rank {rank} (host ")) && line.contains(" this run ends with code 75");
+        let named = line.contains(&format!("] error[J0701]: rank {rank} (host "))
+            && line.contains(" this run ends with code 75");
         let absent = line.contains(&format!("rank {rank} of {PROCESSES} never came"));
         let unreachable = line.contains(&format!("]: rank {rank} (host ")) && line.contains("has not connected to");
         named || absent || unreachable || (rank == 0 && line.contains("did not reach rank 0"))
@@ -538,6 +539,10 @@ fn a_host_that_waits_alone_stops_when_told_and_asks_for_a_restart_at_the_deadlin
     assert!(stopped.said(0).contains("was told to stop while it waited for the others; nothing was started"));
     let mut waited = alone("cluster.join_timeout=1");
     assert_eq!(waited.code(), Some(75), "{}", waited.said(0));
-    assert!(waited.said(0).contains("error[J0703]: ranks 2, 3 of 4 never came to the rendezvous"), "{}", waited.said(0));
+    assert!(
+        waited.said(0).contains("error[J0703]: ranks 2, 3 of 4 never came to the rendezvous"),
+        "{}",
+        waited.said(0)
+    );
     assert!(!run.exists());
 }

@@ -9,9 +9,7 @@ use model_zoo::{AdapterError, ParamsError};
 
 use super::super::failure::Exit;
 use super::Code;
-use super::data_causes::{
-    chat, convert, data, filter, lid, order, prepare, record, removal, source, tokenizer,
-};
+use super::data_causes::{chat, convert, data, filter, lid, order, prepare, record, removal, source, tokenizer};
 use crate::adapter::AdapterFileError;
 use crate::bundle::BundleError;
 use crate::certificate::CertificateError;
@@ -66,10 +64,48 @@ pub(super) fn known(error: &(dyn Error + 'static)) -> Option<Code> {
         };
     }
     first![
-        config, session, train, cluster, checkpoint, run_dir, file, prepare, data, source, tokenizer, chat, order,
-        filter, removal, convert, lid, device, device_choice, hub, gguf, adapter_file, eval, generate, vocabulary,
-        launch, tether, place, outer, certificate, key, bundle, parity, reference, selftest, secret, tensors, params,
-        step, record, throughput, io,
+        config,
+        session,
+        train,
+        cluster,
+        checkpoint,
+        run_dir,
+        file,
+        prepare,
+        data,
+        source,
+        tokenizer,
+        chat,
+        order,
+        filter,
+        removal,
+        convert,
+        lid,
+        device,
+        device_choice,
+        hub,
+        gguf,
+        adapter_file,
+        eval,
+        generate,
+        vocabulary,
+        launch,
+        tether,
+        place,
+        outer,
+        certificate,
+        key,
+        bundle,
+        parity,
+        reference,
+        selftest,
+        secret,
+        tensors,
+        params,
+        step,
+        record,
+        throughput,
+        io,
     ]
 }
 

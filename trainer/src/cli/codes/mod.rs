@@ -199,8 +199,7 @@ mod tests {
         let codes: Vec<&str> = Code::ALL.iter().map(|code| code.text()).collect();
         assert!(codes.windows(2).all(|pair| pair[0] < pair[1]), "codes are in order and differ: {codes:?}");
         for (tongue, page) in PAGES {
-            let titles: Vec<&str> =
-                sections(page).filter_map(|(title, _)| title.split_whitespace().next()).collect();
+            let titles: Vec<&str> = sections(page).filter_map(|(title, _)| title.split_whitespace().next()).collect();
             assert_eq!(titles, codes, "{tongue:?}");
             for (title, body) in sections(page) {
                 assert!(title.chars().count() > 10 && body.trim().chars().count() > 40, "{tongue:?}: {title}");

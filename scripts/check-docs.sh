@@ -18,7 +18,7 @@ echo "making what the pages take for granted"
 "$root/scripts/docs-world.sh" "$work/world"
 document=$(jazari data inspect "$work/world/data/moroccan" --limit 1 --json | sed -n 's/.*"id": *"\([^"]*\)".*/\1/p' | head -n 1)
 
-left_out='^(cargo|apt-get|alias|(\./)?scripts/(quickstart|test|release)\.sh|target/release/jazari --version|export PATH|.*/data/benchmarks)'
+left_out='^(cargo|TARGET=|apt-get|alias|(\./)?scripts/(quickstart|test|release)\.sh|target/release/jazari --version|export PATH|.*/data/benchmarks)'
 # One command a line, without its comment; hosts, documents and builds that are not here are replaced.
 commands() {
   sed -n '/^ *```sh$/,/^ *```$/p' "$1" | grep -v '^ *```' | sed ':join; /\\$/{N; s/\\\n */ /; b join}' \

@@ -109,7 +109,7 @@ fn an_engine_that_cannot_be_used_is_refused() {
         let arguments = launch_arguments(processes, &[], &run, &[LEAVES, &format!("cluster.engine={engine}")]);
         let output = support::run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-        assert!(text(&output).contains(&format!("error[J0106]: `cluster.engine: {engine}`: ")), "{}", text(&output));
+        assert!(text(&output).contains(&format!("error[J0702]: `cluster.engine: {engine}`: ")), "{}", text(&output));
         assert!(!run.exists(), "nothing may be written");
     }
 }

@@ -82,7 +82,9 @@ pub(super) fn migrate(arguments: &MigrateArguments) -> Result<Exit, Failure> {
         match (arguments.write, arguments.check, migrated.is_changed) {
             (_, _, false) if arguments.write || arguments.check => say(&format!("{}: up to date", path.display())),
             (true, _, _) => {
-                durable::write_atomic(path, migrated.text.as_bytes()).map_err(Failure::failed)?;
+                // A link stays one: what it leads to is changed.
+                let file = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+                durable::write_atomic(&file, migrated.text.as_bytes()).map_err(Failure::failed)?;
                 say(&format!("{}: brought up to date", path.display()));
             }
             (_, true, _) => say(&format!("{}: not up to date; `jazari migrate --write` changes it", path.display())),

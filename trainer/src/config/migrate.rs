@@ -128,8 +128,12 @@ fn token(text: &str, place: &Place) -> Option<Edit> {
 /// Where the version goes: before the first key.
 fn version_line(text: &str, entries: &[Entry]) -> Option<Edit> {
     let Place::Line { line, column } = entries.first()?.key_place else { return None };
-    let is_flow = text.lines().nth(usize::try_from(line).ok()?.checked_sub(1)?)?.trim_start().starts_with('{');
-    let end = if is_flow { ", " } else { "\n" };
+    let first = text.split_inclusive('\n').nth(usize::try_from(line).ok()?.checked_sub(1)?)?;
+    let end = match (first.trim_start().starts_with('{'), first.ends_with("\r\n")) {
+        (true, _) => ", ",
+        (false, true) => "\r\n",
+        (false, false) => "\n",
+    };
     Some(Edit { line, column, old: String::new(), new: format!("config_version: {CONFIG_VERSION}{end}") })
 }
 
@@ -207,6 +211,10 @@ learning_rate: 1.0e-3
         let migrated = done(flow);
         assert!(migrated.text.starts_with("\u{feff}{config_version: 1, datasets: "), "{}", migrated.text);
         assert!(migrated.text.contains("learning_rate: 1.0e-3, sequence_len: 64,") && migrated.text.ends_with("\r\n"));
+        // Line ends stay what they are.
+        let windows = OLD.replace('\n', "\r\n");
+        let migrated = done(&windows);
+        assert_eq!(migrated.text.matches("\r\n").count(), migrated.text.matches('\n').count(), "{:?}", migrated.text);
         // A list under `mixture` and a name that is written twice are valid, and stay.
         let base = OLD.replace("lr: 1.0e-3", "lr: 1.0e-3\nlearning_rate: 1.0e-3");
         let migrated = done(&base);

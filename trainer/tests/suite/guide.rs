@@ -10,7 +10,9 @@ use crate::support::root;
 fn pages(folder: &Path) -> BTreeMap<String, String> {
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let pages = files.filter(|path| path.extension().is_some_and(|end| end == "md"));
-    pages.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap())).collect()
+    pages
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap()))
+        .collect()
 }
 
 /// The fenced blocks of a page: the word after the fence, and the lines.
@@ -55,7 +57,11 @@ fn translations_have_the_commands_and_headings_of_the_english_page() {
         for (name, page) in &translated {
             // First pages are written anew for their readers.
             let Some(original) = english.get(name) else { continue };
-            assert_eq!(blocks(page), blocks(original), "docs/guide/{language}/{name}: code that is not the English page's");
+            assert_eq!(
+                blocks(page),
+                blocks(original),
+                "docs/guide/{language}/{name}: code that is not the English page's"
+            );
             assert_eq!(headings(page), headings(original), "docs/guide/{language}/{name}");
             compared += 1;
         }

@@ -101,7 +101,9 @@ fn a_run_is_watched_on_a_terminal_and_left_with_q() {
     let mut terminal = vt100::Parser::new(40, 120, 0);
     terminal.process(&bytes[..left]);
     let shown = terminal.screen().contents();
-    for words in ["run: finished   plan ", "step 4 of 4", "peak memory, GiB", "bits a byte", "zgh_Tfng", "step 4: saved, "] {
+    for words in
+        ["run: finished   plan ", "step 4 of 4", "peak memory, GiB", "bits a byte", "zgh_Tfng", "step 4: saved, "]
+    {
         assert!(shown.contains(words), "{words}\n{shown}");
     }
     terminal.process(&bytes[left..]);
@@ -183,7 +185,10 @@ fn a_recipe_from_elsewhere_is_brought_here() {
     assert!(printed.contains("config_version: 1\nmodel") && printed.contains("output_dir: runs/x # here"), "{printed}");
     assert_eq!(fs::read_to_string(&file).unwrap(), old, "nothing is written without --write");
     assert_eq!(run(&["migrate", "--check", &name]).status.code(), Some(3));
-    let written = text(&run_ok(&["migrate", "--write", &name]));
+    let link = dir.path().join("link.yaml");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let written = text(&run_ok(&["migrate", "--write", &link.display().to_string()]));
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "a link stays one");
     assert!(written.contains("brought up to date"), "{written}");
     assert_eq!(run(&["migrate", "--check", &name]).status.code(), Some(0));
     assert!(fs::read_to_string(&file).unwrap().contains("global_batch_size: 8 seq\n"));

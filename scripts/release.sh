@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds what is handed out, one archive a flavour, in release/: the program without its symbols, licences, recipes, the guide,
-# manual pages, completions, the bill of materials; and SHA256SUMS over the archives. The same commit and toolchain give the
+# Builds what is handed out, one archive a flavour, in release/: the program without its symbols, its licences and those of its
+# crates, recipes, the guide, manual pages, completions, the bill of materials; and SHA256SUMS over the archives. The same commit and toolchain give the
 # same archive. TARGET names another target that cargo and its linker can build for (aarch64-unknown-linux-gnu).
 #   scripts/release.sh [cpu] [cuda] [wgpu]
 set -eu
@@ -27,6 +27,9 @@ for flavour in "$@"; do
   mkdir -p "release/$name/bin" "release/$name/completions"
   cp "$built" "release/$name/bin/jazari"
   cp -R LICENSE-* README.md CHANGELOG.md configs docs samples "release/$name/"
+  features=$flavour
+  [ "$flavour" != cpu ] || features=
+  TARGET=$target scripts/licences.sh "$features" > "release/$name/THIRD-PARTY.txt"
   # The program of another target is asked through an emulator, or not at all.
   ask=$built
   [ "$target" = "$host" ] || ask="qemu-${target%%-*} -L /usr/${target%%-*}-linux-gnu $built"

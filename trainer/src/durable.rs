@@ -43,11 +43,16 @@ pub fn sync_folder(folder: &Path) -> Result<(), FileError> {
     File::open(folder).and_then(|f| f.sync_all()).map_err(FileError::at(folder, "sync the folder"))
 }
 
-/// Writes a whole file so that a crash leaves either the old or the new content.
+/// Writes a whole file so that a crash leaves either the old or the new content. A device or a pipe (`/dev/null`,
+/// `/dev/stdout`) is written to as it is: a file in its place would break the machine.
 ///
 /// # Errors
 /// When any of the disk operations fails; the old content is then still there.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    if fs::metadata(path).is_ok_and(|facts| !facts.is_file() && !facts.is_dir()) {
+        let opened = OpenOptions::new().write(true).open(path);
+        return opened.and_then(|mut file| file.write_all(bytes)).map_err(FileError::at(path, "write"));
+    }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));

@@ -1,7 +1,7 @@
 //! Owns the file that a filter writes: under a temporary name until it is whole, compressed as its name asks; never
 //! looks into what is written.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,11 @@ const BUFFER_BYTES: usize = 1024 * 1024;
 /// A good speed for text at a fair size.
 const ZSTD_LEVEL: i32 = 3;
 
-/// A file that appears under its name only when [`AtomicFile::commit`] is called; dropped before, it leaves nothing.
+/// A file that appears under its name only when [`AtomicFile::commit`] is called; dropped before, it leaves nothing. A
+/// device or a pipe (`/dev/null`, `/dev/stdout`) is written to as it is: a file in its place would break the machine.
 pub struct AtomicFile {
     path: PathBuf,
-    temporary: PathBuf,
+    temporary: Option<PathBuf>,
     sink: Option<Sink>,
 }
 
@@ -41,8 +42,13 @@ impl AtomicFile {
         let Some(name) = path.file_name().filter(|_| !path.is_dir()) else {
             return Err(failed(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
         };
-        let temporary = path.with_file_name(format!(".{}.{}.partial", name.to_string_lossy(), std::process::id()));
-        let file = BufWriter::with_capacity(BUFFER_BYTES, File::create(&temporary).map_err(failed)?);
+        let partial = path.with_file_name(format!(".{}.{}.partial", name.to_string_lossy(), std::process::id()));
+        let temporary = (!is_special(path)).then_some(partial);
+        let opened = match &temporary {
+            Some(temporary) => File::create(temporary),
+            None => OpenOptions::new().write(true).open(path),
+        };
+        let file = BufWriter::with_capacity(BUFFER_BYTES, opened.map_err(failed)?);
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         let sink = match extension {
             "gz" => Sink::Gzip(flate2::write::GzEncoder::new(file, flate2::Compression::default())),
@@ -65,11 +71,19 @@ impl AtomicFile {
             Sink::Zstd(encoder) => encoder.finish(),
         };
         let file = buffered.and_then(|file| file.into_inner().map_err(io::IntoInnerError::into_error));
-        file.and_then(|file| file.sync_all()).map_err(failed)?;
-        std::fs::rename(&self.temporary, &self.path).map_err(failed)?;
+        let file = file.map_err(failed)?;
+        // Devices and pipes keep nothing that could be lost.
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        file.sync_all().map_err(failed)?;
+        std::fs::rename(temporary, &self.path).map_err(failed)?;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
     }
+}
+
+/// Whether something is there that is neither a file nor a folder, also at the end of a link.
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|facts| !facts.is_file() && !facts.is_dir())
 }
 
 impl Write for AtomicFile {
@@ -95,7 +109,7 @@ impl Write for AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         // After a commit there is nothing under this name.
-        _ = std::fs::remove_file(&self.temporary);
+        _ = self.temporary.as_ref().map(std::fs::remove_file);
     }
 }
 
@@ -123,6 +137,24 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(AtomicFile::create(dir.path()).is_err());
         assert!(AtomicFile::create(&dir.path().join("no/out.jsonl")).is_err());
+    }
+
+    #[test]
+    fn a_pipe_is_written_through_and_stays_one() {
+        use std::os::unix::fs::FileTypeExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let reader = std::thread::spawn({
+            let path = path.clone();
+            move || std::fs::read_to_string(path).unwrap()
+        });
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"through").unwrap();
+        file.commit().unwrap();
+        assert_eq!(reader.join().unwrap(), "through");
+        assert!(std::fs::metadata(&path).unwrap().file_type().is_fifo());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -67,30 +67,47 @@ fn simd_level() -> &'static str {
     }
 }
 
-/// Starts the thread pool of the CPU kernels with `wanted` threads and returns its size.
+/// Starts the thread pool of the CPU kernels with `wanted` threads, of which the calling thread is one, and returns its
+/// size.
 ///
 /// `None` leaves the choice to rayon: `RAYON_NUM_THREADS`, else every hardware thread this process may use. The number
 /// changes speed only: the kernels cut their work by shape, so results have the same bits for any of them.
 ///
+/// A step runs some hundred kernels one after the other. The thread that starts them computes as well: handing each to a
+/// pool of other threads and sleeping meanwhile costs two wake-ups a kernel (docs/log.md has the figures). Other threads
+/// of this process do not use this pool, for it stands still while the calling thread waits for something else; they have
+/// rayon's global one.
+///
 /// # Errors
-/// [`DeviceError::ThreadsFixed`] when a pool of another size already runs, [`DeviceError::ThreadsRefused`] when the
-/// system starts none.
+/// [`DeviceError::ThreadsFixed`] when the calling thread belongs to a pool of another size,
+/// [`DeviceError::ThreadsRefused`] when the system starts none.
 pub fn start_threads(wanted: Option<usize>) -> Result<usize, DeviceError> {
-    let Some(wanted) = wanted else {
-        return Ok(rayon::current_num_threads());
-    };
-    if wanted == 0 || wanted > MAX_THREADS {
+    if let Some(wanted) = wanted.filter(|&wanted| wanted == 0 || wanted > MAX_THREADS) {
         return Err(DeviceError::ThreadCount { wanted });
     }
-    match rayon::ThreadPoolBuilder::new().num_threads(wanted).thread_name(|i| format!("kernel-{i}")).build_global() {
-        Ok(()) => Ok(wanted),
-        // The pool of a process can be built once; asking for what is already there is no error.
-        Err(_) if rayon::current_num_threads() == wanted => Ok(wanted),
-        Err(error) => Err(match rayon::current_num_threads() {
-            running if running > 0 => DeviceError::ThreadsFixed { wanted, running },
-            _ => DeviceError::ThreadsRefused { wanted, reason: error.to_string() },
-        }),
+    // A pool cannot be left again; asking for what is already there is no error.
+    if rayon::current_thread_index().is_some() {
+        let running = rayon::current_num_threads();
+        return match wanted {
+            Some(wanted) if wanted != running => Err(DeviceError::ThreadsFixed { wanted, running }),
+            _ => Ok(running),
+        };
     }
+    let builder =
+        || rayon::ThreadPoolBuilder::new().num_threads(wanted.unwrap_or(0)).thread_name(|i| format!("kernel-{i}"));
+    let refused = |error: rayon::ThreadPoolBuildError| DeviceError::ThreadsRefused {
+        wanted: wanted.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1),
+        reason: error.to_string(),
+    };
+    if wanted.is_some() {
+        // For the other threads; one that runs already keeps its size, which no result depends on.
+        let _ = builder().build_global();
+    }
+    let pool = builder().use_current_thread().build().map_err(refused)?;
+    let threads = pool.current_num_threads();
+    // The calling thread stays its member for good.
+    std::mem::forget(pool);
+    Ok(threads)
 }
 
 /// More threads than any host has; a larger number is a typing error that would only exhaust the system.

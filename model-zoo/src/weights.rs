@@ -14,6 +14,15 @@ pub(crate) struct Weights<'a> {
     adapted: Option<&'a Adapted>,
 }
 
+/// What a gated feed-forward block does to its gate.
+#[derive(Clone, Copy)]
+pub(crate) enum Gate {
+    /// The sigmoid linear unit.
+    Silu,
+    /// The Gaussian error linear unit, approximated by a hyperbolic tangent.
+    GeluTanh,
+}
+
 /// Where one weight is.
 enum Source<'a> {
     /// Among the parameters.
@@ -71,6 +80,47 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// `stream` `[tokens, in]` normalised with scale `gamma` `[in]` and through the weights of `indices`, see
+    /// [`Weights::linear`]; returned first is `stream` for its next reader.
+    pub(crate) fn normed_linears<const N: usize>(
+        &self,
+        stream: Tensor<2>,
+        (gamma, eps): (Tensor<1>, f64),
+        indices: [usize; N],
+    ) -> (Tensor<2>, [Tensor<2>; N]) {
+        if let (Precision::F32, Some(matrices)) = (self.precision, self.plain(indices)) {
+            return ops::rms_norm_linears(stream, gamma, eps, matrices);
+        }
+        let [stream, input] = ops::branches(stream);
+        let readers: [Tensor<2>; N] = ops::branches(self.narrow(ops::rms_norm(input, gamma, eps)));
+        let mut readers = readers.into_iter().zip(indices);
+        let outputs = std::array::from_fn(|_| match readers.next() {
+            Some((reader, index)) => self.linear(reader, index),
+            None => unreachable!("there is a reader for every weight"),
+        });
+        (stream, outputs)
+    }
+
+    /// The activations of a gated feed-forward block through weight `index`, see [`Weights::linear`].
+    pub(crate) fn gated_linear(&self, gate: Gate, [gates, ups]: [Tensor<2>; 2], index: usize) -> Tensor<2> {
+        let plain = if self.precision == Precision::F32 { self.plain([index]) } else { None };
+        match (gate, plain) {
+            (Gate::Silu, Some([matrix])) => ops::swiglu_linear(gates, ups, matrix),
+            (Gate::GeluTanh, Some([matrix])) => ops::geglu_linear(gates, ups, matrix),
+            (Gate::Silu, None) => self.linear(ops::swiglu(gates, ups), index),
+            (Gate::GeluTanh, None) => self.linear(ops::geglu(gates, ups), index),
+        }
+    }
+
+    /// Weights that are parameters and nothing else, `[out, in]` each.
+    fn plain<const N: usize>(&self, indices: [usize; N]) -> Option<[Tensor<2>; N]> {
+        let places = indices.map(|index| match self.source(index) {
+            Source::Param(place) => Some(place),
+            Source::Frozen(..) => None,
+        });
+        places.iter().all(Option::is_some).then(|| places.map(|place| self.params.matrix(place.unwrap_or_default())))
+    }
+
     fn corrected(&self, x: Tensor<2>, stored: &Stored, dims: [usize; 2], correction: Correction) -> Tensor<2> {
         let Correction { a, b, magnitude, scale } = correction;
         let low_rank = LowRank { a: self.params.matrix(a), b: self.params.matrix(b), scale };
@@ -88,11 +138,6 @@ impl<'a> Weights<'a> {
         // Parameters are on the device that the pass runs on.
         let device = self.params.tensors().first().map(|tensor| tensor.clone().inner().device());
         stored.widened(&device.unwrap_or_default())
-    }
-
-    /// [`Weights::linear`], then the bias of index `bias`, `[out]`.
-    pub(crate) fn linear_bias(&self, x: Tensor<2>, index: usize, bias: usize) -> Tensor<2> {
-        ops::add_bias(self.linear(x, index), self.vector(bias))
     }
 
     /// `x` `[tokens, in]` through weight `index` `[in, out]`, see [`Weights::linear`].

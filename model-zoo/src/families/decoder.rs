@@ -154,12 +154,27 @@ impl Trunk {
 
     /// Rows of `x` normalised by the norm of index `index`; f32.
     pub(crate) fn norm(&self, weights: &Weights<'_>, x: Tensor<2>, index: usize) -> Tensor<2> {
-        let scale = weights.vector(index);
-        let scale = match self.norm_scale {
-            NormScale::Weight => scale,
-            NormScale::OnePlusWeight => scale.add_scalar(1.0),
-        };
-        ops::rms_norm(x, scale, self.config.rms_norm_eps)
+        ops::rms_norm(x, self.scale(weights, index), self.config.rms_norm_eps)
+    }
+
+    /// `stream` normalised by the norm of index `norm` and through the weights of `indices`; first the stream for its next
+    /// reader. In and out f32, the rest in the number format of matrix products.
+    pub(crate) fn normed_linears<const N: usize>(
+        &self,
+        weights: &Weights<'_>,
+        stream: Tensor<2>,
+        norm: usize,
+        indices: [usize; N],
+    ) -> (Tensor<2>, [Tensor<2>; N]) {
+        weights.normed_linears(stream, (self.scale(weights, norm), self.config.rms_norm_eps), indices)
+    }
+
+    /// The scale of the norm of index `index`.
+    fn scale(&self, weights: &Weights<'_>, index: usize) -> Tensor<1> {
+        match self.norm_scale {
+            NormScale::Weight => weights.vector(index),
+            NormScale::OnePlusWeight => weights.vector(index).add_scalar(1.0),
+        }
     }
 
     /// Every head of `x` `[tokens, heads * head_dim]` normalised by the norm of index `index`; f32.

@@ -7,7 +7,7 @@ use crate::config::{Gemma2Config, LayerWindows};
 use crate::family::{BlockOutput, Pass};
 use crate::ops::{self, AttentionRule};
 use crate::params::ParamSpec;
-use crate::weights::{Weights, widen};
+use crate::weights::{Gate, Weights, widen};
 
 /// Places of a block's parameters.
 const INPUT_NORM: usize = 0;
@@ -82,21 +82,17 @@ impl Decoder for Gemma2 {
         let trunk = &self.trunk;
         let at = |place| trunk.at(layer, place);
 
-        let [stream, input] = ops::branches(stream);
-        let normed = weights.narrow(trunk.norm(weights, input, at(INPUT_NORM)));
-        let [for_query, for_key, for_value] = ops::branches(normed);
-        let query = trunk.rotate(weights, weights.linear(for_query, at(QUERY)), &pass.rotations[0]);
-        let key = trunk.rotate(weights, weights.linear(for_key, at(KEY)), &pass.rotations[0]);
-        let value = weights.linear(for_value, at(VALUE));
+        let (stream, [query, key, value]) =
+            trunk.normed_linears(weights, stream, at(INPUT_NORM), [at(QUERY), at(KEY), at(VALUE)]);
+        let query = trunk.rotate(weights, query, &pass.rotations[0]);
+        let key = trunk.rotate(weights, key, &pass.rotations[0]);
         let rule = AttentionRule { window: self.windows.of(layer), ..self.rule };
         let attended = pass.attend(layer, (query, key, value), trunk.heads(), rule);
         let change = widen(weights.linear(attended, at(OUTPUT)));
         let stream = ops::add(stream, trunk.norm(weights, change, at(POST_ATTENTION_NORM)));
 
-        let [stream, input] = ops::branches(stream);
-        let [for_gate, for_up] = ops::branches(weights.narrow(trunk.norm(weights, input, at(PRE_FEEDFORWARD_NORM))));
-        let inner = ops::geglu(weights.linear(for_gate, at(GATE)), weights.linear(for_up, at(UP)));
-        let change = widen(weights.linear(inner, at(DOWN)));
+        let (stream, inner) = trunk.normed_linears(weights, stream, at(PRE_FEEDFORWARD_NORM), [at(GATE), at(UP)]);
+        let change = widen(weights.gated_linear(Gate::GeluTanh, inner, at(DOWN)));
         ops::add(stream, trunk.norm(weights, change, at(POST_FEEDFORWARD_NORM))).into()
     }
 }

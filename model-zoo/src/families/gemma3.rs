@@ -7,7 +7,7 @@ use crate::config::{Gemma3Config, LayerWindows};
 use crate::family::{BlockOutput, Pass};
 use crate::ops::{self, AttentionRule};
 use crate::params::ParamSpec;
-use crate::weights::{Weights, widen};
+use crate::weights::{Gate, Weights, widen};
 
 /// Places of a block's parameters.
 const INPUT_NORM: usize = 0;
@@ -91,24 +91,20 @@ impl Decoder for Gemma3 {
         let trunk = &self.trunk;
         let at = |place| trunk.at(layer, place);
 
-        let [stream, input] = ops::branches(stream);
-        let normed = weights.narrow(trunk.norm(weights, input, at(INPUT_NORM)));
-        let [for_query, for_key, for_value] = ops::branches(normed);
+        let (stream, [query, key, value]) =
+            trunk.normed_linears(weights, stream, at(INPUT_NORM), [at(QUERY), at(KEY), at(VALUE)]);
         let window = self.windows.of(layer);
         let rotation = &pass.rotations[if window.is_some() { LOCAL } else { GLOBAL }];
-        let query = trunk.head_norm(weights, weights.linear(for_query, at(QUERY)), at(QUERY_NORM));
-        let key = trunk.head_norm(weights, weights.linear(for_key, at(KEY)), at(KEY_NORM));
+        let query = trunk.head_norm(weights, query, at(QUERY_NORM));
+        let key = trunk.head_norm(weights, key, at(KEY_NORM));
         let (query, key) = (trunk.rotate(weights, query, rotation), trunk.rotate(weights, key, rotation));
-        let value = weights.linear(for_value, at(VALUE));
         let rule = AttentionRule { window, ..self.rule };
         let attended = pass.attend(layer, (query, key, value), trunk.heads(), rule);
         let change = widen(weights.linear(attended, at(OUTPUT)));
         let stream = ops::add(stream, trunk.norm(weights, change, at(POST_ATTENTION_NORM)));
 
-        let [stream, input] = ops::branches(stream);
-        let [for_gate, for_up] = ops::branches(weights.narrow(trunk.norm(weights, input, at(PRE_FEEDFORWARD_NORM))));
-        let inner = ops::geglu(weights.linear(for_gate, at(GATE)), weights.linear(for_up, at(UP)));
-        let change = widen(weights.linear(inner, at(DOWN)));
+        let (stream, inner) = trunk.normed_linears(weights, stream, at(PRE_FEEDFORWARD_NORM), [at(GATE), at(UP)]);
+        let change = widen(weights.gated_linear(Gate::GeluTanh, inner, at(DOWN)));
         ops::add(stream, trunk.norm(weights, change, at(POST_FEEDFORWARD_NORM))).into()
     }
 }

@@ -7,7 +7,7 @@ use crate::config::LlamaConfig;
 use crate::family::{BlockOutput, Pass};
 use crate::ops::{self, AttentionRule};
 use crate::params::ParamSpec;
-use crate::weights::{Weights, widen};
+use crate::weights::{Gate, Weights, widen};
 
 /// Places of a block's parameters.
 const INPUT_NORM: usize = 0;
@@ -15,7 +15,7 @@ const QUERY: usize = 1;
 const KEY: usize = 2;
 const VALUE: usize = 3;
 const OUTPUT: usize = 4;
-const POST_ATTENTION_NORM: usize = 5;
+pub(super) const POST_ATTENTION_NORM: usize = 5;
 const GATE: usize = ATTENTION_PARAMS;
 const UP: usize = ATTENTION_PARAMS + 1;
 const DOWN: usize = ATTENTION_PARAMS + 2;
@@ -68,8 +68,7 @@ pub(super) fn attention_specs(s: &BlockSpecs) -> Vec<ParamSpec> {
     ]
 }
 
-/// The first half of block `layer`: the stream with what attention adds to it, and its norm in the number format of
-/// matrix products, which the feed-forward half reads.
+/// The first half of block `layer`: the stream with what attention adds to it.
 pub(super) fn attention_half(
     trunk: &Trunk,
     rule: AttentionRule,
@@ -77,18 +76,14 @@ pub(super) fn attention_half(
     layer: usize,
     stream: Tensor<2>,
     pass: &mut Pass<'_>,
-) -> (Tensor<2>, Tensor<2>) {
+) -> Tensor<2> {
     let at = |place| trunk.at(layer, place);
-    let [stream, input] = ops::branches(stream);
-    let [for_query, for_key, for_value] = ops::branches(weights.narrow(trunk.norm(weights, input, at(INPUT_NORM))));
-    let query = trunk.rotate(weights, weights.linear(for_query, at(QUERY)), &pass.rotations[0]);
-    let key = trunk.rotate(weights, weights.linear(for_key, at(KEY)), &pass.rotations[0]);
-    let value = weights.linear(for_value, at(VALUE));
+    let (stream, [query, key, value]) =
+        trunk.normed_linears(weights, stream, at(INPUT_NORM), [at(QUERY), at(KEY), at(VALUE)]);
+    let query = trunk.rotate(weights, query, &pass.rotations[0]);
+    let key = trunk.rotate(weights, key, &pass.rotations[0]);
     let attended = pass.attend(layer, (query, key, value), trunk.heads(), rule);
-    let stream = ops::add(stream, widen(weights.linear(attended, at(OUTPUT))));
-    let [stream, input] = ops::branches(stream);
-    let x = weights.narrow(trunk.norm(weights, input, at(POST_ATTENTION_NORM)));
-    (stream, x)
+    ops::add(stream, widen(weights.linear(attended, at(OUTPUT))))
 }
 
 impl Decoder for Llama {
@@ -97,10 +92,9 @@ impl Decoder for Llama {
     }
 
     fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> BlockOutput {
-        let (stream, x) = attention_half(&self.trunk, self.rule, weights, layer, stream, pass);
+        let stream = attention_half(&self.trunk, self.rule, weights, layer, stream, pass);
         let at = |place| self.trunk.at(layer, place);
-        let [for_gate, for_up] = ops::branches(x);
-        let inner = ops::swiglu(weights.linear(for_gate, at(GATE)), weights.linear(for_up, at(UP)));
-        ops::add(stream, widen(weights.linear(inner, at(DOWN)))).into()
+        let (stream, inner) = self.trunk.normed_linears(weights, stream, at(POST_ATTENTION_NORM), [at(GATE), at(UP)]);
+        ops::add(stream, widen(weights.gated_linear(Gate::Silu, inner, at(DOWN)))).into()
     }
 }

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::decoder::{BlockSpecs, Decoder, NormScale, Trunk};
-use super::llama::{ATTENTION_PARAMS, attention_half, attention_specs};
+use super::llama::{ATTENTION_PARAMS, POST_ATTENTION_NORM, attention_half, attention_specs};
 use crate::balance::Routing;
 use crate::config::MixtralConfig;
 use crate::family::{BlockOutput, Pass};
@@ -157,8 +157,10 @@ impl Decoder for Mixtral {
     }
 
     fn block(&self, weights: &Weights<'_>, layer: usize, stream: Tensor<2>, pass: &mut Pass<'_>) -> BlockOutput {
-        let (stream, x) = attention_half(&self.trunk, self.rule, weights, layer, stream, pass);
-        let (mixed, routing) = self.mixture(weights, layer, x);
+        let stream = attention_half(&self.trunk, self.rule, weights, layer, stream, pass);
+        let [stream, input] = ops::branches(stream);
+        let normed = self.trunk.norm(weights, input, self.trunk.at(layer, POST_ATTENTION_NORM));
+        let (mixed, routing) = self.mixture(weights, layer, weights.narrow(normed));
         BlockOutput { stream: ops::add(stream, mixed), routing: Some(routing) }
     }
 }

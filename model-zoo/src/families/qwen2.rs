@@ -7,7 +7,7 @@ use crate::config::{LayerWindows, Qwen2Config};
 use crate::family::{BlockOutput, Pass};
 use crate::ops::{self, AttentionRule};
 use crate::params::ParamSpec;
-use crate::weights::{Weights, widen};
+use crate::weights::{Gate, Weights, widen};
 
 /// Places of a block's parameters.
 const INPUT_NORM: usize = 0;
@@ -68,21 +68,18 @@ impl Decoder for Qwen2 {
         let trunk = &self.trunk;
         let at = |place| trunk.at(layer, place);
 
-        let [stream, input] = ops::branches(stream);
-        let normed = weights.narrow(trunk.norm(weights, input, at(INPUT_NORM)));
-        let [for_query, for_key, for_value] = ops::branches(normed);
-        let query = weights.linear_bias(for_query, at(QUERY), at(QUERY_BIAS));
-        let key = weights.linear_bias(for_key, at(KEY), at(KEY_BIAS));
-        let value = weights.linear_bias(for_value, at(VALUE), at(VALUE_BIAS));
+        let (stream, [query, key, value]) =
+            trunk.normed_linears(weights, stream, at(INPUT_NORM), [at(QUERY), at(KEY), at(VALUE)]);
+        let query = ops::add_bias(query, weights.vector(at(QUERY_BIAS)));
+        let key = ops::add_bias(key, weights.vector(at(KEY_BIAS)));
+        let value = ops::add_bias(value, weights.vector(at(VALUE_BIAS)));
         let query = trunk.rotate(weights, query, &pass.rotations[0]);
         let key = trunk.rotate(weights, key, &pass.rotations[0]);
         let rule = AttentionRule { window: self.windows.as_ref().and_then(|windows| windows.of(layer)), ..self.rule };
         let attended = pass.attend(layer, (query, key, value), trunk.heads(), rule);
         let stream = ops::add(stream, widen(weights.linear(attended, at(OUTPUT))));
 
-        let [stream, input] = ops::branches(stream);
-        let [for_gate, for_up] = ops::branches(weights.narrow(trunk.norm(weights, input, at(POST_ATTENTION_NORM))));
-        let inner = ops::swiglu(weights.linear(for_gate, at(GATE)), weights.linear(for_up, at(UP)));
-        ops::add(stream, widen(weights.linear(inner, at(DOWN)))).into()
+        let (stream, inner) = trunk.normed_linears(weights, stream, at(POST_ATTENTION_NORM), [at(GATE), at(UP)]);
+        ops::add(stream, widen(weights.gated_linear(Gate::Silu, inner, at(DOWN)))).into()
     }
 }

@@ -7,7 +7,7 @@ use crate::config::{LayerWindows, Qwen3Config};
 use crate::family::{BlockOutput, Pass};
 use crate::ops::{self, AttentionRule};
 use crate::params::ParamSpec;
-use crate::weights::{Weights, widen};
+use crate::weights::{Gate, Weights, widen};
 
 /// Places of a block's parameters.
 const INPUT_NORM: usize = 0;
@@ -66,21 +66,17 @@ impl Decoder for Qwen3 {
         let trunk = &self.trunk;
         let at = |place| trunk.at(layer, place);
 
-        let [stream, input] = ops::branches(stream);
-        let normed = weights.narrow(trunk.norm(weights, input, at(INPUT_NORM)));
-        let [for_query, for_key, for_value] = ops::branches(normed);
-        let query = trunk.head_norm(weights, weights.linear(for_query, at(QUERY)), at(QUERY_NORM));
-        let key = trunk.head_norm(weights, weights.linear(for_key, at(KEY)), at(KEY_NORM));
+        let (stream, [query, key, value]) =
+            trunk.normed_linears(weights, stream, at(INPUT_NORM), [at(QUERY), at(KEY), at(VALUE)]);
+        let query = trunk.head_norm(weights, query, at(QUERY_NORM));
+        let key = trunk.head_norm(weights, key, at(KEY_NORM));
         let query = trunk.rotate(weights, query, &pass.rotations[0]);
         let key = trunk.rotate(weights, key, &pass.rotations[0]);
-        let value = weights.linear(for_value, at(VALUE));
         let rule = AttentionRule { window: self.windows.as_ref().and_then(|windows| windows.of(layer)), ..self.rule };
         let attended = pass.attend(layer, (query, key, value), trunk.heads(), rule);
         let stream = ops::add(stream, widen(weights.linear(attended, at(OUTPUT))));
 
-        let [stream, input] = ops::branches(stream);
-        let [for_gate, for_up] = ops::branches(weights.narrow(trunk.norm(weights, input, at(POST_ATTENTION_NORM))));
-        let inner = ops::swiglu(weights.linear(for_gate, at(GATE)), weights.linear(for_up, at(UP)));
-        ops::add(stream, widen(weights.linear(inner, at(DOWN)))).into()
+        let (stream, inner) = trunk.normed_linears(weights, stream, at(POST_ATTENTION_NORM), [at(GATE), at(UP)]);
+        ops::add(stream, widen(weights.gated_linear(Gate::Silu, inner, at(DOWN)))).into()
     }
 }

@@ -14,7 +14,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, Device, Int, TensorData};
 
 use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, dims, floats};
-use super::gemm::{Mat, add_product, product};
+use super::gemm::{Mat, Panels, add_product, product};
 use super::linear::{FEW_ROWS, few_rows};
 use super::nf4::Nf4;
 use super::parallel::{CHUNK, chunks_mut, initialised, rows_per_task, written};
@@ -171,6 +171,11 @@ impl Source {
         })
     }
 
+    /// The same for rows that are packed already.
+    fn times_packed(&self, isa: Isa, x: &Panels, [n, features, out]: [usize; 3]) -> Vec<f32> {
+        written(n * out, |y| self.with(|w| product(isa, x, Mat::new(w, out, features).t(), y)))
+    }
+
     /// The same for few rows: a row of the matrix is widened where it is used, so that nothing wide goes to memory.
     fn times_few<'a>(&self, isa: Isa, x: &[f32], features: usize, y: &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] {
         let n = x.len() / features;
@@ -323,12 +328,18 @@ pub fn adapted_linear(x: Tensor<2>, w: &Stored, [out, features]: [usize; 2], low
 fn fused(graph: flex::Graph, [x, a, b]: [Input; 3], source: Source, scale: f64) -> Tensor<2> {
     let isa = Isa::detect();
     let ([n, features], [rank, _], [out, _]) = (dims(&x.tensor), dims(&a.tensor), dims(&b.tensor));
-    let mut inner = written(n * rank, |inner| {
-        let (x, a) = (Mat::new(floats(&x.tensor), n, features), Mat::new(floats(&a.tensor), rank, features));
-        product(isa, x, a.t(), inner)
-    });
+    let shape = [n, features, out];
+    let a_matrix = Mat::new(floats(&a.tensor), rank, features).t();
+    let rows = Mat::new(floats(&x.tensor), n, features);
+    let (mut inner, mut y) = if n > FEW_ROWS {
+        // Both products read the same rows: packed once.
+        let rows = Panels::left(isa, rows);
+        (written(n * rank, |inner| product(isa, &rows, a_matrix, inner)), source.times_packed(isa, &rows, shape))
+    } else {
+        let inner = written(n * rank, |inner| product(isa, rows, a_matrix, inner));
+        (inner, source.times(isa, floats(&x.tensor), shape))
+    };
     scale_by(isa, &mut inner, scale as f32);
-    let mut y = source.times(isa, floats(&x.tensor), [n, features, out]);
     add_product(isa, Mat::new(&inner, n, rank), Mat::new(floats(&b.tensor), out, rank).t(), &mut y);
     let nodes = [x.node, a.node, b.node];
     let (x, a, b) = (x.tensor, a.tensor, b.tensor);
@@ -360,11 +371,13 @@ impl Backward<Flex, 3> for Adapted {
         let State { x, a, b, inner, source, scale } = ops.state;
         let ([n, features], [rank, _], [out, _]) = (dims(&x), dims(&a), dims(&b));
         let (g, b) = (Mat::new(floats(&g), n, out), Mat::new(floats(&b), out, rank));
+        // Read by two products: packed once.
+        let rows = Panels::left(isa, g);
         if let Some(node) = b_node {
             let db = written(out * rank, |db| product(isa, g.t(), Mat::new(&inner, n, rank), db));
             grads.register::<Flex>(node.id, flex::tensor(db, [out, rank]));
         }
-        let mut slopes = written(n * rank, |slopes| product(isa, g, b, slopes));
+        let mut slopes = written(n * rank, |slopes| product(isa, &rows, b, slopes));
         scale_by(isa, &mut slopes, scale);
         let slopes = Mat::new(&slopes, n, rank);
         if let Some(node) = a_node {
@@ -372,7 +385,8 @@ impl Backward<Flex, 3> for Adapted {
             grads.register::<Flex>(node.id, flex::tensor(da, [rank, features]));
         }
         if let Some(node) = x_node {
-            let mut dx = written(n * features, |dx| source.with(|w| product(isa, g, Mat::new(w, out, features), dx)));
+            let mut dx =
+                written(n * features, |dx| source.with(|w| product(isa, &rows, Mat::new(w, out, features), dx)));
             add_product(isa, slopes, Mat::new(floats(&a), rank, features), &mut dx);
             grads.register::<Flex>(node.id, flex::tensor(dx, [n, features]));
         }

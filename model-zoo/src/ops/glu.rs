@@ -31,9 +31,30 @@ pub fn geglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 
 /// What is done to the gate.
 #[derive(Clone, Copy, Debug)]
-enum Gate {
+pub(super) enum Gate {
     Silu,
     GeluTanh,
+}
+
+impl Gate {
+    /// The gated activations of some elements.
+    pub(super) fn apply<'a>(self, isa: Isa, gate: &[f32], up: &[f32], y: &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] {
+        assert!(gate.len() == y.len() && up.len() == y.len(), "gated activation: the lengths differ");
+        match self {
+            Self::Silu => silu(isa, gate, up, y),
+            Self::GeluTanh => gelu(isa, gate, up, y),
+        }
+        // SAFETY: the activations write as many places as gate and up are long, which is all of them.
+        unsafe { initialised(y) }
+    }
+
+    /// Turns `gate` and `up` into their gradients, for the upstream gradient `g`.
+    pub(super) fn gradients(self, isa: Isa, g: &[f32], gate: &mut [f32], up: &mut [f32]) {
+        match self {
+            Self::Silu => silu_gradients(isa, g, gate, up),
+            Self::GeluTanh => gelu_gradients(isa, g, gate, up),
+        }
+    }
 }
 
 fn gated(kind: Gate, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
@@ -58,11 +79,11 @@ fn forward(isa: Isa, kind: Gate, gate: &FlexTensor, up: &FlexTensor) -> FlexTens
     let [n, d] = dims(gate);
     let (gate, up) = (floats(gate), floats(up));
     let y = written(n * d, |y| {
-        chunks_mut(y, CHUNK, |start, y| match kind {
-            Gate::Silu => silu(isa, &gate[start..], &up[start..], y),
-            Gate::GeluTanh => gelu(isa, &gate[start..], &up[start..], y),
+        chunks_mut(y, CHUNK, |start, y| {
+            let part = start..start + y.len();
+            kind.apply(isa, &gate[part.clone()], &up[part], y);
         });
-        // SAFETY: the chunks cover `y`, `gate` and `up` are as long, and the activations write a chunk whole.
+        // SAFETY: the chunks cover `y`, and the activations write a chunk whole.
         unsafe { initialised(y) }
     });
     flex::tensor(y, [n, d])
@@ -143,11 +164,7 @@ impl Backward<Flex, 2> for Gated {
         let (mut gate, mut up) = ops.state;
         // Nobody else reads the activations by now: their gradients take their places.
         chunks_mut2((floats_mut(&mut gate), CHUNK), (floats_mut(&mut up), CHUNK), |chunk, gate, up| {
-            let g = &g[chunk * CHUNK..];
-            match self.0 {
-                Gate::Silu => silu_gradients(isa, g, gate, up),
-                Gate::GeluTanh => gelu_gradients(isa, g, gate, up),
-            }
+            self.0.gradients(isa, &g[chunk * CHUNK..], gate, up);
         });
         for (node, gradient) in ops.parents.into_iter().zip([gate, up]) {
             if let Some(node) = node {

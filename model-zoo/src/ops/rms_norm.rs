@@ -1,6 +1,7 @@
 //! Owns root-mean-square normalisation and its gradients; never touches the residual around it.
 
 use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, dims, floats, floats_mut};
+use super::gemm::Rows;
 use super::parallel::{chunks_mut, chunks_mut2, initialised, rows_per_task, written};
 use super::reference;
 use super::simd::{Isa, add_assign, mul_add, multiversion, sum_squares};
@@ -8,6 +9,7 @@ use burn::Tensor;
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// Rows whose share of the weights' gradient is summed before the shares are added, in order.
 const GRADIENT_ROWS: usize = 64;
@@ -23,39 +25,96 @@ pub fn rms_norm(x: Tensor<2>, gamma: Tensor<1>, eps: f64) -> Tensor<2> {
     assert_eq!(x.dims()[1], gamma.dims()[0], "rms_norm: rows and weights differ in length");
     match flex::inputs([x.into_dispatch(), gamma.into_dispatch()]) {
         Ok((graph, [x, gamma])) => {
-            let (output, inverse) = forward(Isa::detect(), &x.tensor, &gamma.tensor, eps as f32);
+            let isa = Isa::detect();
             let (Input { tensor: x, node: x_node, .. }, Input { tensor: gamma, node: gamma_node, .. }) = (x, gamma);
-            graph.finish(RmsNorm, [x_node, gamma_node], output, || Saved { x, gamma, inverse })
+            let normed = Normed::new(isa, x, gamma, eps as f32);
+            let output = flex::tensor(normed.rows(isa), normed.dims());
+            graph.finish(RmsNorm, [x_node, gamma_node], output, || normed)
         }
         Err([x, gamma]) => reference::rms_norm(Tensor::from_dispatch(x), Tensor::from_dispatch(gamma), eps),
     }
 }
 
-/// What the backward pass needs: the inputs and `1 / sqrt(mean(x²) + eps)` of every row.
+/// Rows that are to be normalised, their weights, and `1 / sqrt(mean(x²) + eps)` of every row: enough to compute any part of
+/// the result, and the gradients.
 #[derive(Clone, Debug)]
-struct Saved {
+pub(super) struct Normed {
     x: FlexTensor,
     gamma: FlexTensor,
     inverse: Vec<f32>,
 }
 
-fn forward(isa: Isa, x: &FlexTensor, gamma: &FlexTensor, eps: f32) -> (FlexTensor, Vec<f32>) {
-    let [n, d] = dims(x);
-    let (x, gamma) = (floats(x), floats(gamma));
-    let mut inverse = vec![0.0; n];
-    let rows = rows_per_task(d);
-    let y = written(n * d, |y| {
-        chunks_mut2((y, rows * d), (&mut inverse, rows), |task, y, inverse| {
-            let x = &x[task * rows * d..][..y.len()];
-            for ((x, y), inverse) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(inverse) {
+impl Normed {
+    /// Rows `x` `[n, d]` and weights `gamma` `[d]`.
+    pub(super) fn new(isa: Isa, x: FlexTensor, gamma: FlexTensor, eps: f32) -> Self {
+        let [n, d] = dims(&x);
+        let mut inverse = vec![0.0; n];
+        let (values, rows) = (floats(&x), rows_per_task(d));
+        chunks_mut(&mut inverse, rows, |start, inverse| {
+            for (x, inverse) in values[start * d..].chunks_exact(d.max(1)).zip(inverse) {
                 *inverse = 1.0 / (sum_squares(isa, x) / d as f32 + eps).sqrt();
-                normalise(isa, x, gamma, *inverse, y);
             }
         });
-        // SAFETY: the tasks cover all rows, and `normalise` writes a row whole.
+        Self { x, gamma, inverse }
+    }
+
+    /// The whole result.
+    pub(super) fn rows(&self, isa: Isa) -> Vec<f32> {
+        let [n, d] = self.dims();
+        let rows = rows_per_task(d);
+        written(n * d, |y| {
+            chunks_mut(y, rows * d.max(1), |start, y| {
+                for (row, y) in y.chunks_exact_mut(d.max(1)).enumerate() {
+                    self.part(isa, start / d.max(1) + row, 0..d, y);
+                }
+            });
+            // SAFETY: the tasks cover all rows, and `part` writes a row whole.
+            unsafe { initialised(y) }
+        })
+    }
+
+    /// Turns the gradient `g` of the result into that of `x`, to which another reader of `x` may have `more` to add, and
+    /// returns the gradient of the weights.
+    pub(super) fn backward(&self, isa: Isa, g: &mut [f32], more: Option<&[f32]>) -> Vec<f32> {
+        let [n, d] = self.dims();
+        let (x, gamma) = (floats(&self.x), floats(&self.gamma));
+        let blocks = n.div_ceil(GRADIENT_ROWS);
+        let mut shares = vec![0.0; blocks * d];
+        chunks_mut2((g, GRADIENT_ROWS * d), (&mut shares, d), |block, g, share| {
+            let start = block * GRADIENT_ROWS * d;
+            let x = &x[start..][..g.len()];
+            let inverse = &self.inverse[block * GRADIENT_ROWS..];
+            for (row, ((g, x), &inverse)) in g.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inverse).enumerate() {
+                let along = weighted_dot(isa, g, gamma, x) * inverse * inverse * inverse / d as f32;
+                row_gradient(isa, g, x, gamma, share, inverse, along);
+                if let Some(more) = more {
+                    add_assign(isa, g, &more[start + row * d..][..d]);
+                }
+            }
+        });
+        let mut d_gamma = vec![0.0; d];
+        chunks_mut(&mut d_gamma, 1 << 12, |start, d_gamma| {
+            for share in shares.chunks_exact(d) {
+                add_assign(isa, d_gamma, &share[start..start + d_gamma.len()]);
+            }
+        });
+        d_gamma
+    }
+}
+
+impl Rows for Normed {
+    fn dims(&self) -> [usize; 2] {
+        dims(&self.x)
+    }
+
+    fn part<'a>(&self, isa: Isa, row: usize, columns: Range<usize>, y: &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] {
+        let [_, d] = self.dims();
+        assert_eq!(columns.len(), y.len(), "a part of a row has the length of its place");
+        let x = &floats(&self.x)[row * d..][columns.clone()];
+        normalise(isa, x, &floats(&self.gamma)[columns], self.inverse[row], y);
+        // SAFETY: `normalise` writes as many places as `x` and the weights are long, which is as long as `y`.
         unsafe { initialised(y) }
-    });
-    (flex::tensor(y, [n, d]), inverse)
+    }
 }
 
 multiversion! {
@@ -95,11 +154,11 @@ multiversion! {
 struct RmsNorm;
 
 impl Backward<Flex, 2> for RmsNorm {
-    type State = Saved;
+    type State = Normed;
 
-    fn backward(self, ops: Ops<Saved, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Normed, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let mut g = flex::dense(grads.consume::<Flex>(&ops.node));
-        let d_gamma = backward(Isa::detect(), &mut g, &ops.state);
+        let d_gamma = ops.state.backward(Isa::detect(), floats_mut(&mut g), None);
         let [x_node, gamma_node] = ops.parents;
         if let Some(node) = x_node {
             grads.register::<Flex>(node.id, g);
@@ -109,27 +168,4 @@ impl Backward<Flex, 2> for RmsNorm {
             grads.register::<Flex>(node.id, flex::tensor(d_gamma, [d]));
         }
     }
-}
-
-/// Turns `g` into the gradient of `x` and returns that of `gamma`.
-fn backward(isa: Isa, g: &mut FlexTensor, saved: &Saved) -> Vec<f32> {
-    let [n, d] = dims(&saved.x);
-    let (x, gamma) = (floats(&saved.x), floats(&saved.gamma));
-    let blocks = n.div_ceil(GRADIENT_ROWS);
-    let mut shares = vec![0.0; blocks * d];
-    chunks_mut2((floats_mut(g), GRADIENT_ROWS * d), (&mut shares, d), |block, g, share| {
-        let x = &x[block * GRADIENT_ROWS * d..][..g.len()];
-        let inverse = &saved.inverse[block * GRADIENT_ROWS..];
-        for ((g, x), &inverse) in g.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(inverse) {
-            let along = weighted_dot(isa, g, gamma, x) * inverse * inverse * inverse / d as f32;
-            row_gradient(isa, g, x, gamma, share, inverse, along);
-        }
-    });
-    let mut d_gamma = vec![0.0; d];
-    chunks_mut(&mut d_gamma, 1 << 12, |start, d_gamma| {
-        for share in shares.chunks_exact(d) {
-            add_assign(isa, d_gamma, &share[start..start + d_gamma.len()]);
-        }
-    });
-    d_gamma
 }

@@ -4,23 +4,26 @@
 //! not depend on the number of threads. The blocking is Goto's (K. Goto, R. van de Geijn, "Anatomy of
 //! high-performance matrix multiplication", 2008): panels of one operand stay in the second-level cache, a panel of
 //! the other in the first, the tile of the result in registers. The smaller operand is packed once for all tasks;
-//! the larger one is packed by each task, which reads it from memory once and keeps it in its own cache.
+//! the larger one is packed by each task, which reads it from memory once and keeps it in its own cache. An operand of
+//! several products can be packed once for all of them, and one that is a function of other values need not stand in
+//! memory: it is computed where it is packed.
 
 mod kernel;
+mod operand;
 #[cfg(test)]
 mod tests;
 mod vector;
 
 pub(crate) use kernel::{Kernel, Lanes, Tile};
+pub(crate) use operand::{Made, Mat, Operand, Panels, Rows};
 
 use crate::ops::parallel::{for_each_task, initialised, part};
 use crate::ops::scratch::Scratch;
 use crate::ops::simd::{Isa, add_assign};
+use operand::{Side, k_blocks, k_range};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Length of the sums that one pass over a block adds to the result.
-const K_BLOCK: usize = 256;
 /// Panels of A (of `mr` rows) that a task packs at a time.
 const ROW_PANELS: usize = 12;
 /// Panels of B (of `nr` columns) that stay in the second-level cache while panels of A pass by.
@@ -32,68 +35,15 @@ const TASKS: usize = 32;
 /// Sums longer than this many blocks are cut into parts that are computed apart and then added.
 const SPLIT_BLOCKS: usize = 8;
 
-/// A read-only matrix: element `(r, c)` lies at `r * row_stride + c * column_stride`, and one of the two strides is 1.
-#[derive(Clone, Copy)]
-pub(crate) struct Mat<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a> Mat<'a> {
-    /// `data` as `rows` by `cols`, row after row.
-    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        assert_eq!(data.len(), rows * cols, "a matrix of {rows} by {cols} needs as many elements");
-        Self { data, rows, cols, row_stride: cols, column_stride: 1 }
-    }
-
-    /// The transposed matrix, of the same memory.
-    pub(crate) fn t(self) -> Self {
-        Self {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
-    }
-
-    /// Elements `ks` of some lanes: of rows of a left operand, of columns of a right one.
-    fn lanes(&self, lanes: Range<usize>, ks: Range<usize>, side: Side) -> Lanes {
-        let (rows, cols) = if side == Side::Left { (lanes, ks) } else { (ks, lanes) };
-        assert!(rows.end <= self.rows && cols.end <= self.cols, "a block lies outside its matrix");
-        let start = self.data.as_ptr().wrapping_add(rows.start * self.row_stride + cols.start * self.column_stride);
-        match side {
-            Side::Left => Lanes {
-                start,
-                count: rows.len(),
-                len: cols.len(),
-                lane_stride: self.row_stride,
-                stride: self.column_stride,
-            },
-            Side::Right => Lanes {
-                start,
-                count: cols.len(),
-                len: rows.len(),
-                lane_stride: self.column_stride,
-                stride: self.row_stride,
-            },
-        }
-    }
-}
-
-/// Which operand of a product a matrix is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Left,
-    Right,
-}
-
 /// `A · B` into places that hold nothing yet; returns them as values.
-pub(crate) fn product<'c>(isa: Isa, a: Mat, b: Mat, c: &'c mut [MaybeUninit<f32>]) -> &'c mut [f32] {
-    assert_eq!(c.len(), a.rows * b.cols, "the result of a product has the rows of A and the columns of B");
+pub(crate) fn product<'a, 'b, 'c>(
+    isa: Isa,
+    a: impl Into<Operand<'a>>,
+    b: impl Into<Operand<'b>>,
+    c: &'c mut [MaybeUninit<f32>],
+) -> &'c mut [f32] {
+    let (a, b) = (a.into(), b.into());
+    assert_eq!(c.len(), a.rows() * b.cols(), "the result of a product has the rows of A and the columns of B");
     // SAFETY: `c` is exclusive and has room for the result, which `run` writes whole without reading it.
     unsafe {
         run(isa, a, b, Place(c.as_mut_ptr().cast()), false);
@@ -102,8 +52,9 @@ pub(crate) fn product<'c>(isa: Isa, a: Mat, b: Mat, c: &'c mut [MaybeUninit<f32>
 }
 
 /// `C += A · B`.
-pub(crate) fn add_product(isa: Isa, a: Mat, b: Mat, c: &mut [f32]) {
-    assert_eq!(c.len(), a.rows * b.cols, "the result of a product has the rows of A and the columns of B");
+pub(crate) fn add_product<'a, 'b>(isa: Isa, a: impl Into<Operand<'a>>, b: impl Into<Operand<'b>>, c: &mut [f32]) {
+    let (a, b) = (a.into(), b.into());
+    assert_eq!(c.len(), a.rows() * b.cols(), "the result of a product has the rows of A and the columns of B");
     // SAFETY: `c` is exclusive, initialised and of the size of the result.
     unsafe { run(isa, a, b, Place(c.as_mut_ptr()), true) }
 }
@@ -111,11 +62,11 @@ pub(crate) fn add_product(isa: Isa, a: Mat, b: Mat, c: &mut [f32]) {
 /// Chooses how to cut the product, by its shape, and computes it.
 ///
 /// # Safety
-/// `c` must be writable, exclusive and, if `add`, initialised for `a.rows * b.cols` floats.
-unsafe fn run(isa: Isa, a: Mat, b: Mat, c: Place, add: bool) {
-    assert_eq!(a.cols, b.rows, "a product needs as many columns of A as rows of B");
+/// `c` must be writable, exclusive and, if `add`, initialised for `a.rows() * b.cols()` floats.
+unsafe fn run(isa: Isa, a: Operand, b: Operand, c: Place, add: bool) {
+    assert_eq!(a.cols(), b.rows(), "a product needs as many columns of A as rows of B");
     let kernel = Kernel::of(isa);
-    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let (m, n, k) = (a.rows(), b.cols(), a.cols());
     if m == 0 || n == 0 {
         return;
     }
@@ -124,16 +75,12 @@ unsafe fn run(isa: Isa, a: Mat, b: Mat, c: Place, add: bool) {
         return unsafe { split_sums(isa, a, b, c, add) };
     }
     let shared = if m <= n { Side::Left } else { Side::Right };
-    let panels = if shared == Side::Left { Panels::pack(kernel, a, shared) } else { Panels::pack(kernel, b, shared) };
-    let job = Job {
-        kernel,
-        a: if shared == Side::Left { Operand::Shared(&panels) } else { Operand::Own(a) },
-        b: if shared == Side::Right { Operand::Shared(&panels) } else { Operand::Own(b) },
-        k,
-        c,
-        c_stride: n,
-        add,
+    let mut panels = None;
+    let (a, b) = match shared {
+        Side::Left => (a.shared(kernel, shared, &mut panels), b),
+        Side::Right => (a, b.shared(kernel, shared, &mut panels)),
     };
+    let job = Job { kernel, a, b, k, c, c_stride: n, add };
     let (width, lanes, most, least) = match shared {
         Side::Left => (kernel.nr, n, COLUMN_PANELS, COLUMN_PANELS / 8),
         Side::Right => (kernel.mr, m, ROW_PANELS, ROW_PANELS / 3),
@@ -159,24 +106,16 @@ fn tasks(panels: usize, most: usize, least: usize, fmas: usize) -> usize {
 ///
 /// # Safety
 /// As for [`run`].
-unsafe fn split_sums(isa: Isa, a: Mat, b: Mat, c: Place, add: bool) {
+unsafe fn split_sums(isa: Isa, a: Operand, b: Operand, c: Place, add: bool) {
     const ROWS: usize = 16;
-    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let (m, n, k) = (a.rows(), b.cols(), a.cols());
     let blocks = k_blocks(k);
     let parts = (blocks / SPLIT_BLOCKS).min(16);
     let mut partial = Scratch::new((parts - 1) * m * n);
     let partial = Place(partial.as_mut_ptr());
     let place = |index: usize| if index == 0 { c } else { partial.at((index - 1) * m * n) };
     for_each_task(parts, |index| {
-        let job = Job {
-            kernel: Kernel::of(isa),
-            a: Operand::Own(a),
-            b: Operand::Own(b),
-            k,
-            c: place(index),
-            c_stride: n,
-            add: add && index == 0,
-        };
+        let job = Job { kernel: Kernel::of(isa), a, b, k, c: place(index), c_stride: n, add: add && index == 0 };
         // SAFETY: every task writes m * n floats of its own; for `c` the caller made its promise.
         unsafe { job.block(0..m, 0..n, part(blocks, parts, index)) }
     });
@@ -196,17 +135,6 @@ unsafe fn split_sums(isa: Isa, a: Mat, b: Mat, c: Place, add: bool) {
     });
 }
 
-/// Number of blocks that sums of length `k` are cut into; 1 for empty sums, which still write zeros.
-fn k_blocks(k: usize) -> usize {
-    k.div_ceil(K_BLOCK).max(1)
-}
-
-/// Range of block `index` of sums of length `k`.
-fn k_range(k: usize, index: usize) -> Range<usize> {
-    let len = k.div_ceil(k_blocks(k));
-    (index * len).min(k)..((index + 1) * len).min(k)
-}
-
 /// Where results go. Several tasks hold a copy; each writes elements of its own.
 #[derive(Clone, Copy)]
 struct Place(*mut f32);
@@ -222,65 +150,18 @@ impl Place {
     }
 }
 
-/// An operand packed whole, for all tasks: block after block of the sums, panel after panel.
-struct Panels {
-    data: Scratch,
-    width: usize,
-    lanes: usize,
-    k: usize,
-}
-
-impl Panels {
-    /// Packs `mat`, in parallel.
-    fn pack(kernel: &Kernel, mat: Mat, side: Side) -> Self {
-        const PANELS: usize = 8;
-        let (lanes, k, width) = match side {
-            Side::Left => (mat.rows, mat.cols, kernel.mr),
-            Side::Right => (mat.cols, mat.rows, kernel.nr),
-        };
-        let mut data = Scratch::new(lanes.next_multiple_of(width) * k);
-        let start = Place(data.as_mut_ptr());
-        let packed = Self { data, width, lanes, k };
-        let groups = lanes.div_ceil(width * PANELS);
-        for_each_task(groups * k_blocks(k), |task| {
-            let (group, block) = (task % groups, task / groups);
-            let range = group * width * PANELS..((group + 1) * width * PANELS).min(lanes);
-            let to = start.at(packed.offset(block, group * PANELS)).0;
-            let from = mat.lanes(range, k_range(k, block), side);
-            // SAFETY: `from` lies inside `mat`; every task fills the panels of its own group and block.
-            unsafe { kernel.pack(&from, width, to) }
-        });
-        packed
-    }
-
-    /// Offset of panel `panel` of block `block`.
-    fn offset(&self, block: usize, panel: usize) -> usize {
-        let ks = k_range(self.k, block);
-        ks.start * self.lanes.next_multiple_of(self.width) + panel * self.width * ks.len()
-    }
-}
-
-/// Where a task finds an operand.
-#[derive(Clone, Copy)]
-enum Operand<'a> {
-    /// Packed already.
-    Shared(&'a Panels),
-    /// To be packed by the task, block by block.
-    Own(Mat<'a>),
-}
-
 /// A product as the tasks see it.
-struct Job<'a> {
+struct Job<'a, 'b> {
     kernel: &'static Kernel,
     a: Operand<'a>,
-    b: Operand<'a>,
+    b: Operand<'b>,
     k: usize,
     c: Place,
     c_stride: usize,
     add: bool,
 }
 
-impl Job<'_> {
+impl Job<'_, '_> {
     /// Computes `rows` and `cols` of C, summing over `blocks`. Both ranges start at a panel.
     ///
     /// # Safety
@@ -326,16 +207,11 @@ impl Job<'_> {
         stale: bool,
     ) -> *const f32 {
         match operand {
-            Operand::Shared(panels) => {
-                panels.data.as_ptr().wrapping_add(panels.offset(block, lanes.start / panels.width))
-            }
+            Operand::Shared(panels) => panels.block(block, lanes.start),
             Operand::Own(_) if !stale => own.as_ptr(),
-            Operand::Own(mat) => {
-                let ks = k_range(self.k, block);
-                let width = if side == Side::Left { self.kernel.mr } else { self.kernel.nr };
-                let from = mat.lanes(lanes, ks, side);
-                // SAFETY: `from` lies inside the matrix, and the caller promises the room.
-                unsafe { self.kernel.pack(&from, width, own.as_mut_ptr()) };
+            Operand::Own(source) => {
+                // SAFETY: the caller promises the room.
+                unsafe { source.pack(self.kernel, side, lanes, k_range(self.k, block), own.as_mut_ptr()) };
                 own.as_ptr()
             }
         }
@@ -364,15 +240,5 @@ impl Job<'_> {
                 unsafe { self.kernel.tile_of_columns(&tile) }
             }
         }
-    }
-}
-
-impl Operand<'_> {
-    /// Room for `len` floats where a task has to pack, none where it need not.
-    fn room(&self, len: usize) -> Scratch {
-        Scratch::new(match self {
-            Self::Shared(_) => 0,
-            Self::Own(_) => len,
-        })
     }
 }

@@ -1,10 +1,11 @@
 //! Owns the comparison of matrix products with `f64` sums, for every instruction set that this CPU has.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use super::{Mat, add_product, product};
+use super::{Made, Mat, Panels, Rows, add_product, product};
 use crate::ops::simd::{Isa, Level};
 use proptest::prelude::*;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 fn numbers(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
@@ -66,6 +67,43 @@ fn sums_long_enough_to_be_split() {
     check(3, 2, 8192, (false, true));
     check(14, 35, 8500, (false, false));
     check(5, 40, 9000, (true, false));
+}
+
+/// A matrix in memory that poses as one that is computed.
+struct Copied<'a>(&'a [f32], [usize; 2]);
+
+impl Rows for Copied<'_> {
+    fn dims(&self) -> [usize; 2] {
+        self.1
+    }
+
+    fn part<'a>(&self, _: Isa, row: usize, columns: Range<usize>, to: &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] {
+        to.write_copy_of_slice(&self.0[row * self.1[1]..][columns])
+    }
+}
+
+#[test]
+fn operands_packed_before_or_computed_while_packed_give_the_same_bits() {
+    for (m, n, k) in
+        [(1, 1, 1), (13, 33, 17), (65, 7, 256), (30, 600, 257), (200, 20, 513), (400, 100, 40), (9, 40, 8300)]
+    {
+        let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+        let (left, right) = (Mat::new(&a, m, k), Mat::new(&b, k, n));
+        let (made_left, made_right) = (Copied(&a, [m, k]), Copied(&b, [k, n]));
+        for isa in [Level::Avx512, Level::Avx2, Level::Portable].into_iter().filter_map(Isa::supported) {
+            let bits = |c: &[f32]| c.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let mut places = vec![MaybeUninit::new(f32::NAN); m * n];
+            let stored = bits(product(isa, left, right, &mut places));
+            let (packed_left, packed_right) = (Panels::left(isa, left), Panels::right(isa, right));
+            assert_eq!(bits(product(isa, &packed_left, right, &mut places)), stored, "{isa:?}, {m} x {n} x {k}");
+            assert_eq!(bits(product(isa, left, &packed_right, &mut places)), stored, "{isa:?}, {m} x {n} x {k}");
+            assert_eq!(
+                bits(product(isa, &packed_left, &packed_right, &mut places)),
+                stored,
+                "{isa:?}, {m} x {n} x {k}"
+            );
+        }
+    }
 }
 
 #[test]

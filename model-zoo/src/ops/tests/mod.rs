@@ -4,6 +4,7 @@
 mod exact;
 mod frozen;
 mod gradients;
+mod joined;
 mod limits;
 mod muon;
 mod some_families;

@@ -84,6 +84,8 @@ fn window(config: &ModelConfig, layer: usize) -> Option<usize> {
 /// Which kernels run between the matrix products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernels {
+    /// Fused ops that span norms, products and activations, for weights that are all trained, in f32.
+    Joined,
     /// Fused ops with hand-written backward: neither scores nor logits are kept.
     Fused,
     /// Decomposed ops: the tape keeps attention scores and logits.
@@ -111,7 +113,7 @@ impl ActivationMemory {
 }
 
 /// Logits that a fused head holds at a time, about; `ops::linear_cross_entropy` cuts its rows so.
-const FUSED_LOGITS: u64 = 1 << 23;
+const FUSED_LOGITS: u64 = 1 << 22;
 /// Copies of the scores (and of the logits) that a decomposed softmax and its gradient keep.
 const DECOMPOSED_COPIES: u64 = 3;
 
@@ -139,8 +141,13 @@ pub fn activation_memory(
     let products = 2 * sizes.hidden + 2 * sizes.query + 2 * sizes.key_value + sizes.feed_forward.kept;
     let mut per_token = stream * wide + products * narrow;
     let mut head = tokens * (2 * sizes.hidden * wide + 2 * sizes.hidden * narrow);
+    if kernels == Kernels::Joined {
+        per_token -= sizes.passing * wide;
+    }
     match kernels {
-        Kernels::Fused => head += (FUSED_LOGITS.min(tokens * sizes.vocab) + sizes.vocab * sizes.hidden) * wide,
+        Kernels::Joined | Kernels::Fused => {
+            head += (FUSED_LOGITS.min(tokens * sizes.vocab) + sizes.vocab * sizes.hidden) * wide
+        }
         Kernels::Decomposed => {
             per_token += DECOMPOSED_COPIES * sizes.heads * seq as u64 * wide;
             per_token += (2 * sizes.hidden + sizes.feed_forward.kept) * wide;
@@ -209,6 +216,9 @@ struct Sizes {
     norm_inputs: u64,
     /// Means and means of squares of a token that they keep.
     norm_statistics: u64,
+    /// Elements of a token that ops over several steps compute again instead of keeping them: what norms hand to
+    /// products, and what gates hand to the product behind them.
+    passing: u64,
 }
 
 impl Sizes {
@@ -245,13 +255,16 @@ impl Sizes {
             last_vectors: hidden,
             norm_inputs: block_norms * hidden + with_heads * (query + key_value),
             norm_statistics: block_norms + with_heads * (heads + kv_heads),
+            passing: 2 * hidden + decoder.intermediate_size as u64,
         }
     }
 
     fn mixtral(config: &MixtralConfig) -> Self {
         let dense = Self::new(&config.decoder, 2, false, false);
         let (experts, chosen) = (config.num_local_experts as u64, config.num_experts_per_tok as u64);
-        Self { feed_forward: dense.feed_forward.experts(dense.hidden, experts, chosen), ..dense }
+        let feed_forward = dense.feed_forward.experts(dense.hidden, experts, chosen);
+        let passing = dense.hidden + chosen * config.decoder.intermediate_size as u64;
+        Self { feed_forward, passing, ..dense }
     }
 
     fn gpt2(config: &Gpt2Config) -> Self {
@@ -270,6 +283,7 @@ impl Sizes {
             last_vectors: 2 * hidden,
             norm_inputs: 2 * hidden,
             norm_statistics: 4,
+            passing: 0,
         }
     }
 }
@@ -342,6 +356,9 @@ mod tests {
         let fused = of(8, Precision::F32, Kernels::Fused);
         assert!(fused.total() < of(8, Precision::F32, Kernels::Decomposed).total() / 3);
         assert_eq!(of(16, Precision::F32, Kernels::Fused).blocks, 2 * fused.blocks);
+        // Two norms over 256 elements and a product of 704, in 6 layers.
+        let joined = of(8, Precision::F32, Kernels::Joined);
+        assert_eq!(fused.blocks - joined.blocks, 2048 * 6 * 4 * (2 * 256 + 704));
         let mixed = of(8, Precision::Bf16Mixed, Kernels::Fused);
         assert!(mixed.blocks < fused.blocks * 7 / 10);
         assert!(mixed.weight_copies > 0 && fused.weight_copies == 0);

@@ -7,6 +7,6 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    trainer::allocator::keep_freed_memory();
+    trainer::allocator::fit_training();
     trainer::cli::main()
 }

@@ -125,7 +125,7 @@ struct Timing {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    trainer::allocator::keep_freed_memory();
+    trainer::allocator::fit_training();
     let options = Options::parse();
     let opened = device::open(options.device, (options.threads > 0).then_some(options.threads))?;
     let precision = match options.dtype {

@@ -9,7 +9,7 @@ use crate::config::MixtralConfig;
 use crate::family::{BlockOutput, Pass};
 use crate::ops::{self, AttentionRule};
 use crate::params::ParamSpec;
-use crate::weights::{Weights, widen};
+use crate::weights::{Gate, Weights, widen};
 
 /// Places of a block's parameters after those of its attention.
 const ROUTER: usize = ATTENTION_PARAMS;
@@ -71,8 +71,8 @@ impl Mixtral {
             };
             places.take(expert, tokens.len(), input.dims()[0]);
             let first = self.trunk.at(layer, EXPERTS + expert * PARAMS_PER_EXPERT);
-            let inner = ops::swiglu(weights.linear(input.clone(), first + GATE), weights.linear(input, first + UP));
-            outputs.push(weights.linear(inner, first + DOWN));
+            let inner = [weights.linear(input.clone(), first + GATE), weights.linear(input, first + UP)];
+            outputs.push(weights.gated_linear(Gate::Silu, inner, first + DOWN));
         }
         let rows = places.of(&choice, &device);
         let mixed = ops::mix_rows(widen(Tensor::cat(outputs, 0)), rows, share);

@@ -14,8 +14,8 @@ use burn::backend::{DispatchTensor, Flex};
 use burn::tensor::Int;
 use std::mem::MaybeUninit;
 
-/// Logits that are held at a time: 32 MiB of them.
-const LOGITS: usize = 1 << 23;
+/// Logits that are held at a time: 16 MiB of them.
+const LOGITS: usize = 1 << 22;
 /// Rows whose logits are held at a time, at least and at most: every chunk of rows reads the weights and adds to their
 /// gradient once, which many rows make worth it.
 const ROWS: (usize, usize) = (128, 1024);

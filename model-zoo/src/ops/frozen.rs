@@ -14,7 +14,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, Device, Int, TensorData};
 
 use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, dims, floats};
-use super::gemm::{Mat, Panels, add_product, product};
+use super::gemm::{Mat, add_product, product, products};
 use super::linear::{FEW_ROWS, few_rows};
 use super::nf4::Nf4;
 use super::parallel::{CHUNK, chunks_mut, initialised, rows_per_task, written};
@@ -169,11 +169,6 @@ impl Source {
             Self::Wide(w) => few_rows(isa, x, floats(w), features, y),
             _ => self.times_few(isa, x, features, y),
         })
-    }
-
-    /// The same for rows that are packed already.
-    fn times_packed(&self, isa: Isa, x: &Panels, [n, features, out]: [usize; 3]) -> Vec<f32> {
-        written(n * out, |y| self.with(|w| product(isa, x, Mat::new(w, out, features).t(), y)))
     }
 
     /// The same for few rows: a row of the matrix is widened where it is used, so that nothing wide goes to memory.
@@ -332,9 +327,8 @@ fn fused(graph: flex::Graph, [x, a, b]: [Input; 3], source: Source, scale: f64) 
     let a_matrix = Mat::new(floats(&a.tensor), rank, features).t();
     let rows = Mat::new(floats(&x.tensor), n, features);
     let (mut inner, mut y) = if n > FEW_ROWS {
-        // Both products read the same rows: packed once.
-        let rows = Panels::left(isa, rows);
-        (written(n * rank, |inner| product(isa, &rows, a_matrix, inner)), source.times_packed(isa, &rows, shape))
+        // Both products read the same rows.
+        two(source.with(|w| products(isa, rows, &[a_matrix, Mat::new(w, out, features).t()])))
     } else {
         let inner = written(n * rank, |inner| product(isa, rows, a_matrix, inner));
         (inner, source.times(isa, floats(&x.tensor), shape))
@@ -371,24 +365,32 @@ impl Backward<Flex, 3> for Adapted {
         let State { x, a, b, inner, source, scale } = ops.state;
         let ([n, features], [rank, _], [out, _]) = (dims(&x), dims(&a), dims(&b));
         let (g, b) = (Mat::new(floats(&g), n, out), Mat::new(floats(&b), out, rank));
-        // Read by two products: packed once.
-        let rows = Panels::left(isa, g);
         if let Some(node) = b_node {
             let db = written(out * rank, |db| product(isa, g.t(), Mat::new(&inner, n, rank), db));
             grads.register::<Flex>(node.id, flex::tensor(db, [out, rank]));
         }
-        let mut slopes = written(n * rank, |slopes| product(isa, &rows, b, slopes));
+        // Both products read the same rows.
+        let (mut slopes, dx) = if x_node.is_some() {
+            let (slopes, dx) = two(source.with(|w| products(isa, g, &[b, Mat::new(w, out, features)])));
+            (slopes, Some(dx))
+        } else {
+            (written(n * rank, |slopes| product(isa, g, b, slopes)), None)
+        };
         scale_by(isa, &mut slopes, scale);
         let slopes = Mat::new(&slopes, n, rank);
         if let Some(node) = a_node {
             let da = written(rank * features, |da| product(isa, slopes.t(), Mat::new(floats(&x), n, features), da));
             grads.register::<Flex>(node.id, flex::tensor(da, [rank, features]));
         }
-        if let Some(node) = x_node {
-            let mut dx =
-                written(n * features, |dx| source.with(|w| product(isa, &rows, Mat::new(w, out, features), dx)));
+        if let (Some(node), Some(mut dx)) = (x_node, dx) {
             add_product(isa, slopes, Mat::new(floats(&a), rank, features), &mut dx);
             grads.register::<Flex>(node.id, flex::tensor(dx, [n, features]));
         }
     }
+}
+
+/// The results of two products.
+fn two(results: Vec<Vec<f32>>) -> (Vec<f32>, Vec<f32>) {
+    let mut results = results.into_iter();
+    (results.next().unwrap_or_default(), results.next().unwrap_or_default())
 }

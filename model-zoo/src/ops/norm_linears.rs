@@ -2,7 +2,7 @@
 //! pass, nor more than the parts of it that are being packed.
 
 use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, dims, floats, floats_mut};
-use super::gemm::{Made, Mat, Panels, Rows, add_product, product};
+use super::gemm::{Made, Mat, Panels, Rows, add_product, product, products};
 use super::linear::{FEW_ROWS, few_rows};
 use super::outputs::{self, Arrived};
 use super::parallel::{written, zeros};
@@ -98,13 +98,10 @@ fn forward(isa: Isa, normed: &Normed, ws: &[FlexTensor]) -> Vec<FlexTensor> {
         };
         return ws.iter().map(few).collect();
     }
-    // Packed once for all matrices, and computed while it is packed.
-    let rows = Panels::left(isa, Made(isa, normed));
-    let wide = |w: &FlexTensor| {
-        let [out, _] = dims(w);
-        flex::tensor(written(n * out, |y| product(isa, &rows, Mat::new(floats(w), out, d).t(), y)), [n, out])
-    };
-    ws.iter().map(wide).collect()
+    // Computed while it is packed, once for all matrices.
+    let matrices: Vec<Mat> = ws.iter().map(|w| Mat::new(floats(w), dims(w)[0], d).t()).collect();
+    let ys = products(isa, Made(isa, normed), &matrices);
+    ys.into_iter().zip(ws).map(|(y, w)| flex::tensor(y, [n, dims(w)[0]])).collect()
 }
 
 /// What the backward pass needs.

@@ -312,9 +312,10 @@ fn moment_bytes(plan: &Plan, trained: u64) -> u64 {
 }
 
 fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {
+    let on_cpu = if plan.adapter_cost().is_some() { Kernels::Fused } else { Kernels::Joined };
     let kinds: &[(&'static str, Kernels)] = match plan.device {
-        DeviceChoice::Cpu => &[("cpu", Kernels::Fused)],
-        DeviceChoice::Auto => &[("cpu", Kernels::Fused), ("gpu", Kernels::Decomposed)],
+        DeviceChoice::Cpu => &[("cpu", on_cpu)],
+        DeviceChoice::Auto => &[("cpu", on_cpu), ("gpu", Kernels::Decomposed)],
         DeviceChoice::Cuda(_) | DeviceChoice::Rocm(_) | DeviceChoice::Wgpu(_) => &[("gpu", Kernels::Decomposed)],
     };
     let copy = F32_BYTES * parameters;

@@ -17,7 +17,7 @@ mod vector;
 pub(crate) use kernel::{Kernel, Lanes, Tile};
 pub(crate) use operand::{Made, Mat, Operand, Panels, Rows};
 
-use crate::ops::parallel::{for_each_task, initialised, part};
+use crate::ops::parallel::{for_each_task, initialised, part, written};
 use crate::ops::scratch::Scratch;
 use crate::ops::simd::{Isa, add_assign};
 use operand::{Side, k_blocks, k_range};
@@ -74,7 +74,12 @@ unsafe fn run(isa: Isa, a: Operand, b: Operand, c: Place, add: bool) {
         // SAFETY: the caller's promise.
         return unsafe { split_sums(isa, a, b, c, add) };
     }
-    let shared = if m <= n { Side::Left } else { Side::Right };
+    let shared = match (a, b) {
+        // Nothing but the rows is left to pack.
+        (Operand::Own(_), Operand::Shared(_)) => Side::Right,
+        _ if m <= n => Side::Left,
+        _ => Side::Right,
+    };
     let mut panels = None;
     let (a, b) = match shared {
         Side::Left => (a.shared(kernel, shared, &mut panels), b),
@@ -94,6 +99,47 @@ unsafe fn run(isa: Isa, a: Operand, b: Operand, c: Place, add: bool) {
         // SAFETY: tasks cover disjoint parts of C, for which the caller made its promise.
         unsafe { job.block(rows, cols, 0..k_blocks(k)) }
     });
+}
+
+/// `A · B` for each of `bs`. What a task needs of A is packed, or computed, once for all of them.
+pub(crate) fn products<'a>(isa: Isa, a: impl Into<Operand<'a>>, bs: &[Mat]) -> Vec<Vec<f32>> {
+    let (a, kernel) = (a.into(), Kernel::of(isa));
+    let (m, k) = (a.rows(), a.cols());
+    let widths: Vec<usize> = bs.iter().map(|&b| Operand::from(b).cols()).collect();
+    let by_rows = m > widths.iter().copied().max().unwrap_or(0) && k_blocks(k) < 4 * SPLIT_BLOCKS;
+    let mut panels = None;
+    if !by_rows {
+        let a = a.shared(kernel, Side::Left, &mut panels);
+        return bs.iter().zip(&widths).map(|(&b, n)| written(m * n, |c| product(isa, a, b, c))).collect();
+    }
+    let packed: Vec<Panels> = bs.iter().map(|&b| Panels::right(isa, b)).collect();
+    let mut results: Vec<Vec<f32>> = widths.iter().map(|n| Vec::with_capacity(m * n)).collect();
+    let mut jobs = Vec::new();
+    for ((b, &n), c) in packed.iter().zip(&widths).zip(&mut results) {
+        assert_eq!(k, Operand::from(b).rows(), "a product needs as many columns of A as rows of B");
+        jobs.push((Job { kernel, a, b: b.into(), k, c: Place(c.as_mut_ptr()), c_stride: n, add: false }, n));
+    }
+    let count = m.div_ceil(kernel.mr);
+    let tasks = tasks(count, ROW_PANELS, ROW_PANELS / 3, m * k * widths.iter().sum::<usize>());
+    for_each_task(tasks, |task| {
+        let panels = part(count, tasks, task);
+        let rows = panels.start * kernel.mr..(panels.end * kernel.mr).min(m);
+        let Some((first, _)) = jobs.first() else { return };
+        let (mut own_a, mut own_b) = (first.room_a(&rows), Scratch::new(0));
+        for block in 0..k_blocks(k) {
+            for (index, (job, n)) in jobs.iter().enumerate() {
+                let own_a = (&mut own_a, index == 0);
+                // SAFETY: tasks cover disjoint rows of the results, which have room for them; a task has no more rows
+                // than are packed at a time, and the jobs have the same A.
+                unsafe { job.pass(rows.clone(), 0..*n, block, block > 0, own_a, &mut own_b) }
+            }
+        }
+    });
+    for (result, n) in results.iter_mut().zip(widths) {
+        // SAFETY: the tasks wrote all rows.
+        unsafe { result.set_len(m * n) };
+    }
+    results
 }
 
 /// Number of tasks, along the operand that every task packs a part of; by the shape of the product alone.
@@ -167,26 +213,52 @@ impl Job<'_, '_> {
     /// # Safety
     /// That part of C must be writable, exclusive and, if `add`, initialised.
     unsafe fn block(&self, rows: Range<usize>, cols: Range<usize>, blocks: Range<usize>) {
-        let (mr, nr) = (self.kernel.mr, self.kernel.nr);
-        let (row_step, col_step) = (ROW_PANELS * mr, COLUMN_PANELS * nr);
-        let longest = k_range(self.k, 0).len();
-        let mut own_a = self.a.room(rows.len().min(row_step).next_multiple_of(mr) * longest);
-        let mut own_b = self.b.room(cols.len().min(col_step).next_multiple_of(nr) * longest);
+        let (mut own_a, mut own_b) = (self.room_a(&rows), self.room_b(&cols));
         for block in blocks.clone() {
             let add = self.add || block != blocks.start;
-            for col in cols.clone().step_by(col_step) {
-                let some_cols = col..(col + col_step).min(cols.end);
-                // SAFETY: `own_b` has room for a block of that many columns.
-                let b = unsafe { self.packed(self.b, Side::Right, some_cols.clone(), block, &mut own_b, true) };
-                for row in rows.clone().step_by(row_step) {
-                    let some_rows = row..(row + row_step).min(rows.end);
-                    let stale = col == cols.start || rows.len() > row_step;
-                    // SAFETY: `own_a` has room for a block of that many rows; the tiles lie inside of this call's
-                    // part of C.
-                    unsafe {
-                        let a = self.packed(self.a, Side::Left, some_rows.clone(), block, &mut own_a, stale);
-                        self.tiles(some_rows, some_cols.clone(), k_range(self.k, block).len(), a, b, add);
-                    }
+            // SAFETY: the caller's promise, and the rooms are those of the ranges.
+            unsafe { self.pass(rows.clone(), cols.clone(), block, add, (&mut own_a, true), &mut own_b) }
+        }
+    }
+
+    /// Room for what a task packs of A at a time, if it has to.
+    fn room_a(&self, rows: &Range<usize>) -> Scratch {
+        let mr = self.kernel.mr;
+        self.a.room(rows.len().min(ROW_PANELS * mr).next_multiple_of(mr) * k_range(self.k, 0).len())
+    }
+
+    /// The same of B.
+    fn room_b(&self, cols: &Range<usize>) -> Scratch {
+        let nr = self.kernel.nr;
+        self.b.room(cols.len().min(COLUMN_PANELS * nr).next_multiple_of(nr) * k_range(self.k, 0).len())
+    }
+
+    /// Adds block `block` of the sums to `rows` and `cols` of C, or writes it there. Unless `stale`, `own_a` holds the
+    /// panels of `rows` already, which are as many as it has room for.
+    ///
+    /// # Safety
+    /// As for [`Job::block`]; the rooms must be those of the ranges.
+    unsafe fn pass(
+        &self,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        block: usize,
+        add: bool,
+        (own_a, stale): (&mut Scratch, bool),
+        own_b: &mut Scratch,
+    ) {
+        let (row_step, col_step) = (ROW_PANELS * self.kernel.mr, COLUMN_PANELS * self.kernel.nr);
+        for col in cols.clone().step_by(col_step) {
+            let some_cols = col..(col + col_step).min(cols.end);
+            // SAFETY: `own_b` has room for a block of that many columns.
+            let b = unsafe { self.packed(self.b, Side::Right, some_cols.clone(), block, own_b, true) };
+            for row in rows.clone().step_by(row_step) {
+                let some_rows = row..(row + row_step).min(rows.end);
+                let stale = (stale && col == cols.start) || rows.len() > row_step;
+                // SAFETY: `own_a` has room for a block of that many rows; the tiles lie inside of this call's part of C.
+                unsafe {
+                    let a = self.packed(self.a, Side::Left, some_rows.clone(), block, own_a, stale);
+                    self.tiles(some_rows, some_cols.clone(), k_range(self.k, block).len(), a, b, add);
                 }
             }
         }

@@ -7,8 +7,10 @@ use crate::ops::simd::Isa;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Length of the sums that one pass over a block adds to the result.
+/// Longest sums that one pass over a block adds to the result.
 const K_BLOCK: usize = 256;
+/// Blocks but the last are multiples of this long: whole vectors, for packing and for what is computed while packing.
+const K_STEP: usize = 16;
 
 /// Number of blocks that sums of length `k` are cut into; 1 for empty sums, which still write zeros.
 pub(super) fn k_blocks(k: usize) -> usize {
@@ -17,7 +19,8 @@ pub(super) fn k_blocks(k: usize) -> usize {
 
 /// Range of block `index` of sums of length `k`.
 pub(super) fn k_range(k: usize, index: usize) -> Range<usize> {
-    let len = k.div_ceil(k_blocks(k));
+    // No block is empty: this is at most `K_BLOCK`, and `k` is longer than all blocks but one of that length.
+    let len = k.div_ceil(k_blocks(k)).next_multiple_of(K_STEP);
     (index * len).min(k)..((index + 1) * len).min(k)
 }
 
@@ -183,15 +186,27 @@ pub(crate) enum Operand<'a> {
     Own(Source<'a>),
 }
 
+impl<'a> From<Mat<'a>> for Source<'a> {
+    fn from(mat: Mat<'a>) -> Self {
+        Self::Stored(mat)
+    }
+}
+
+impl<'a> From<Made<'a>> for Source<'a> {
+    fn from(made: Made<'a>) -> Self {
+        Self::Made(made)
+    }
+}
+
 impl<'a> From<Mat<'a>> for Operand<'a> {
     fn from(mat: Mat<'a>) -> Self {
-        Self::Own(Source::Stored(mat))
+        Self::Own(mat.into())
     }
 }
 
 impl<'a> From<Made<'a>> for Operand<'a> {
     fn from(made: Made<'a>) -> Self {
-        Self::Own(Source::Made(made))
+        Self::Own(made.into())
     }
 }
 
@@ -248,21 +263,9 @@ pub(crate) struct Panels {
 }
 
 impl Panels {
-    /// A left operand, packed in parallel.
-    pub(crate) fn left<'a>(isa: Isa, source: impl Into<Operand<'a>>) -> Self {
-        Self::of(isa, source.into(), Side::Left)
-    }
-
     /// A right operand, packed in parallel.
-    pub(crate) fn right<'a>(isa: Isa, source: impl Into<Operand<'a>>) -> Self {
-        Self::of(isa, source.into(), Side::Right)
-    }
-
-    fn of(isa: Isa, operand: Operand, side: Side) -> Self {
-        match operand {
-            Operand::Own(source) => Self::pack(Kernel::of(isa), source, side),
-            Operand::Shared(_) => unreachable!("panels are not packed again"),
-        }
+    pub(crate) fn right<'a>(isa: Isa, source: impl Into<Source<'a>>) -> Self {
+        Self::pack(Kernel::of(isa), source.into(), Side::Right)
     }
 
     fn pack(kernel: &Kernel, source: Source, side: Side) -> Self {

@@ -1,7 +1,7 @@
 //! Owns the comparison of matrix products with `f64` sums, for every instruction set that this CPU has.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use super::{Made, Mat, Panels, Rows, add_product, product};
+use super::{Made, Mat, Panels, Rows, add_product, product, products};
 use crate::ops::simd::{Isa, Level};
 use proptest::prelude::*;
 use std::mem::MaybeUninit;
@@ -94,16 +94,39 @@ fn operands_packed_before_or_computed_while_packed_give_the_same_bits() {
             let bits = |c: &[f32]| c.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             let mut places = vec![MaybeUninit::new(f32::NAN); m * n];
             let stored = bits(product(isa, left, right, &mut places));
-            let (packed_left, packed_right) = (Panels::left(isa, left), Panels::right(isa, right));
-            assert_eq!(bits(product(isa, &packed_left, right, &mut places)), stored, "{isa:?}, {m} x {n} x {k}");
-            assert_eq!(bits(product(isa, left, &packed_right, &mut places)), stored, "{isa:?}, {m} x {n} x {k}");
-            assert_eq!(
-                bits(product(isa, &packed_left, &packed_right, &mut places)),
-                stored,
-                "{isa:?}, {m} x {n} x {k}"
-            );
+            let packed = Panels::right(isa, right);
+            let (made_left, made_right) = (Made(isa, &made_left), Made(isa, &made_right));
+            let packed_made = Panels::right(isa, made_right);
+            let others = [
+                bits(product(isa, left, &packed, &mut places)),
+                bits(product(isa, made_left, right, &mut places)),
+                bits(product(isa, left, made_right, &mut places)),
+                bits(product(isa, made_left, &packed_made, &mut places)),
+            ];
+            assert!(others.iter().all(|other| *other == stored), "{isa:?}, {m} x {n} x {k}");
         }
     }
+}
+
+#[test]
+fn several_products_of_one_operand_have_the_bits_of_each() {
+    for (m, k, widths) in
+        [(1, 5, [3, 4]), (50, 40, [33, 2]), (400, 300, [100, 40]), (30, 17, [64, 20]), (9, 8300, [3, 2])]
+    {
+        let a = numbers(m * k, 1);
+        let bs = widths.map(|n| numbers(k * n, n as u64));
+        let bs = [Mat::new(&bs[0], k, widths[0]), Mat::new(&bs[1], widths[1], k).t()];
+        for isa in [Level::Avx512, Level::Avx2, Level::Portable].into_iter().filter_map(Isa::supported) {
+            let all = products(isa, Mat::new(&a, m, k), &bs);
+            let made = products(isa, Made(isa, &Copied(&a, [m, k])), &bs);
+            for ((b, n), (all, made)) in bs.into_iter().zip(widths).zip(all.iter().zip(&made)) {
+                let mut places = vec![MaybeUninit::new(f32::NAN); m * n];
+                let one = product(isa, Mat::new(&a, m, k), b, &mut places);
+                assert!(one == all && one == made, "{isa:?}, {m} x {k} by {n}");
+            }
+        }
+    }
+    assert!(products(Isa::detect(), Mat::new(&[], 0, 3), &[Mat::new(&[1.0; 6], 3, 2)])[0].is_empty());
 }
 
 #[test]

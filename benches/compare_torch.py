@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Trains the same two models with bench-train and with a PyTorch peer, eager and compiled, in turn (A B C A B C) and
-writes the medians to benches/results/DATE-cpu-train.{json,md}. Shapes: (a) 8.6 M parameters, (b) 40 M; float32, 2,048 tokens a step.
+"""Trains the same models with bench-train and with a PyTorch peer, eager and compiled, in turn (A B C A B C) and
+writes the medians to benches/results/DATE-cpu-train.{json,md}. Shapes: (a) 8.6 M parameters, (b) 40 M, (c) 33 M in rows of 2,048
+tokens; float32, 2,048 tokens a step.
 usage: compare_torch.py --peer bench_torch.py [--python PYTHON_WITH_TORCH] [--bin target/release/bench-train]
 Without --python a virtual environment is made in .venv-torch; TORCH_INDEX_URL names an index of CPU builds (0.2 GB),
 without it pip takes its default build of PyTorch (some GB)."""
@@ -10,6 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHAPES = {
     "a": "--layers 6 --d-model 256 --heads 8 --kv-heads 4 --ffn 704 --vocab 8192 --batch 8 --seq 256",
     "b": "--layers 8 --d-model 512 --heads 8 --kv-heads 4 --ffn 1408 --vocab 16384 --batch 4 --seq 512",
+    "c": "--layers 8 --d-model 512 --heads 8 --kv-heads 4 --ffn 1408 --vocab 16384 --batch 1 --seq 2048 --tie",
 }
 FIELDS = ("tokens_per_s", "best_tokens_per_s", "tokens_per_cpu_s", "peak_mem_gib", "mfu_causal", "loss_last")
 

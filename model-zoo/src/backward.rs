@@ -15,6 +15,31 @@ use crate::model::{Inputs, Model};
 use crate::ops;
 use crate::params::Params;
 
+/// Which blocks keep only their inputs, and are computed once more when their turn comes in the backward pass (Chen et al.
+/// 2016, arXiv:1604.06174). The bits are the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Recompute {
+    /// None.
+    #[default]
+    Nothing,
+    /// The first, the third and so on: half of the memory for half of the time.
+    EveryOther,
+    /// All.
+    Everything,
+}
+
+impl Recompute {
+    /// Whether block `layer` is computed twice.
+    #[must_use]
+    pub fn covers(self, layer: usize) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::EveryOther => layer.is_multiple_of(2),
+            Self::Everything => true,
+        }
+    }
+}
+
 /// A parameter took no part in the loss.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("parameter `{name}` received no gradient; this is a defect of the model's forward pass, please report it")]
@@ -35,9 +60,7 @@ pub(crate) fn gradient_order(model: &Model) -> Vec<usize> {
 /// Forward and backward pass of one micro-batch: the loss sum, and for every parameter one call of
 /// `done(index, gradient)` (flat, `[num_elements]`) as soon as the gradient is complete, in [`gradient_order`].
 ///
-/// With `recompute` the blocks keep only their inputs; each is computed once more when its turn comes in the backward
-/// pass (Chen et al. 2016, arXiv:1604.06174). The bits are the same. Below the lowest block with something to train
-/// nothing is kept and no backward pass is made.
+/// Below the lowest block with something to train nothing is kept and no backward pass is made.
 ///
 /// The load-balancing loss of experts ([`crate::balance`]), where it is trained, is no part of the loss sum that is
 /// returned. Its gradients are: a mean over tokens, it is weighted with the number of valid targets, because everything
@@ -47,7 +70,7 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     params: &Params,
     inputs: &Inputs,
     goal: Goal<'_>,
-    recompute: bool,
+    recompute: Recompute,
     done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
 ) -> Result<f64, E> {
     let (family, num_tokens) = (model.family(), inputs.dims().iter().product());
@@ -68,7 +91,7 @@ pub(crate) fn loss_and_gradients<E: From<NoGradient>>(
     let (mut blocks, mut load) = (Vec::with_capacity(family.num_blocks()), Load::default());
     for layer in 0..family.num_blocks() {
         let input = stream.clone();
-        let segment = (!recompute && layer >= lowest).then(|| open(layer, input.clone(), &mut pass));
+        let segment = (!recompute.covers(layer) && layer >= lowest).then(|| open(layer, input.clone(), &mut pass));
         stream = match &segment {
             Some(segment) => load.seen(&segment.output).inner(),
             None => load.seen(&family.block(&model.weights(params), layer, input.clone(), &mut pass)).inner(),

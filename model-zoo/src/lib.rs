@@ -25,7 +25,7 @@ mod spelling;
 mod weights;
 
 pub use adapter::{AdaptedModule, AdapterError, AdapterSpec};
-pub use backward::NoGradient;
+pub use backward::{NoGradient, Recompute};
 pub use config::{ConfigError, DecoderConfig, LlamaConfig, ModelConfig, RopeConfig, RopeScaling, WeightDtype};
 pub use frozen::{BaseFormat, FrozenBase};
 pub use goal::{Parts, Weighed};

@@ -6,6 +6,7 @@ use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::Adapted;
+use crate::backward::Recompute;
 use crate::backward::{self, NoGradient};
 use crate::balance::Load;
 use crate::config::{ConfigError, ModelConfig};
@@ -230,7 +231,7 @@ impl Model {
     /// `done(index, gradient)` (flat, `[num_elements]`, f32) for every parameter as soon as its gradient is complete, in
     /// the order of [`Model::gradient_order`]. `params` and the gradients are plain, `inputs` and `targets` too.
     ///
-    /// With `recompute` each block is computed a second time in the backward pass instead of being kept: the same bits
+    /// Blocks that `recompute` covers are computed a second time in the backward pass instead of being kept: the same bits
     /// for less memory.
     ///
     /// # Errors
@@ -240,7 +241,7 @@ impl Model {
         params: &Params,
         inputs: &Inputs,
         targets: Tensor<2, Int>,
-        recompute: bool,
+        recompute: Recompute,
         done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
     ) -> Result<f64, E> {
         backward::loss_and_gradients(self, params, inputs, Goal::Sum(Box::new(targets)), recompute, done)
@@ -255,7 +256,7 @@ impl Model {
         params: &Params,
         inputs: &Inputs,
         parts: Parts<'_>,
-        recompute: bool,
+        recompute: Recompute,
         done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
     ) -> Result<f64, E> {
         backward::loss_and_gradients(self, params, inputs, Goal::Parts(parts), recompute, done)

@@ -1,5 +1,6 @@
 //! Owns arithmetic about a model's size: parameters, operations and activation memory; never touches devices.
 
+use crate::backward::Recompute;
 use crate::config::{DecoderConfig, Gpt2Config, MixtralConfig, ModelConfig};
 use crate::model::Precision;
 
@@ -117,8 +118,8 @@ const FUSED_LOGITS: u64 = 1 << 22;
 /// Copies of the scores (and of the logits) that a decomposed softmax and its gradient keep.
 const DECOMPOSED_COPIES: u64 = 3;
 
-/// Estimates the activations of `rows` rows of `seq` tokens. With `recompute` every block keeps its input, and one at a
-/// time the rest.
+/// Estimates the activations of `rows` rows of `seq` tokens. Blocks that `recompute` covers keep their inputs, and one at
+/// a time the rest.
 #[must_use]
 pub fn activation_memory(
     config: &ModelConfig,
@@ -126,7 +127,7 @@ pub fn activation_memory(
     seq: usize,
     precision: Precision,
     kernels: Kernels,
-    recompute: bool,
+    recompute: Recompute,
 ) -> ActivationMemory {
     let sizes = Sizes::of(config);
     let tokens = rows as u64 * seq as u64;
@@ -161,7 +162,13 @@ pub fn activation_memory(
             (count.attention + count.feed_forward + sizes.vocab * sizes.hidden) * narrow
         }
     };
-    let blocks = if recompute { sizes.layers * sizes.hidden * wide + per_token } else { sizes.layers * per_token };
+    let blocks = match recompute {
+        Recompute::Nothing => sizes.layers * per_token,
+        // What the blocks in between keep is freed when the first of the others is computed again, but for a last block
+        // that is one of these.
+        Recompute::EveryOther => (sizes.layers / 2) * sizes.hidden * wide + sizes.layers.div_ceil(2) * per_token,
+        Recompute::Everything => sizes.layers * sizes.hidden * wide + per_token,
+    };
     ActivationMemory { blocks: tokens * blocks, head, weight_copies }
 }
 
@@ -344,7 +351,8 @@ mod tests {
         assert_eq!(saved(mistral), 3.0 * per_layer * (32.0 - 14.0));
         assert_eq!(saved(qwen2), 2.0 * per_layer * (32.0 - 14.0));
         assert_eq!(flops_per_token(llama, 8), flops_per_token(mistral, 8));
-        let memory = |config| activation_memory(config, 1, 32, Precision::F32, Kernels::Fused, false).blocks;
+        let memory =
+            |config| activation_memory(config, 1, 32, Precision::F32, Kernels::Fused, Recompute::Nothing).blocks;
         // Two more norms a block over 24 elements, norms over 4 + 2 heads of 8, and a statistic of each.
         assert_eq!(memory(gemma3) - memory(llama), 32 * 3 * 4 * (2 * 24 + 6 * 8 + 2 + 6));
         assert_eq!(memory(mistral), memory(llama));
@@ -352,7 +360,9 @@ mod tests {
 
     #[test]
     fn memory_grows_with_tokens_and_shrinks_with_fusion_and_bf16() {
-        let of = |rows, precision, kernels| activation_memory(&shape_a(false), rows, 256, precision, kernels, false);
+        let of = |rows, precision, kernels| {
+            activation_memory(&shape_a(false), rows, 256, precision, kernels, Recompute::Nothing)
+        };
         let fused = of(8, Precision::F32, Kernels::Fused);
         assert!(fused.total() < of(8, Precision::F32, Kernels::Decomposed).total() / 3);
         assert_eq!(of(16, Precision::F32, Kernels::Fused).blocks, 2 * fused.blocks);
@@ -362,8 +372,10 @@ mod tests {
         let mixed = of(8, Precision::Bf16Mixed, Kernels::Fused);
         assert!(mixed.blocks < fused.blocks * 7 / 10);
         assert!(mixed.weight_copies > 0 && fused.weight_copies == 0);
-        let twice = activation_memory(&shape_a(false), 8, 256, Precision::F32, Kernels::Fused, true);
+        let twice = activation_memory(&shape_a(false), 8, 256, Precision::F32, Kernels::Fused, Recompute::Everything);
         assert!(twice.blocks < fused.blocks / 2 && twice.head == fused.head);
+        let half = activation_memory(&shape_a(false), 8, 256, Precision::F32, Kernels::Fused, Recompute::EveryOther);
+        assert!(twice.blocks < half.blocks && half.blocks < fused.blocks * 6 / 10);
     }
 
     /// Mixtral 8x7B: 46.7 billion parameters, 12.9 of them at work for a token (arXiv:2401.04088).
@@ -387,7 +399,7 @@ mod tests {
         assert_eq!(count_active_parameters(&one), count_parameters(&one).total());
         let expert = 3.0 * 4096.0 * 14_336.0 + 8.0 * 4096.0;
         assert_eq!(flops_per_token(&all, 512) - flops_per_token(&one, 512), 6.0 * 32.0 * expert);
-        let of = |config| activation_memory(config, 1, 512, Precision::F32, Kernels::Fused, false).blocks;
+        let of = |config| activation_memory(config, 1, 512, Precision::F32, Kernels::Fused, Recompute::Nothing).blocks;
         assert!(of(&all) > of(&one) * 3 / 2);
     }
 

@@ -6,7 +6,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use data_pipeline::loader::TokenBatch;
-use model_zoo::{Inputs, Model, NoGradient, Params};
+use model_zoo::{Inputs, Model, NoGradient, Params, Recompute};
 
 use crate::gradient_sum::{GradientSum, TreeSum};
 
@@ -123,7 +123,7 @@ pub fn loss_and_gradients<E: From<StepError>>(
     params: &Params,
     batch: &TokenBatch,
     device: &Device,
-    recompute: bool,
+    recompute: Recompute,
     done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
 ) -> Result<(f64, u64), E> {
     check_positions(batch, model)?;
@@ -171,7 +171,7 @@ pub fn summed_gradients(
             grads.add(index, gradient);
             Ok::<(), StepError>(())
         };
-        let (loss_sum, targets) = loss_and_gradients(model, params, batch, device, false, &mut add)?;
+        let (loss_sum, targets) = loss_and_gradients(model, params, batch, device, Recompute::Nothing, &mut add)?;
         losses.push(loss_sum, |a, b| a + b);
         valid += targets;
     }

@@ -16,7 +16,6 @@ use crate::checkpoint::store::Committed;
 use crate::checkpoint::{CheckpointError, CheckpointStore, TrainState, digest};
 use crate::cluster::ClusterError;
 use crate::config::plan::Plan;
-use crate::config::raw::GradientCheckpointing;
 use crate::device;
 use crate::energy::Energy;
 use crate::evaluate;
@@ -331,7 +330,7 @@ fn accumulate(
     cx: &mut Context<'_>,
     data: &mut Prefetch,
 ) -> Result<(StepGradients, bool), TrainError> {
-    let recompute = plan.gradient_checkpointing == GradientCheckpointing::Block;
+    let recompute = plan.gradient_checkpointing.into();
     let micro_batches = plan.micro_batches_of(state.step, cx.team.rank(), cx.team.world()).len();
     let mut reduction = cx.team.reduction(Layout {
         buckets: &cx.buckets,

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use model_zoo::config::{Gpt2Config, MixtralConfig};
 use model_zoo::{
     AdaptedModule, AdapterError, AdapterSpec, BaseFormat, FrozenBase, Inputs, LlamaConfig, Model, ModelConfig,
-    NoGradient, Params, ParamsError, RopeConfig, RopeScaling,
+    NoGradient, Params, ParamsError, Recompute, RopeConfig, RopeScaling,
 };
 
 const VOCAB: usize = 61;
@@ -233,7 +233,7 @@ fn check_gradients(model: &Model, params: &Params, case: &str) {
     let is_some = |gradient: &Vec<u32>| gradient.iter().any(|bits| *bits << 1 != 0);
     let all = expected.iter().all(is_some) || matches!(model.config(), ModelConfig::Mixtral(_));
     assert!(all, "{case}: a gradient is 0");
-    for recompute in [false, true] {
+    for recompute in [Recompute::Nothing, Recompute::EveryOther, Recompute::Everything] {
         let (mut found, mut order) = (vec![Vec::new(); expected.len()], Vec::new());
         let mut done = |index: usize, gradient| {
             order.push(index);
@@ -244,7 +244,7 @@ fn check_gradients(model: &Model, params: &Params, case: &str) {
         assert_eq!(loss.unwrap().to_bits(), expected_loss.to_bits(), "{case}");
         assert_eq!(order, model.gradient_order(), "{case}");
         for (spec, (found, expected)) in model.specs().iter().zip(found.iter().zip(&expected)) {
-            assert_eq!(found, expected, "{case}, recompute {recompute}: {}", spec.name);
+            assert_eq!(found, expected, "{case}, {recompute:?}: {}", spec.name);
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::tiny::families;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use model_zoo::init::initial_values;
-use model_zoo::{Init, Inputs, Model, ModelConfig, NoGradient, ParamSpec, Params, Precision};
+use model_zoo::{Init, Inputs, Model, ModelConfig, NoGradient, ParamSpec, Params, Precision, Recompute};
 
 const VOCAB: usize = 61;
 const SHAPE: [usize; 2] = [2, 12];
@@ -51,7 +51,7 @@ fn gradients_have_the_bits_of_one_pass_and_come_in_order() {
         let mut gradients = loss.backward();
         let expected: Vec<_> =
             tracked.tensors().iter().map(|tensor| bits(tensor.grad_remove(&mut gradients).unwrap())).collect();
-        for recompute in [false, true] {
+        for recompute in [Recompute::Nothing, Recompute::EveryOther, Recompute::Everything] {
             let (mut found, mut order) = (vec![Vec::new(); expected.len()], Vec::new());
             let loss = model.loss_and_gradients::<NoGradient>(
                 &params,
@@ -64,7 +64,7 @@ fn gradients_have_the_bits_of_one_pass_and_come_in_order() {
                     Ok(())
                 },
             );
-            let case = format!("{config:?}, {precision:?}, recompute {recompute}");
+            let case = format!("{config:?}, {precision:?}, {recompute:?}");
             assert_eq!(loss.unwrap().to_bits(), expected_loss.to_bits(), "{case}");
             assert_eq!(order, model.gradient_order(), "{case}");
             for (spec, (found, expected)) in model.specs().iter().zip(found.iter().zip(&expected)) {

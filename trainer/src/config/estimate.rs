@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::plan::Plan;
-use super::raw::{GradientCheckpointing, OptimizerName};
+use super::raw::OptimizerName;
 use crate::device::DeviceChoice;
 
 /// Bytes of an fp32 number.
@@ -327,8 +327,7 @@ fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {
         .iter()
         .filter(|(device, _)| is_possible(device))
         .map(|(device, kernels)| {
-            let (precision, recompute) =
-                (plan.precision.into(), plan.gradient_checkpointing == GradientCheckpointing::Block);
+            let (precision, recompute) = (plan.precision.into(), plan.gradient_checkpointing.into());
             let activations =
                 activation_memory(&plan.model, micro_rows, plan.sequence_len, precision, *kernels, recompute);
             let mut memory = MemoryEstimate {

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use data_pipeline::config::FieldNames;
+use model_zoo::Recompute;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -426,8 +427,20 @@ pub enum GradientCheckpointing {
     /// None: all are kept.
     #[default]
     None,
+    /// Those of every other block, from its input: the same bits, half of a forward pass more, half of the memory.
+    Selective,
     /// Those of every block, from its input: the same bits, one more forward pass, a fraction of the memory.
     Block,
+}
+
+impl From<GradientCheckpointing> for Recompute {
+    fn from(checkpointing: GradientCheckpointing) -> Self {
+        match checkpointing {
+            GradientCheckpointing::None => Self::Nothing,
+            GradientCheckpointing::Selective => Self::EveryOther,
+            GradientCheckpointing::Block => Self::Everything,
+        }
+    }
 }
 
 /// Order in which gradients are added.

@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor};
 use data_pipeline::loader::TokenBatch;
-use model_zoo::{Model, Params, Parts, Weighed};
+use model_zoo::{Model, Params, Parts, Recompute, Weighed};
 
 use super::pairs::PairBatch;
 use super::reference::Reference;
@@ -59,7 +59,7 @@ pub fn loss_and_gradients<E: From<StepError>>(
     (model, params, device): (&Model, &Params, &Device),
     batch: &TokenBatch,
     preferences: &mut Preferences,
-    recompute: bool,
+    recompute: Recompute,
     done: &mut dyn FnMut(usize, Tensor<1>) -> Result<(), E>,
 ) -> Result<(f64, u64), E> {
     let PairBatch { inputs, targets, pairs } = PairBatch::new(batch, model.vocab_size(), device)?;

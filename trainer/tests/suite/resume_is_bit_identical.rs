@@ -47,9 +47,11 @@ fn activations_computed_twice_are_the_same_bits() {
     let block = "gradient_checkpointing=block";
     train_tiny(&kept, &["logging_steps=1"]);
     train_tiny(&twice, &["logging_steps=1", block]);
+    let half = dir.path().join("half");
+    train_tiny(&half, &["logging_steps=1", "gradient_checkpointing=selective"]);
     kill_after(&switched, 9, &["logging_steps=1", "save_steps=3", block]);
     train_tiny(&switched, &["logging_steps=1", "save_steps=3"]);
-    for other in [&twice, &switched] {
+    for other in [&twice, &half, &switched] {
         assert_eq!(losses(&kept), losses(other));
         assert_eq!(final_digest(&kept), final_digest(other));
     }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use model_zoo::generate::KvCache;
-use model_zoo::{Inputs, Model, ModelConfig, NoGradient, Params, Precision};
+use model_zoo::{Inputs, Model, ModelConfig, NoGradient, Params, Precision, Recompute};
 
 pub fn made(config: &ModelConfig, precision: Precision) -> (Model, Params) {
     let model = Model::new(config).unwrap().with_precision(precision);
@@ -69,7 +69,7 @@ pub fn pass(
     params: &Params,
     inputs: &Inputs,
     targets: &Tensor<2, Int>,
-    recompute: bool,
+    recompute: Recompute,
 ) -> (f64, Vec<Vec<f32>>) {
     let (mut found, mut order) = (vec![Vec::new(); params.specs().len()], Vec::new());
     let mut done = |index: usize, gradient: Tensor<1>| {
@@ -91,13 +91,13 @@ pub fn blocks_have_the_bits_of_one_pass(config: &ModelConfig) {
         let loss = model.loss_sum(&tracked, &inputs, targets.clone());
         let expected_loss = f64::from(loss.clone().inner().into_scalar::<f32>());
         let mut gradients = loss.backward();
-        for recompute in [false, true] {
+        for recompute in [Recompute::Nothing, Recompute::EveryOther, Recompute::Everything] {
             let (loss, found) = pass(&model, &params, &inputs, &targets, recompute);
-            assert_eq!(loss.to_bits(), expected_loss.to_bits(), "{precision:?}, recompute {recompute}");
+            assert_eq!(loss.to_bits(), expected_loss.to_bits(), "{precision:?}, {recompute:?}");
             for (index, spec) in model.specs().iter().enumerate() {
                 let expected = host(tracked.tensors()[index].grad(&gradients).unwrap());
                 let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                assert!(bits(&found[index]) == bits(&expected), "{precision:?}, {recompute}: {}", spec.name);
+                assert!(bits(&found[index]) == bits(&expected), "{precision:?}, {recompute:?}: {}", spec.name);
             }
         }
         tracked.tensors().iter().for_each(|tensor| drop(tensor.grad_remove(&mut gradients)));

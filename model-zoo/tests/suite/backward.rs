@@ -101,7 +101,7 @@ fn a_receiver_that_fails_ends_the_pass() {
     let (model, params) = model(&families(VOCAB, 64, false)[0], Precision::F32);
     let (inputs, targets) = batch();
     let mut calls = 0;
-    let result = model.loss_and_gradients(&params, &inputs, targets, false, &mut |index, _| {
+    let result = model.loss_and_gradients(&params, &inputs, targets, Recompute::Nothing, &mut |index, _| {
         calls += 1;
         if calls == 4 { Err(Stop(index)) } else { Ok(()) }
     });
@@ -142,7 +142,7 @@ fn weighed_parts_have_the_gradient_of_the_weighed_sum() {
             Ok::<(), NoGradient>(())
         };
         let parts = model_zoo::Parts { targets: parts(), weigh: &mut weigh };
-        let loss = model.weighed_loss_and_gradients(&params, &inputs, parts, true, &mut done).unwrap();
+        let loss = model.weighed_loss_and_gradients(&params, &inputs, parts, Recompute::Everything, &mut done).unwrap();
         assert_eq!((loss, seen), (7.0, model.gradient_order()));
     }
 }

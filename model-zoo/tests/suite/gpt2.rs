@@ -3,7 +3,7 @@
 use crate::one_family::{self, host, ids, inputs, made, packed, pass, slopes_agree, worst};
 use burn::tensor::Device;
 use model_zoo::config::Gpt2Config;
-use model_zoo::{Model, ModelConfig, Params, Precision};
+use model_zoo::{Model, ModelConfig, Params, Precision, Recompute};
 
 const VOCAB: usize = 41;
 
@@ -38,7 +38,7 @@ fn gradients_are_the_slopes_of_the_loss() {
     for tied in [false, true] {
         let (model, params) = made(&ModelConfig::Gpt2(config(tied)), Precision::F32);
         let (inputs, targets) = packed(VOCAB);
-        let (_, gradients) = pass(&model, &params, &inputs, &targets, false);
+        let (_, gradients) = pass(&model, &params, &inputs, &targets, Recompute::Nothing);
         slopes_agree(&params, &gradients, &|moved| f64::from(host(model.loss_sum(moved, &inputs, targets.clone()))[0]));
     }
 }
@@ -48,7 +48,7 @@ fn gradients_are_the_slopes_of_the_loss() {
 fn key_biases_have_no_gradient_but_noise() {
     let (model, params) = made(&ModelConfig::Gpt2(config(true)), Precision::F32);
     let (inputs, targets) = packed(VOCAB);
-    let (_, gradients) = pass(&model, &params, &inputs, &targets, false);
+    let (_, gradients) = pass(&model, &params, &inputs, &targets, Recompute::Nothing);
     let index = model.specs().iter().position(|spec| spec.name == "transformer.h.1.attn.c_attn.bias").unwrap();
     let size = |part: &[f32]| part.iter().map(|g| g.abs()).fold(0.0, f32::max);
     let bias = &gradients[index];

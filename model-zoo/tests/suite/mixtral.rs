@@ -3,7 +3,7 @@
 use crate::one_family::{self, host, ids, inputs, made, packed, pass, slopes_agree, worst};
 use burn::tensor::Device;
 use model_zoo::config::{DecoderConfig, MixtralConfig};
-use model_zoo::{Model, ModelConfig, Params, Precision, RopeConfig, RopeScaling};
+use model_zoo::{Model, ModelConfig, Params, Precision, Recompute, RopeConfig, RopeScaling};
 
 const VOCAB: usize = 41;
 const EXPERTS: usize = 5;
@@ -54,7 +54,7 @@ fn gradients_have_the_bits_of_one_pass() {
 fn gradients_are_the_slopes_of_the_loss() {
     let (model, params) = made(&ModelConfig::Mixtral(config()), Precision::F32);
     let (inputs, targets) = packed(VOCAB);
-    let (_, gradients) = pass(&model, &params, &inputs, &targets, false);
+    let (_, gradients) = pass(&model, &params, &inputs, &targets, Recompute::Nothing);
     slopes_agree(&params, &gradients, &|moved| f64::from(host(model.loss_sum(moved, &inputs, targets.clone()))[0]));
 }
 
@@ -130,7 +130,7 @@ fn idle_experts_have_a_gradient_of_zero() {
         let (model, params) = made(&ModelConfig::Mixtral(config()), precision);
         // One token that chooses two experts of five in every block.
         let targets = one_family::ints(vec![3], [1, 1]);
-        let (_, gradients) = pass(&model, &params, &inputs(&[7], 1), &targets, false);
+        let (_, gradients) = pass(&model, &params, &inputs(&[7], 1), &targets, Recompute::Nothing);
         for layer in 0..3 {
             let of = |expert: usize, part: &str| {
                 let name = format!("model.layers.{layer}.block_sparse_moe.experts.{expert}.{part}.weight");
@@ -162,12 +162,15 @@ fn the_balance_loss_is_trained_where_it_is_asked_for_and_not_reported() {
     let (inputs, targets) = packed(VOCAB);
     let valid = targets.clone().greater_equal_elem(0).int().sum().into_scalar::<i64>() as f64;
     let (plain, params) = made(&ModelConfig::Mixtral(config()), Precision::F32);
-    let (loss, without) = pass(&plain, &params, &inputs, &targets, false);
+    let (loss, without) = pass(&plain, &params, &inputs, &targets, Recompute::Nothing);
     for coefficient in [0.5, 4.0] {
         let model = Model::new(&ModelConfig::Mixtral(config())).unwrap().with_router_aux_loss_coef(coefficient);
-        let (same, gradients) = pass(&model, &params, &inputs, &targets, false);
+        let (same, gradients) = pass(&model, &params, &inputs, &targets, Recompute::Nothing);
         assert_eq!(loss, same, "the reported loss is the cross-entropy alone");
-        assert!(gradients == pass(&model, &params, &inputs, &targets, true).1, "recomputing changes bits");
+        assert!(
+            gradients == pass(&model, &params, &inputs, &targets, Recompute::Everything).1,
+            "recomputing changes bits"
+        );
         slopes_agree(&params, &gradients, &|moved| {
             let balance = f64::from(host(model.balance_loss(moved, &inputs).unwrap())[0]);
             f64::from(host(model.loss_sum(moved, &inputs, targets.clone()))[0]) + coefficient * valid * balance
@@ -179,7 +182,7 @@ fn the_balance_loss_is_trained_where_it_is_asked_for_and_not_reported() {
         ModelConfig::Mixtral(MixtralConfig { output_router_logits: true, router_aux_loss_coef: 0.5, ..config() });
     let asked = Model::new(&asked).unwrap();
     let told = Model::new(&ModelConfig::Mixtral(config())).unwrap().with_router_aux_loss_coef(0.5);
-    let of = |model: &Model| pass(model, &params, &inputs, &targets, false).1;
+    let of = |model: &Model| pass(model, &params, &inputs, &targets, Recompute::Nothing).1;
     assert!(of(&asked) == of(&told));
 }
 

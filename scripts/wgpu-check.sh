@@ -16,7 +16,7 @@ step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 part() { step "$1"; shift; "$@" || { echo "FAILED: $*"; failed=$((failed + 1)); }; }
 train() { # name, key=value...
   local name="$1"; shift
-  "$jazari" train configs/ci-tiny.yaml --set "output_dir=$out/$name" --set "datasets=[{path: $out/data}]" \
+  "$jazari" train "$config" --set "output_dir=$out/$name" --set "datasets=[{path: $out/data}]" \
     --set "max_steps=$steps" --set "warmup_steps=2" --set "logging_steps=1" --set "expect={}" "${@/#/--set=}" > "$out/$name.log" 2>&1 \
     || { tail -5 "$out/$name.log"; return 1; }
 }
@@ -36,10 +36,13 @@ both() { # name, tolerance, key=value...
 }
 
 step "data"
-"$jazari" data prepare configs/ci-tiny-data.yaml --out "$out/data" > "$out/data.log" 2>&1 || { tail -5 "$out/data.log"; exit 1; }
+"$jazari" data prepare configs/ci-tiny-data.yaml --set "output_dir=$out/data" > "$out/data.log" 2>&1 || { tail -5 "$out/data.log"; exit 1; }
+config=configs/ci-tiny.yaml
 part "all weights" both full 1e-4
 part "activations of every other block computed twice" both twice 1e-4 gradient_checkpointing=selective
-part "LoRA" both lora 1e-4 "base_model=$out/full-cpu" adapter=lora lora_r=4 model=null
+config="$out/lora.yaml" # the model's dimensions are those of the base
+sed '/^model:/,/^$/d' configs/ci-tiny.yaml > "$config"
+part "LoRA" both lora 1e-4 "base_model=$out/full-cpu" adapter=lora lora_r=4
 for bundle in ${FIXTURES:+"$FIXTURES"/llama "$FIXTURES"/qwen2 "$FIXTURES"/gemma2 "$FIXTURES"/gpt2}; do
   [ ! -d "$bundle" ] || part "reference bundle $(basename "$bundle")" "$jazari" parity "$bundle" --device "$device"
 done

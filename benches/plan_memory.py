@@ -3,7 +3,7 @@
 save, for several sizes of model, and prints a table.
 usage: plan_memory.py --config RUN.yaml [--bin target/release/jazari]
 RUN.yaml is a run on the CPU whose data set is prepared, such as configs/moroccan-3m-cpu.yaml."""
-import argparse, json, os, pathlib, resource, subprocess, sys, tempfile
+import argparse, datetime, json, os, pathlib, platform, subprocess, sys, tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Size of the model, row length, rows of the one micro-batch of a step.
@@ -23,6 +23,9 @@ def run(command):
         sys.exit(f"{' '.join(map(str, command))}: {err.decode()[-500:]}")
     return out.decode(), usage.ru_maxrss / 1024
 
+cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+print(f"date: {datetime.date.today()}, machine: {cpu}, {os.cpu_count()} threads, commit: {commit or 'none'}\n")
 print("| model | sequence | rows | checkpointing | measured MiB | planned MiB | difference |\n|---|---|---|---|---|---|---|")
 for size, seq, rows in CASES:
     for checkpointing in ("none", "selective", "block"):
@@ -30,8 +33,7 @@ for size, seq, rows in CASES:
             values = {"model.size": size, "sequence_len": seq, "micro_batch_size": rows, "global_batch_size": f"{rows} seq", "max_steps": 3, "warmup_steps": 1, "save_steps": 3, "eval_steps": 3, "gradient_checkpointing": checkpointing, "expect": "{}", "output_dir": f"{out}/run"}
             sets = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
             plan = json.loads(run([args.bin, "plan", args.config, "--json", *sets])[0])
-            memory = next(entry for entry in (plan.get("estimate") or plan)["memory"] if entry["device"] == "cpu")
+            memory = next(entry for entry in plan["estimate"]["memory"] if entry["device"] == "cpu")
             planned = memory["total"] / 2**20
             measured = run([args.bin, "train", args.config, *sets])[1]
             print(f"| {size} | {seq} | {rows} | {checkpointing} | {measured:.0f} | {planned:.0f} | {100 * (planned / measured - 1):+.0f} % |", flush=True)
-            print({k: round(v / 2**20) for k, v in memory.items() if isinstance(v, int)}, file=sys.stderr)

@@ -3,7 +3,7 @@
 by what the function is for. The steps are timed in the same run; what waits for a thread is the rest of the threads' time.
 usage: step_profile.py [--bin BENCH_TRAIN] [--steps 30] [--perf perf]
 The binary needs its symbols: `cargo rustc --release -p benches --bin bench-train -- -C strip=none`."""
-import argparse, collections, json, os, pathlib, subprocess, tempfile
+import argparse, collections, datetime, json, os, pathlib, platform, subprocess, tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHAPES = {
@@ -47,6 +47,9 @@ def profile(options):
             counts[next((part for part, words in PARTS if any(word in symbol for word in words)), "all else")] += 1
     return figures, counts
 
+cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+print(f"date: {datetime.date.today()}, machine: {cpu}, commit: {commit or 'none'}, steps: {args.steps}")
 for shape, options in SHAPES.items():
     figures, counts = profile(options)
     threads, step, busy = os.cpu_count(), figures["ms_per_step"], figures["cpu_s_per_wall_s"]

@@ -2,10 +2,10 @@
 # What a graphics adapter behind wgpu has to show: ci-tiny trains there as on the CPU, in full, with LoRA and with
 # activations computed twice, and the reference bundles agree. Any Vulkan driver will do, also one in software (Debian:
 # mesa-vulkan-drivers, with VK_DRIVER_FILES=/usr/share/vulkan/icd.d/lvp_icd.x86_64.json).
-# usage: [OUT=dir] [FIXTURES=dir] [DEVICE=wgpu:0] [STEPS=10] scripts/wgpu-check.sh [jazari built with --features wgpu]
+# usage: [OUT=dir] [FIXTURES=dir] [DEVICE=wgpu:0] [STEPS=10] [LIMIT=600, seconds a run] scripts/wgpu-check.sh [jazari built with --features wgpu]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out="$(realpath -m "${OUT:-runs/wgpu-check}")" device="${DEVICE:-wgpu:0}" steps="${STEPS:-10}" failed=0
+out="$(realpath -m "${OUT:-runs}")/wgpu-check" device="${DEVICE:-wgpu:0}" steps="${STEPS:-10}" failed=0
 rm -rf "$out"; mkdir -p "$out"
 if [ $# -eq 0 ]; then
   cargo build --release -p trainer --features wgpu --bin jazari
@@ -16,9 +16,9 @@ step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 part() { step "$1"; shift; "$@" || { echo "FAILED: $*"; failed=$((failed + 1)); }; }
 train() { # name, key=value...
   local name="$1"; shift
-  "$jazari" train "$config" --set "output_dir=$out/$name" --set "datasets=[{path: $out/data}]" \
+  timeout -k 5 "${LIMIT:-600}" "$jazari" train "$config" --set "output_dir=$out/$name" --set "datasets=[{path: $out/data}]" \
     --set "max_steps=$steps" --set "warmup_steps=2" --set "logging_steps=1" --set "expect={}" "${@/#/--set=}" > "$out/$name.log" 2>&1 \
-    || { tail -5 "$out/$name.log"; return 1; }
+    || { echo "$name: exit code $? (124, 137: not done in time)"; tail -5 "$out/$name.log"; return 1; }
 }
 compare() { # name, name of the CPU's run, relative tolerance
   python3 - "$out/$2/metrics.jsonl" "$out/$1/metrics.jsonl" "$3" <<'PYTHON'

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Int, Tensor};
 
 use crate::adapter::{Adapted, Correction, Place, matrix_dims};
 use crate::model::Precision;
-use crate::ops::{self, LowRank, Stored};
+use crate::ops::{self, Gate, LowRank, Stored};
 use crate::params::Params;
 
 /// The weights of one pass, by their index in the family's specs.
@@ -12,15 +12,6 @@ pub(crate) struct Weights<'a> {
     params: &'a Params,
     precision: Precision,
     adapted: Option<&'a Adapted>,
-}
-
-/// What a gated feed-forward block does to its gate.
-#[derive(Clone, Copy)]
-pub(crate) enum Gate {
-    /// The sigmoid linear unit.
-    Silu,
-    /// The Gaussian error linear unit, approximated by a hyperbolic tangent.
-    GeluTanh,
 }
 
 /// Where one weight is.
@@ -103,12 +94,9 @@ impl<'a> Weights<'a> {
 
     /// The activations of a gated feed-forward block through weight `index`, see [`Weights::linear`].
     pub(crate) fn gated_linear(&self, gate: Gate, [gates, ups]: [Tensor<2>; 2], index: usize) -> Tensor<2> {
-        let plain = if self.precision == Precision::F32 { self.plain([index]) } else { None };
-        match (gate, plain) {
-            (Gate::Silu, Some([matrix])) => ops::swiglu_linear(gates, ups, matrix),
-            (Gate::GeluTanh, Some([matrix])) => ops::geglu_linear(gates, ups, matrix),
-            (Gate::Silu, None) => self.linear(ops::swiglu(gates, ups), index),
-            (Gate::GeluTanh, None) => self.linear(ops::geglu(gates, ups), index),
+        match (self.precision, self.plain([index])) {
+            (Precision::F32, Some([matrix])) => ops::gated_linear(gate, gates, ups, matrix),
+            _ => self.linear(ops::gated(gate, gates, ups), index),
         }
     }
 

@@ -49,6 +49,14 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn huge_pages_are_declined() {
+        use_small_pages();
+        // SAFETY: this option takes no pointer and only reads.
+        assert_eq!(unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, 0, 0, 0, 0) }, 1);
+    }
+
+    #[test]
     fn the_number_names_the_option() {
         // SAFETY: reading an option has no precondition.
         let before = unsafe { mi_option_get(PURGE_DELAY) };

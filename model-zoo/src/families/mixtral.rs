@@ -7,9 +7,9 @@ use super::llama::{ATTENTION_PARAMS, POST_ATTENTION_NORM, attention_half, attent
 use crate::balance::Routing;
 use crate::config::MixtralConfig;
 use crate::family::{BlockOutput, Pass};
-use crate::ops::{self, AttentionRule};
+use crate::ops::{self, AttentionRule, Gate};
 use crate::params::ParamSpec;
-use crate::weights::{Gate, Weights, widen};
+use crate::weights::{Weights, widen};
 
 /// Places of a block's parameters after those of its attention.
 const ROUTER: usize = ATTENTION_PARAMS;

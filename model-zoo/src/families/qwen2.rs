@@ -5,9 +5,9 @@ use burn::tensor::Tensor;
 use super::decoder::{BlockSpecs, Decoder, NormScale, Trunk};
 use crate::config::{LayerWindows, Qwen2Config};
 use crate::family::{BlockOutput, Pass};
-use crate::ops::{self, AttentionRule};
+use crate::ops::{self, AttentionRule, Gate};
 use crate::params::ParamSpec;
-use crate::weights::{Gate, Weights, widen};
+use crate::weights::{Weights, widen};
 
 /// Places of a block's parameters.
 const INPUT_NORM: usize = 0;

@@ -1,5 +1,5 @@
 //! Owns the second half of a gated feed-forward block, activation and linear map, as one op; never keeps what stands
-//! between the two, nor more than the parts of it that are being packed.
+//! between the two for the backward pass.
 
 use super::flex::{self, Backward, Checkpointer, Gradients, Ops, dims, floats, floats_mut};
 use super::gemm::{Made, Mat, Panels, Rows, product};
@@ -8,7 +8,7 @@ use super::linear::{FEW_ROWS, few_rows};
 use super::parallel::{CHUNK, chunks_mut2, written};
 use super::scratch::Scratch;
 use super::simd::Isa;
-use super::{geglu, linear, swiglu};
+use super::{gated, linear};
 use burn::Tensor;
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
@@ -18,24 +18,12 @@ use std::ops::Range;
 /// Gradients of activations that stand in memory at a time: 4 MiB of them.
 const GRADIENTS: usize = 1 << 20;
 
-/// `(silu(gate) · up) · wᵀ`: `gate` and `up` `[n, inner]` through weights `w` `[out, inner]`, giving `[n, out]`; see
-/// [`swiglu`].
+/// [`gated`] activations of `gate` and `up` `[n, inner]` through weights `w` `[out, inner]`, giving `[n, out]`:
+/// `(silu(gate) · up) · wᵀ`, or with the GELU in place of the SiLU.
 ///
 /// # Panics
 /// If the shapes do not fit together.
-pub fn swiglu_linear(gate: Tensor<2>, up: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
-    gated_linear(Gate::Silu, gate, up, w)
-}
-
-/// The same with the GELU in place of the SiLU; see [`geglu`].
-///
-/// # Panics
-/// If the shapes do not fit together.
-pub fn geglu_linear(gate: Tensor<2>, up: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
-    gated_linear(Gate::GeluTanh, gate, up, w)
-}
-
-fn gated_linear(kind: Gate, gate: Tensor<2>, up: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
+pub fn gated_linear(kind: Gate, gate: Tensor<2>, up: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
     assert_eq!(gate.dims(), up.dims(), "gated activation: gate and up differ in shape");
     assert_eq!(gate.dims()[1], w.dims()[1], "linear: inputs and weights differ in their number of features");
     match flex::inputs([gate.into_dispatch(), up.into_dispatch(), w.into_dispatch()]) {
@@ -47,11 +35,7 @@ fn gated_linear(kind: Gate, gate: Tensor<2>, up: Tensor<2>, w: Tensor<2>) -> Ten
         }
         Err(tensors) => {
             let [gate, up, w] = tensors.map(Tensor::<2>::from_dispatch);
-            let inner = match kind {
-                Gate::Silu => swiglu(gate, up),
-                Gate::GeluTanh => geglu(gate, up),
-            };
-            linear(inner, w)
+            linear(gated(kind, gate, up), w)
         }
     }
 }

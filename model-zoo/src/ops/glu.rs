@@ -29,10 +29,12 @@ pub fn geglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     gated(Gate::GeluTanh, gate, up)
 }
 
-/// What is done to the gate.
+/// What a gated feed-forward block does to its gate.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Gate {
+pub enum Gate {
+    /// The sigmoid linear unit: [`swiglu`].
     Silu,
+    /// The Gaussian error linear unit, approximated by a hyperbolic tangent: [`geglu`].
     GeluTanh,
 }
 
@@ -57,7 +59,11 @@ impl Gate {
     }
 }
 
-fn gated(kind: Gate, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+/// [`swiglu`] or [`geglu`] of `gate` and `up`, both `[n, d]`.
+///
+/// # Panics
+/// If the shapes differ.
+pub fn gated(kind: Gate, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     assert_eq!(gate.dims(), up.dims(), "gated activation: gate and up differ in shape");
     match flex::inputs([gate.into_dispatch(), up.into_dispatch()]) {
         Ok((graph, [gate, up])) => {

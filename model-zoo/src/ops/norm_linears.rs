@@ -1,5 +1,5 @@
 //! Owns a normalisation and the linear maps that read its result, as one op; never keeps that result for the backward
-//! pass, nor more than the parts of it that are being packed.
+//! pass.
 
 use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, dims, floats, floats_mut};
 use super::gemm::{Made, Mat, Panels, Rows, add_product, product, products};

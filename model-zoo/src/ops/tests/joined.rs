@@ -1,6 +1,6 @@
 //! Owns the comparison of ops that do the work of several with exact arithmetic and with those ops one by one.
 
-use super::super::{self as ops, reference};
+use super::super::{self as ops, Gate, reference};
 use super::{Matrix, Numbers, check, exact, matrix, same_bits, threads, values, with_gradients};
 use burn::Tensor;
 use burn::tensor::Device;
@@ -144,8 +144,8 @@ fn check_gated(name: &str, fused: Gated, parts: Gated, activation: Exact) {
 fn gated_activations_and_their_map_agree() {
     let silu: Gated = |gate, up, w| reference::linear(reference::swiglu(gate, up), w);
     let gelu: Gated = |gate, up, w| reference::linear(reference::geglu(gate, up), w);
-    check_gated("swiglu_linear", ops::swiglu_linear, silu, exact::swiglu);
-    check_gated("geglu_linear", ops::geglu_linear, gelu, exact::geglu);
+    check_gated("SiLU", |gate, up, w| ops::gated_linear(Gate::Silu, gate, up, w), silu, exact::swiglu);
+    check_gated("GELU", |gate, up, w| ops::gated_linear(Gate::GeluTanh, gate, up, w), gelu, exact::geglu);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     // Long enough for several rounds of gradients.
     let inputs = [numbers.matrix(1100, 1000), numbers.matrix(1100, 1000), numbers.matrix(200, 1000)];
     let g = numbers.matrix(1100, 200).values;
-    threads::check("swiglu_linear", || {
-        with_gradients(&inputs, &g, |t, _| ops::swiglu_linear(t[0].clone(), t[1].clone(), t[2].clone()))
+    threads::check("gated_linear", || {
+        with_gradients(&inputs, &g, |t, _| ops::gated_linear(Gate::Silu, t[0].clone(), t[1].clone(), t[2].clone()))
     });
 }

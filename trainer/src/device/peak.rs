@@ -41,8 +41,13 @@ pub fn published_peak_flops(name: &str, precision: Precision) -> Option<f64> {
 /// Rows and columns of the square product that is timed on a CPU: 1024³ is 2.1 GFLOP, out of the inner caches and
 /// some 15 ms on two cores.
 const CPU_SIZE: usize = 1024;
-/// On a GPU one product must be long against its launch.
-const GPU_SIZE: usize = 4096;
+/// The first product that is timed on another device: 0.27 GFLOP, which an adapter in software does in 0.1 s.
+const FIRST_SIZE: usize = 512;
+/// The largest: a fast GPU needs about 2 ms for it.
+const LARGEST_SIZE: usize = 4096;
+/// How long one product should take, in seconds: long against its launch, and short where a device that tunes its
+/// kernels runs it dozens of times, some of them many times slower than the best.
+const LONG_ENOUGH: f64 = 0.01;
 /// Timed products; the best counts, as a peak is what the machine can do when nothing disturbs it.
 const TIMED: usize = 5;
 
@@ -52,8 +57,21 @@ const TIMED: usize = 5;
 /// fails.
 pub fn measure_peak_flops(device: &Device) -> Option<f64> {
     let plain = device.clone().without_autodiff();
-    let size = if plain == Device::flex() { CPU_SIZE } else { GPU_SIZE };
-    best_product_flops(&plain, size, TIMED)
+    if plain == Device::flex() {
+        return best_product_flops(&plain, CPU_SIZE, TIMED);
+    }
+    let first = best_product_flops(&plain, FIRST_SIZE, TIMED)?;
+    let size = size_for(first);
+    if size <= FIRST_SIZE { Some(first) } else { best_product_flops(&plain, size, TIMED).map(|flops| flops.max(first)) }
+}
+
+/// The power of two whose product takes [`LONG_ENOUGH`] or a little less at `flops`, up to [`LARGEST_SIZE`].
+fn size_for(flops: f64) -> usize {
+    let mut size = FIRST_SIZE;
+    while size < LARGEST_SIZE && 2.0 * ((2 * size) as f64).powi(3) <= flops * LONG_ENOUGH {
+        size *= 2;
+    }
+    size
 }
 
 fn best_product_flops(device: &Device, size: usize, timed: usize) -> Option<f64> {
@@ -101,6 +119,13 @@ mod tests {
         assert_eq!(published_peak_flops("NVIDIA H200", Precision::F32), Some(67e12));
         assert_eq!(published_peak_flops("NVIDIA L40", Precision::Bf16Mixed), None);
         assert_eq!(published_peak_flops("llvmpipe", Precision::F32), None);
+    }
+
+    #[test]
+    fn slow_devices_time_small_products() {
+        for (flops, size) in [(5e9, 512), (2e11, 512), (3e11, 1024), (2e12, 2048), (1.4e13, 4096), (1e15, 4096)] {
+            assert_eq!(size_for(flops), size, "{flops}");
+        }
     }
 
     #[test]

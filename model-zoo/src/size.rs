@@ -89,8 +89,9 @@ pub enum Kernels {
     Joined,
     /// Fused ops with hand-written backward: neither scores nor logits are kept.
     Fused,
-    /// Decomposed ops: the tape keeps attention scores and logits.
-    Decomposed,
+    /// Tensor operations with backward passes by hand, as devices have them: some queries and rows at a time, with the
+    /// intermediate tensors of these.
+    Chunked,
 }
 
 /// What one micro-batch keeps between forward and backward, bytes. An estimate: it counts tensors, not the
@@ -115,8 +116,10 @@ impl ActivationMemory {
 
 /// Logits that a fused head holds at a time, about; `ops::linear_cross_entropy` cuts its rows so.
 const FUSED_LOGITS: u64 = 1 << 22;
-/// Copies of the scores (and of the logits) that a decomposed softmax and its gradient keep.
-const DECOMPOSED_COPIES: u64 = 3;
+/// Scores, and logits, that tensor operations hold at a time; `ops::anywhere` cuts queries and rows so.
+const CHUNK: u64 = 1 << 25;
+/// Tensors of that size that stand at one time in a backward pass: scores, weights, their gradients, and a result.
+const CHUNK_COPIES: u64 = 4;
 
 /// Estimates the activations of `rows` rows of `seq` tokens. Blocks that `recompute` covers keep their inputs, and one at
 /// a time the rest.
@@ -149,10 +152,10 @@ pub fn activation_memory(
         Kernels::Joined | Kernels::Fused => {
             head += (FUSED_LOGITS.min(tokens * sizes.vocab) + sizes.vocab * sizes.hidden) * wide
         }
-        Kernels::Decomposed => {
-            per_token += DECOMPOSED_COPIES * sizes.heads * seq as u64 * wide;
-            per_token += (2 * sizes.hidden + sizes.feed_forward.kept) * wide;
-            head += DECOMPOSED_COPIES * tokens * sizes.vocab * wide;
+        Kernels::Chunked => {
+            // One after the other: attention and loss do not stand at the same time.
+            let chunk = CHUNK.min(tokens * sizes.vocab.max(sizes.heads * seq as u64));
+            head += (CHUNK_COPIES * chunk + 2 * sizes.vocab * sizes.hidden) * wide;
         }
     }
     let weight_copies = match precision {
@@ -364,7 +367,10 @@ mod tests {
             activation_memory(&shape_a(false), rows, 256, precision, kernels, Recompute::Nothing)
         };
         let fused = of(8, Precision::F32, Kernels::Fused);
-        assert!(fused.total() < of(8, Precision::F32, Kernels::Decomposed).total() / 3);
+        let chunked = |rows| of(rows, Precision::F32, Kernels::Chunked);
+        assert_eq!(chunked(8).blocks, fused.blocks);
+        assert!(chunked(8).head > fused.head, "tensor operations need more room for a chunk");
+        assert!(chunked(64).head < 2 * chunked(16).head, "but no more for many rows");
         assert_eq!(of(16, Precision::F32, Kernels::Fused).blocks, 2 * fused.blocks);
         // Two norms over 256 elements and a product of 704, in 6 layers.
         let joined = of(8, Precision::F32, Kernels::Joined);

@@ -5,6 +5,7 @@ use super::parallel::CHUNK;
 use super::reference;
 use super::simd::{Isa, mul_add, multiversion};
 use burn::Tensor;
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -83,7 +84,7 @@ pub fn adamw(
         Ok((graph, [p, g, m, v])) => {
             let (mut p, mut m, mut v) = (p.tensor, m.tensor, v.tensor);
             update(Isa::detect(), &mut p, &g.tensor, &mut m, &mut v, factors);
-            (graph.constant(p), graph.constant(m), graph.constant(v))
+            (graph.constant::<Flex, _>(p), graph.constant::<Flex, _>(m), graph.constant::<Flex, _>(v))
         }
         Err(tensors) => {
             let [p, g, m, v] = tensors.map(Tensor::from_dispatch);

@@ -1,11 +1,11 @@
 //! Owns the loss over a vocabulary, projection included, and its gradients; never keeps the logits of all rows.
 
+use super::anywhere;
 use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, dims, floats, floats_mut};
 use super::gemm::{Mat, add_product, product};
 use super::parallel::{
     CHUNK, Shared, chunks_mut, chunks_mut2, for_each_task, initialised, part, rows_per_task, written, zeros,
 };
-use super::reference;
 use super::scratch::Scratch;
 use super::simd::{Isa, exp, exp_in_place, max, multiversion, scale, softcap_in_place, sum_exp};
 use burn::Tensor;
@@ -40,8 +40,8 @@ pub fn linear_cross_entropy(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>,
             graph.finish(CrossEntropy, [h.node, w.node], output, || result.gradients)
         }
         Err(arguments) => {
-            let (h, w, targets) = *arguments;
-            reference::linear_cross_entropy(h, w, targets, bound)
+            let (tensors, targets) = *arguments;
+            anywhere::linear_cross_entropy(tensors, targets, bound)
         }
     }
 }
@@ -66,29 +66,28 @@ pub fn linear_cross_entropy_tokens(
                 losses[row] = loss;
             }
             let n = losses.len();
-            graph.constant(flex::tensor(losses, [n]))
+            graph.constant::<Flex, _>(flex::tensor(losses, [n]))
         }
         Err(arguments) => {
-            let (h, w, targets) = *arguments;
-            reference::linear_cross_entropy_tokens(h, w, targets, bound).detach()
+            let (tensors, targets) = *arguments;
+            anywhere::linear_cross_entropy_tokens(tensors, targets, bound)
         }
     }
 }
 
 type Fusible = (flex::Graph, [Input; 2], Vec<i32>);
-type Arguments = Box<(Tensor<2>, Tensor<2>, Tensor<1, Int>)>;
+type Arguments = Box<([DispatchTensor; 2], Tensor<1, Int>)>;
 
 /// The inputs for the fused kernel, or the arguments back.
 fn fusible(h: Tensor<2>, w: Tensor<2>, targets: Tensor<1, Int>) -> Result<Fusible, Arguments> {
     assert_eq!(h.dims()[1], w.dims()[1], "linear_cross_entropy: rows and vocabulary differ in width");
     assert_eq!(h.dims()[0], targets.dims()[0], "linear_cross_entropy: there must be a target for every row");
     let targets: DispatchTensor = targets.into_dispatch();
-    let Some(ids) = flex::ints(&targets) else { return Err(Box::new((h, w, Tensor::from_dispatch(targets)))) };
-    match flex::inputs([h.into_dispatch(), w.into_dispatch()]) {
+    let tensors = [h.into_dispatch(), w.into_dispatch()];
+    let Some(ids) = flex::ints(&targets) else { return Err(Box::new((tensors, Tensor::from_dispatch(targets)))) };
+    match flex::inputs(tensors) {
         Ok((graph, inputs)) => Ok((graph, inputs, ids)),
-        Err([h, w]) => {
-            Err(Box::new((Tensor::from_dispatch(h), Tensor::from_dispatch(w), Tensor::from_dispatch(targets))))
-        }
+        Err(tensors) => Err(Box::new((tensors, Tensor::from_dispatch(targets)))),
     }
 }
 

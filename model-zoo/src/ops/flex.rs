@@ -1,109 +1,24 @@
 //! Owns the way between burn's tensors and the slices that CPU kernels work on; never computes.
 
-use burn::Tensor;
-use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
-use burn::backend::autodiff::ops::{NodeGuard, OpsKind};
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{
-    Autodiff, BackendTensor, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind, Flex, TensorMetadata,
-};
+use burn::backend::{BackendTensor, DispatchTensor, DispatchTensorKind, Flex, TensorMetadata};
 use burn::tensor::{Bytes, DType, Shape};
 
-pub(crate) use burn::backend::autodiff::checkpoint::base::Checkpointer;
-pub(crate) use burn::backend::autodiff::grads::Gradients;
-pub(crate) use burn::backend::autodiff::ops::{Backward, Ops};
+use super::graph;
 
-/// A float tensor of Flex in an autodiff graph.
-type GraphTensor = FloatTensor<Autodiff<Flex>>;
+pub(crate) use super::graph::{Backward, Checkpointer, Gradients, Graph, Ops};
 
-/// An input of a fused op.
-pub(crate) struct Input {
-    /// The values: `f32`, dense and row-major from the start of their buffer.
-    pub(crate) tensor: FlexTensor,
-    /// Whether the input wants a gradient.
-    pub(crate) tracked: bool,
-    /// The input's place in the autodiff graph; a place of its own, known to nobody, without autodiff.
-    pub(crate) node: NodeGuard,
-}
-
-/// How the output of a fused op joins the autodiff graph, if there is one.
-#[derive(Clone, Copy)]
-pub(crate) struct Graph(DispatchAutodiffContext);
+/// An input of a fused op: `f32`, dense and row-major from the start of its buffer.
+pub(crate) type Input = graph::Input<Flex>;
 
 /// The float inputs of an op, or all of them given back if they are not all `f32` tensors of Flex; the op then runs as
 /// tensor operations.
 pub(crate) fn inputs<const N: usize>(tensors: [DispatchTensor; N]) -> Result<(Graph, [Input; N]), [DispatchTensor; N]> {
-    let contexts = tensors.each_ref().map(|t| t.autodiff);
-    let disabled = DispatchAutodiffContext::Disabled;
-    let context = contexts.into_iter().find(|c| *c != disabled).unwrap_or(disabled);
-    let agree = contexts.iter().all(|c| *c == disabled || *c == context);
-    if !agree || !tensors.iter().all(is_fusible) {
+    if !tensors.iter().all(|tensor| tensor.dtype() == DType::F32) {
         return Err(tensors);
     }
-    let inputs = tensors.map(|t| {
-        let tensor = into_graph(t);
-        let tracked = tensor.is_tracked();
-        let (primitive, node) = tensor.into_parts();
-        Input { tensor: dense(primitive), tracked, node }
-    });
-    Ok((Graph(context), inputs))
-}
-
-/// Whether the fused kernels can work on this tensor.
-fn is_fusible(tensor: &DispatchTensor) -> bool {
-    let on_flex = match &tensor.kind {
-        DispatchTensorKind::Flex(BackendTensor::Float(_)) => true,
-        DispatchTensorKind::Autodiff(inner) => {
-            matches!(**inner, DispatchTensorKind::Flex(BackendTensor::Autodiff(_)))
-        }
-        _ => false,
-    };
-    on_flex && tensor.dtype() == DType::F32
-}
-
-/// A tensor that [`is_fusible`], as a member of a graph.
-fn into_graph(tensor: DispatchTensor) -> GraphTensor {
-    match tensor.kind {
-        DispatchTensorKind::Flex(BackendTensor::Float(primitive)) => GraphTensor::new(primitive),
-        DispatchTensorKind::Autodiff(inner) => match *inner {
-            DispatchTensorKind::Flex(BackendTensor::Autodiff(tensor)) => tensor,
-            _ => unreachable!("only tensors of Flex get here"),
-        },
-        _ => unreachable!("only tensors of Flex get here"),
-    }
-}
-
-impl Graph {
-    /// Wraps an op's output; if an input is tracked, `op` computes the gradients from `state`.
-    pub(crate) fn finish<Op: Backward<Flex, N>, const N: usize, const D: usize>(
-        self,
-        op: Op,
-        nodes: [NodeGuard; N],
-        output: FlexTensor,
-        state: impl FnOnce() -> Op::State,
-    ) -> Tensor<D> {
-        if self.0 == DispatchAutodiffContext::Disabled {
-            return Tensor::from_primitive::<Flex>(output);
-        }
-        self.wrap(match op.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(state(), output),
-            OpsKind::UnTracked(prepared) => prepared.finish(output),
-        })
-    }
-
-    /// Wraps an output that never has a gradient.
-    pub(crate) fn constant<const D: usize>(self, output: FlexTensor) -> Tensor<D> {
-        if self.0 == DispatchAutodiffContext::Disabled {
-            return Tensor::from_primitive::<Flex>(output);
-        }
-        self.wrap(GraphTensor::new(output))
-    }
-
-    fn wrap<const D: usize>(self, output: GraphTensor) -> Tensor<D> {
-        let kind = DispatchTensorKind::Flex(BackendTensor::Autodiff(output));
-        Tensor::from_dispatch(DispatchTensor { kind: DispatchTensorKind::Autodiff(Box::new(kind)), autodiff: self.0 })
-    }
+    let (graph, inputs) = graph::inputs::<Flex, N>(tensors)?;
+    Ok((graph, inputs.map(|input| Input { tensor: dense(input.tensor), ..input })))
 }
 
 /// The values of an integer tensor of Flex, `None` of another backend. Values that no `i32` holds become `i32::MAX`,

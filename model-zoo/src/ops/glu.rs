@@ -1,8 +1,8 @@
 //! Owns the gated activations of the feed-forward block and their gradients; never touches its projections.
 
+use super::anywhere;
 use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, dims, floats, floats_mut};
 use super::parallel::{CHUNK, chunks_mut, chunks_mut2, initialised, written};
-use super::reference;
 use super::simd::{Isa, exp, mul_add, multiversion};
 use burn::Tensor;
 use burn::backend::Flex;
@@ -71,13 +71,7 @@ pub fn gated(kind: Gate, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
             let (Input { tensor: gate, node: gate_node, .. }, Input { tensor: up, node: up_node, .. }) = (gate, up);
             graph.finish(Gated(kind), [gate_node, up_node], output, || (gate, up))
         }
-        Err(tensors) => {
-            let [gate, up] = tensors.map(Tensor::from_dispatch);
-            match kind {
-                Gate::Silu => reference::swiglu(gate, up),
-                Gate::GeluTanh => reference::geglu(gate, up),
-            }
-        }
+        Err(tensors) => anywhere::gated(kind, tensors),
     }
 }
 

@@ -73,7 +73,7 @@ pub fn adapted_matrix(w: &Stored, [out, features]: [usize; 2], low_rank: &LowRan
     chunks_mut(floats_mut(&mut tensor), rows * features.max(1), |start, part| {
         correct(isa, part, start / features.max(1), &correction, low_rank.scale as f32);
     });
-    graph.constant(tensor)
+    graph.constant::<Flex, _>(tensor)
 }
 
 /// Lengths (Euclidean norms) of the rows of `w + scale · b · a`, `[out]`, f32, without a gradient.
@@ -95,7 +95,7 @@ pub(crate) fn row_lengths(matrix: Tensor<1>, [out, features]: [usize; 2]) -> Ten
                     *length = sum_squares(isa, row).sqrt();
                 }
             });
-            graph.constant(flex::tensor(lengths, [out]))
+            graph.constant::<Flex, _>(flex::tensor(lengths, [out]))
         }
         Err([matrix]) => {
             let matrix = Tensor::<1>::from_dispatch(matrix).reshape([out, features]);

@@ -1,11 +1,13 @@
 //! Owns the operations that models are made of, each with its gradients; never touches models, files or schedules.
 //!
 //! Every op takes tensors of any device, with or without autodiff. On the CPU (burn's Flex, `f32`) it runs as one fused
-//! kernel whose backward pass is written by hand; elsewhere as the tensor operations of [`reference`]. Kernels cut
+//! kernel whose backward pass is written by hand; elsewhere as tensor operations: those of [`anywhere`], with a backward
+//! pass by hand, or of [`reference`], which burn's autodiff differentiates. Kernels cut
 //! their work by shape alone and add up in a fixed order, so the bits of a result do not depend on the number of
 //! threads (they may differ between instruction sets). Without a tracked input nothing is kept for a backward pass.
 
 mod adamw;
+mod anywhere;
 mod attention;
 mod bias;
 mod branches;
@@ -17,6 +19,7 @@ mod gated_linear;
 mod gelu;
 mod gemm;
 mod glu;
+mod graph;
 mod layer_norm;
 mod linear;
 mod magnitude;

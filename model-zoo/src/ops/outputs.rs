@@ -37,7 +37,7 @@ pub(super) fn finish<Op: Backward<Flex, M>, const N: usize, const M: usize>(
         (Some((index, value)), Ok((graph, [hub]))) if hub.tracked => {
             graph.finish(Output, [hub.node], value, || (arrived.clone(), index))
         }
-        (Some((_, value)), _) => graph.constant(value),
+        (Some((_, value)), _) => graph.constant::<Flex, _>(value),
         (None, _) => unreachable!("there is a value for every output"),
     })
 }

@@ -7,6 +7,7 @@ use super::frozen::LowRank;
 use burn::Tensor;
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
 use burn::tensor::{Bool, DType, Int};
+use std::ops::Range;
 
 /// [`super::linear`]: computes in the dtype of `x`.
 pub(crate) fn linear(x: Tensor<2>, w: Tensor<2>) -> Tensor<2> {
@@ -120,8 +121,9 @@ pub(crate) fn attention(
     let v = v.reshape([batch, seq, kv_heads, head_dim]).permute([0, 2, 1, 3]);
     let scores = single(q.matmul(k)).reshape([batch, kv_heads, group, seq, seq]) * rule.scale;
     let scores = softcap(scores, rule.softcap);
-    let hidden =
-        hidden(segments, rule.window).reshape([batch, 1, 1, seq, seq]).expand([batch, kv_heads, group, seq, seq]);
+    let hidden = hidden(&segments, 0..seq, 0..seq, rule.window)
+        .reshape([batch, 1, 1, seq, seq])
+        .expand([batch, kv_heads, group, seq, seq]);
     let weights = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 4).cast(dtype);
     let mixed = weights.reshape([batch, kv_heads, group * seq, seq]).matmul(v);
     let mixed = mixed.reshape([batch, kv_heads, group, seq, head_dim]).permute([0, 3, 1, 2, 4]);
@@ -136,17 +138,25 @@ pub(crate) fn softcap<const D: usize>(x: Tensor<D>, bound: Option<f64>) -> Tenso
     }
 }
 
-/// `[batch, seq, seq]`: whether the key is later than the query, before its window, or of another document.
-fn hidden(segments: Tensor<2, Int>, window: Option<usize>) -> Tensor<3, Bool> {
+/// `[batch, queries, keys]`: whether the key is later than the query, before its window, or of another document.
+pub(crate) fn hidden(
+    segments: &Tensor<2, Int>,
+    queries: Range<usize>,
+    keys: Range<usize>,
+    window: Option<usize>,
+) -> Tensor<3, Bool> {
     let [batch, seq] = segments.dims();
-    let positions = Tensor::<1, Int>::arange(0..seq as i64, &segments.device());
-    let queries = positions.clone().reshape([1, seq, 1]).expand([batch, seq, seq]);
-    let keys = positions.reshape([1, 1, seq]).expand([batch, seq, seq]);
-    let of_query = segments.clone().reshape([batch, seq, 1]).expand([batch, seq, seq]);
-    let of_key = segments.reshape([batch, 1, seq]).expand([batch, seq, seq]);
-    let hidden = keys.clone().greater(queries.clone()).bool_or(of_query.not_equal(of_key));
+    let shape = [batch, queries.len(), keys.len()];
+    let positions =
+        |range: &Range<usize>| Tensor::<1, Int>::arange(range.start as i64..range.end as i64, &segments.device());
+    let documents = |range: &Range<usize>| segments.clone().narrow(1, range.start, range.len());
+    let of_query = documents(&queries).reshape([batch, queries.len(), 1]).expand(shape);
+    let of_key = documents(&keys).reshape([batch, 1, keys.len()]).expand(shape);
+    let query = positions(&queries).reshape([1, queries.len(), 1]).expand(shape);
+    let key = positions(&keys).reshape([1, 1, keys.len()]).expand(shape);
+    let hidden = key.clone().greater(query.clone()).bool_or(of_query.not_equal(of_key));
     match window {
-        Some(window) if window < seq => hidden.bool_or((keys + window as i64).lower_equal(queries)),
+        Some(window) if window < seq => hidden.bool_or((key + window as i64).lower_equal(query)),
         _ => hidden,
     }
 }

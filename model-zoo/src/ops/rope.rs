@@ -1,8 +1,8 @@
 //! Owns the rotation of queries and keys by their positions; never touches the table of angles.
 
+use super::anywhere;
 use super::flex::{self, Backward, Checkpointer, Gradients, Input, Ops, dims, floats, floats_mut};
 use super::parallel::{chunks_mut, rows_per_task};
-use super::reference;
 use super::simd::{Isa, mul_add, multiversion};
 use burn::Tensor;
 use burn::backend::Flex;
@@ -31,10 +31,7 @@ pub fn rope(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Tenso
             rotate(Isa::detect(), &mut output, &angles, 1.0);
             graph.finish(Rope, [node], output, || angles)
         }
-        Err([x, cos, sin]) => {
-            let [x, cos, sin] = [x, cos, sin].map(Tensor::from_dispatch);
-            reference::rope(x, cos, sin, heads)
-        }
+        Err(tensors) => anywhere::rope(tensors, heads),
     }
 }
 

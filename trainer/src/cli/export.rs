@@ -327,7 +327,7 @@ pub(super) fn parity(arguments: &ParityArguments) -> Result<Exit, Failure> {
     };
     let report = parity::run(&arguments.bundle, &opened.device, &show).map_err(Failure::usage)?;
     for absent in &report.absent {
-        note(&format!("note: the bundle has no reference for {absent}"));
+        note(&format!("note: not compared: {absent}"));
     }
     let failed = report.rows.iter().filter(|row| !row.passed()).count();
     if !json {

@@ -315,8 +315,8 @@ fn memory(plan: &Plan, parameters: u64) -> Vec<MemoryEstimate> {
     let on_cpu = if plan.adapter_cost().is_some() { Kernels::Fused } else { Kernels::Joined };
     let kinds: &[(&'static str, Kernels)] = match plan.device {
         DeviceChoice::Cpu => &[("cpu", on_cpu)],
-        DeviceChoice::Auto => &[("cpu", on_cpu), ("gpu", Kernels::Decomposed)],
-        DeviceChoice::Cuda(_) | DeviceChoice::Rocm(_) | DeviceChoice::Wgpu(_) => &[("gpu", Kernels::Decomposed)],
+        DeviceChoice::Auto => &[("cpu", on_cpu), ("gpu", Kernels::Chunked)],
+        DeviceChoice::Cuda(_) | DeviceChoice::Rocm(_) | DeviceChoice::Wgpu(_) => &[("gpu", Kernels::Chunked)],
     };
     let copy = F32_BYTES * parameters;
     // The sum is a binary counter: before the last of n leaves it holds one partial sum for each bit of n - 1.

@@ -9,8 +9,8 @@ mod forward;
 mod panels;
 mod span;
 
+use super::anywhere;
 use super::flex::{self, Backward, Checkpointer, Gradients, Ops, floats};
-use super::reference;
 use super::simd::Isa;
 use burn::Tensor;
 use burn::backend::Flex;
@@ -103,7 +103,8 @@ pub fn attention(
     assert!(rule.window != Some(0) && rule.softcap.is_none_or(|c| c > 0.0), "attention: {rule:?} lets nothing through");
     let segments = segments.into_dispatch();
     let Some(ids) = flex::ints(&segments) else {
-        return reference::attention(q, k, v, Tensor::from_dispatch(segments), shape, rule);
+        let tensors = [q, k, v].map(Tensor::into_dispatch);
+        return anywhere::attention(tensors, Tensor::from_dispatch(segments), shape, rule);
     };
     match flex::inputs([q.into_dispatch(), k.into_dispatch(), v.into_dispatch()]) {
         Ok((graph, [q, k, v])) => {
@@ -115,10 +116,7 @@ pub fn attention(
             let [q, k, v] = [q.tensor, k.tensor, v.tensor];
             graph.finish(Attention, nodes, output.clone(), || Saved { q, k, v, output, normalisers, problem })
         }
-        Err(tensors) => {
-            let [q, k, v] = tensors.map(Tensor::from_dispatch);
-            reference::attention(q, k, v, Tensor::from_dispatch(segments), shape, rule)
-        }
+        Err(tensors) => anywhere::attention(tensors, Tensor::from_dispatch(segments), shape, rule),
     }
 }
 

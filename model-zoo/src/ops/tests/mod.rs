@@ -1,6 +1,7 @@
 //! Owns the comparison of the fused ops with tensor operations and with plain `f64` arithmetic.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod anywhere;
 mod exact;
 mod frozen;
 mod gradients;

@@ -31,10 +31,14 @@ pub struct OptimizerHyper {
 }
 
 impl OptimizerHyper {
+    /// Whether Muon updates a parameter.
+    pub fn by_muon(&self, spec: &ParamSpec) -> bool {
+        self.muon_momentum.is_some() && spec.is_hidden_matrix()
+    }
+
     /// Elements of a parameter's first (0) or second (1) moment: Muon has no second one.
     pub fn moment_len(&self, moment: usize, spec: &ParamSpec) -> usize {
-        let by_muon = self.muon_momentum.is_some() && spec.is_hidden_matrix();
-        if moment == 1 && by_muon { 0 } else { spec.num_elements() }
+        if moment == 1 && self.by_muon(spec) { 0 } else { spec.num_elements() }
     }
 }
 
@@ -67,13 +71,12 @@ impl Optimizer {
         Self::divided(hyper, params, None, device)
     }
 
-    /// Zero moments for the pieces that this process keeps; gradients must come by these pieces. Muon needs whole matrices:
-    /// a configuration that has it and divides the state is refused.
+    /// Zero moments for the pieces that this process keeps; gradients must come by these pieces.
     pub fn divided(hyper: OptimizerHyper, params: &Params, partition: Option<Partition>, device: &Device) -> Self {
         let zeros = |moment: usize| {
             let lengths: Vec<usize> = match &partition {
                 None => params.specs().iter().map(|spec| hyper.moment_len(moment, spec)).collect(),
-                Some(partition) => partition.own().iter().map(Piece::len).collect(),
+                Some(partition) => partition.own().iter().map(|piece| piece.moment_len(moment)).collect(),
             };
             lengths.into_iter().map(|len| Tensor::zeros([len], device)).collect()
         };

@@ -3,7 +3,8 @@
 //!
 //! The parameters of a bucket are laid end to end and cut into units of [`SUM_CHUNK`] elements that never cross a
 //! parameter; every process owns a contiguous run of units of about the same size. As kernels work on the same units
-//! whether a parameter is whole or not, the numbers of a step do not depend on the cut, to the bit.
+//! whether a parameter is whole or not, the numbers of a step do not depend on the cut, to the bit. What Muon updates is
+//! not cut: its matrices are dealt out whole.
 
 use std::ops::Range;
 
@@ -20,6 +21,8 @@ pub struct Piece {
     pub param: usize,
     /// Its elements.
     pub range: Range<usize>,
+    /// Whether it is a matrix that Muon updates, which has no second moment.
+    pub by_muon: bool,
 }
 
 impl Piece {
@@ -33,6 +36,12 @@ impl Piece {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.range.is_empty()
+    }
+
+    /// Elements of its first (0) or second (1) moment.
+    #[must_use]
+    pub fn moment_len(&self, moment: usize) -> usize {
+        if moment == 1 && self.by_muon { 0 } else { self.len() }
     }
 }
 
@@ -55,15 +64,25 @@ struct Section {
 
 impl Partition {
     /// Cuts every bucket among `world` processes, so that all of them share the work on each; `rank` is this one.
+    /// Parameters that are updated `by_muon` stay whole.
     #[must_use]
-    pub fn new(specs: &[ParamSpec], buckets: &Buckets, rank: usize, world: usize) -> Self {
+    pub fn new(
+        specs: &[ParamSpec],
+        buckets: &Buckets,
+        by_muon: impl Fn(&ParamSpec) -> bool,
+        rank: usize,
+        world: usize,
+    ) -> Self {
         let world = world.max(1);
         let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); world];
         let mut sections = Vec::with_capacity(buckets.len());
         for bucket in 0..buckets.len() {
             let mut members = buckets.members(bucket).to_vec();
             members.sort_unstable();
-            let cut = cut_bucket(specs, &members, world);
+            let (whole, rest): (Vec<usize>, Vec<usize>) =
+                members.into_iter().partition(|&param| specs.get(param).is_some_and(&by_muon));
+            let mut cut = cut_bucket(specs, &rest, world);
+            deal(specs, &whole, &mut cut, &pieces);
             let largest = cut.iter().map(|own| own.iter().map(Piece::len).sum::<usize>()).max().unwrap_or(0);
             let region = largest.next_multiple_of(SLICE_ALIGNMENT);
             let mut placed = Vec::new();
@@ -156,11 +175,31 @@ fn cut_bucket(specs: &[ParamSpec], members: &[usize], world: usize) -> Vec<Vec<P
             let Some(own) = pieces.get_mut(owner.min(world - 1)) else { continue };
             match own.last_mut() {
                 Some(last) if last.param == param => last.range.end = end,
-                _ => own.push(Piece { param, range: start..end }),
+                _ => own.push(Piece { param, range: start..end, by_muon: false }),
             }
         }
     }
     pieces
+}
+
+/// Adds the parameters `whole` of a bucket to what `cut` gives every process of it, the largest first, each to the process
+/// that has least of this bucket, and of those to the one that has least of the buckets `before`.
+fn deal(specs: &[ParamSpec], whole: &[usize], cut: &mut [Vec<Piece>], before: &[Vec<Piece>]) {
+    let elements = |pieces: &[Piece]| pieces.iter().map(Piece::len).sum::<usize>();
+    let mut whole: Vec<(usize, usize)> =
+        whole.iter().map(|&param| (param, specs.get(param).map_or(0, ParamSpec::num_elements))).collect();
+    whole.sort_by_key(|&(param, len)| (std::cmp::Reverse(len), param));
+    let mut loads: Vec<(usize, usize)> = cut.iter().zip(before).map(|(a, b)| (elements(a), elements(b))).collect();
+    for (param, len) in whole.into_iter().filter(|&(_, len)| len > 0) {
+        let least = loads.iter().enumerate().min_by_key(|(_, load)| **load).map_or(0, |(owner, _)| owner);
+        if let (Some(own), Some(load)) = (cut.get_mut(least), loads.get_mut(least)) {
+            own.push(Piece { param, range: 0..len, by_muon: true });
+            load.0 += len;
+        }
+    }
+    for own in cut {
+        own.sort_unstable_by_key(|piece| (piece.param, piece.range.start));
+    }
 }
 
 #[cfg(test)]
@@ -186,10 +225,12 @@ mod tests {
             sizes in prop::collection::vec(0_usize..200_000, 0..12),
             world in 1_usize..9,
             min_bytes in 0_u64..600_000,
+            muon in prop::option::of(1_usize..4),
         ) {
             let specs = specs(&sizes);
             let buckets = reversed(&specs, min_bytes);
-            let partition = Partition::new(&specs, &buckets, world - 1, world);
+            let by_muon = |spec: &ParamSpec| muon.is_some_and(|every| spec.num_elements().is_multiple_of(every));
+            let partition = Partition::new(&specs, &buckets, by_muon, world - 1, world);
             let mut next = vec![0; sizes.len()];
             for bucket in 0..buckets.len() {
                 let (flat_len, mut end_of_last) = (partition.flat_len(bucket), 0);
@@ -201,6 +242,9 @@ mod tests {
                     let owner = (0..world).find(|&rank| slice_of(flat_len, world, rank).contains(&at)).unwrap();
                     prop_assert!(at + piece.len() <= slice_of(flat_len, world, owner).end, "what collectives cut");
                     prop_assert!(partition.of(owner).contains(piece));
+                    prop_assert_eq!(piece.by_muon, by_muon(&specs[piece.param]));
+                    prop_assert!(!piece.by_muon || piece.len() == sizes[piece.param], "a matrix is not cut");
+                    prop_assert_eq!((piece.moment_len(0), piece.moment_len(1) == 0), (piece.len(), piece.by_muon));
                     next[piece.param] = piece.range.end;
                     end_of_last = at + piece.len();
                 }
@@ -223,11 +267,27 @@ mod tests {
         let (specs, total): (_, usize) = (specs(&sizes), sizes.iter().sum());
         let buckets = reversed(&specs, 4 << 20);
         for world in [2, 4, 8] {
-            let partition = Partition::new(&specs, &buckets, 0, world);
+            let partition = Partition::new(&specs, &buckets, |_| false, 0, world);
             for rank in 0..world {
                 let share = partition.of(rank).iter().map(Piece::len).sum::<usize>();
                 let limit = 2 * SUM_CHUNK * buckets.len();
                 assert!(share.abs_diff(total / world) <= limit, "{world}: rank {rank} owns {share}");
+            }
+        }
+    }
+
+    /// 12 blocks of a model of 110 M parameters, one bucket each: no process has more than a third above its share.
+    #[test]
+    fn whole_matrices_are_dealt_evenly() {
+        let block = [768, 768 * 768, 256 * 768, 256 * 768, 768 * 768, 768, 2048 * 768, 2048 * 768, 768 * 2048];
+        let sizes = block.repeat(12);
+        let (specs, total): (_, usize) = (specs(&sizes), sizes.iter().sum());
+        let buckets = reversed(&specs, 4 * block.iter().sum::<usize>() as u64);
+        for world in [2, 4, 8] {
+            let partition = Partition::new(&specs, &buckets, |spec| spec.num_elements() > 768, 0, world);
+            for rank in 0..world {
+                let share = partition.of(rank).iter().map(Piece::len).sum::<usize>();
+                assert!(3 * world * share <= 4 * total, "{world}: rank {rank} owns {share} of {total}");
             }
         }
     }

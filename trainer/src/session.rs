@@ -11,7 +11,7 @@ use data_pipeline::dataset::{DataError, Dataset};
 use data_pipeline::loader::Loader;
 use data_pipeline::order::{Order, OrderError};
 use data_pipeline::prepare::PrepareError;
-use model_zoo::{Model, Params};
+use model_zoo::{Model, ParamSpec, Params};
 
 pub(crate) use self::data::order_of;
 use self::data::{facts, order, packed, packing_note};
@@ -294,7 +294,9 @@ impl Session {
         let bucket_bytes = (plan.cluster.bucket_cap_mb * 1e6) as u64;
         let buckets = Buckets::new(&model.specs(), &model.gradient_order(), bucket_bytes);
         let is_divided = plan.cluster.zero > 0 && team.world() > 1;
-        let partition = is_divided.then(|| Partition::new(&model.specs(), &buckets, team.rank(), team.world()));
+        let by_muon = |spec: &ParamSpec| plan.adamw.by_muon(spec);
+        let partition =
+            is_divided.then(|| Partition::new(&model.specs(), &buckets, by_muon, team.rank(), team.world()));
         let device = &opened.device;
         let loaded = match &output {
             Some(output) => {

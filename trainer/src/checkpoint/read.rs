@@ -11,7 +11,7 @@ use super::{CheckpointError, Manifest, digest};
 use crate::adapter::AdapterPlan;
 use crate::durable;
 use crate::optim::{OptimizerHyper, cut};
-use crate::partition::Partition;
+use crate::partition::{Partition, Piece};
 use crate::tensor_file::TensorFile;
 
 /// Largest `config.json` that is read, bytes.
@@ -186,7 +186,10 @@ pub(super) fn read_state_tensors(
                 None => kept.push(whole),
                 Some(partition) => {
                     let own = partition.own().iter().filter(|piece| piece.param == param);
-                    kept.extend(own.map(|piece| cut(whole.clone(), piece)));
+                    let part = |piece: &Piece| {
+                        if piece.moment_len(moment) == 0 { whole.clone() } else { cut(whole.clone(), piece) }
+                    };
+                    kept.extend(own.map(part));
                 }
             }
         }

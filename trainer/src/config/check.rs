@@ -271,12 +271,6 @@ impl RawConfig {
                 return Err(rules.places.invalid("muon_momentum", message, "write for example `muon_momentum: 0.95`"));
             }
         }
-        let stage = self.cluster.as_ref().and_then(|cluster| cluster.zero).unwrap_or(0);
-        if self.optimizer == Some(OptimizerName::Muon) && stage > 0 {
-            let message = format!("`cluster.zero: {stage}` cuts matrices into pieces; Muon needs them whole");
-            let hint = "delete `cluster.zero` (Muon keeps one moment of a matrix, not two) or write `optimizer: adamw`";
-            return Err(rules.places.invalid("cluster.zero", message, hint));
-        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::worker::lock;
 use super::{Team, floats_of, floats_to_bytes, laid_out, place, to_device, to_host};
 use crate::cluster::ClusterError;
 use crate::optim::{Optimizer, cut};
-use crate::partition::Partition;
+use crate::partition::{Partition, Piece};
 
 /// Bytes of a term of the gradient norm on the wire: the parameter, the first element and the value.
 const TERM_BYTES: usize = 24;
@@ -118,11 +118,11 @@ impl Team {
         for moment in 0..2 {
             if self.leads() {
                 for param in 0..params {
-                    self.send_pieces(&partition, param, || read(moment, param))?;
+                    self.send_pieces(&partition, moment, param, || read(moment, param))?;
                 }
                 continue;
             }
-            for (index, piece) in partition.own().iter().enumerate() {
+            for (index, piece) in partition.own().iter().enumerate().filter(|(_, piece)| piece.moment_len(moment) > 0) {
                 let part = floats_of(&lock(&self.collective).recv(0)?);
                 if part.len() != piece.len() {
                     return Err(self.nonsense(0, "piece of a moment").into());
@@ -136,14 +136,16 @@ impl Team {
         Ok(())
     }
 
-    /// Rank 0 sends the others their pieces of one parameter; it is read only if there are any.
+    /// Rank 0 sends the others their pieces of one moment of a parameter; it is read only if there are any.
     fn send_pieces<E: From<ClusterError>>(
         &self,
         partition: &Partition,
+        moment: usize,
         param: usize,
         read: impl FnOnce() -> Result<Vec<f32>, E>,
     ) -> Result<(), E> {
-        let pieces = |rank: usize| partition.of(rank).iter().filter(move |piece| piece.param == param);
+        let there = move |piece: &&Piece| piece.param == param && piece.moment_len(moment) > 0;
+        let pieces = |rank: usize| partition.of(rank).iter().filter(there);
         if (1..self.world()).all(|rank| pieces(rank).next().is_none()) {
             return Ok(());
         }
@@ -171,7 +173,8 @@ impl Team {
         let Some(partition) = &optimizer.partition else { return Ok(Vec::new()) };
         let mut bytes = Vec::new();
         for rank in 0..self.world() {
-            for (index, piece) in partition.of(rank).iter().enumerate().filter(|(_, piece)| piece.param == param) {
+            let there = |(_, piece): &(usize, &Piece)| piece.param == param && piece.moment_len(moment) > 0;
+            for (index, piece) in partition.of(rank).iter().enumerate().filter(there) {
                 if rank == self.rank() {
                     let own = moments(optimizer, moment).get(index).cloned();
                     bytes.extend(floats_to_bytes(&own.map_or_else(|| Ok(Vec::new()), to_host)?));
@@ -193,7 +196,8 @@ impl Team {
     /// [`ClusterError`] when a process is lost.
     pub fn send_moments(&mut self, optimizer: &Optimizer) -> Result<(), ClusterError> {
         for moment in 0..2 {
-            for piece in moments(optimizer, moment) {
+            // Muon leaves second moments empty.
+            for piece in moments(optimizer, moment).iter().filter(|piece| piece.dims() != [0]) {
                 let bytes = floats_to_bytes(&to_host(piece.clone())?);
                 lock(&self.collective).send(0, &bytes)?;
             }

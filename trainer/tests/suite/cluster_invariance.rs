@@ -28,16 +28,26 @@ fn one_process_or_eight_train_the_same_bits() {
 
 #[test]
 fn divided_states_and_gradients_train_the_same_bits() {
+    divided_runs_train_the_same_bits("optimizer=adamw");
+}
+
+/// Muon's matrices are dealt out whole.
+#[test]
+fn divided_matrices_of_muon_train_the_same_bits() {
+    divided_runs_train_the_same_bits("optimizer=muon");
+}
+
+fn divided_runs_train_the_same_bits(optimizer: &str) {
     let dir = tempfile::tempdir().unwrap();
     let one = dir.path().join("one");
-    let settings = [LEAVES, "logging_steps=1", "cluster.digest_steps=5", "save_steps=7", "max_steps=28"];
+    let settings = [LEAVES, optimizer, "logging_steps=1", "cluster.digest_steps=5", "save_steps=7", "max_steps=28"];
     train_tiny(&one, &settings);
     let (expected, digest) = (losses(&one), final_digest(&one));
     // Small buckets, so that several are on their way at a time.
     let stages = ["cluster.zero=0", "cluster.zero=1", "cluster.zero=2"];
-    let [whole, optimizer, gradients] =
+    let [whole, moments, gradients] =
         stages.map(|zero| [&settings[..], &[zero, "cluster.bucket_cap_mb=0.05"]].concat());
-    for (processes, stage) in [(2, &whole), (2, &optimizer), (4, &optimizer), (2, &gradients), (8, &gradients)] {
+    for (processes, stage) in [(2, &whole), (2, &moments), (4, &moments), (2, &gradients), (8, &gradients)] {
         let run = dir.path().join(format!("run-{processes}-{}", stage[settings.len()]));
         launch_tiny(processes, &run, stage);
         assert_eq!(losses(&run), expected, "{processes} processes, {stage:?}");
@@ -47,7 +57,7 @@ fn divided_states_and_gradients_train_the_same_bits() {
     let cut = dir.path().join("cut");
     start_and_cut(4, &cut, &gradients, 7);
     start_and_cut(2, &cut, &settings, 14);
-    start_and_cut(8, &cut, &optimizer, 21);
+    start_and_cut(8, &cut, &moments, 21);
     launch_tiny(4, &cut, &gradients);
     assert_eq!((losses(&cut), final_digest(&cut)), (expected, digest));
 }

@@ -34,7 +34,6 @@ fn it_learns_and_its_bits_depend_on_nothing_else() {
 fn what_muon_cannot_do_is_refused_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     for (settings, named) in [
-        (["optimizer=muon", "cluster.zero=1"], "Muon needs them whole"),
         (["optimizer=muon", "muon_momentum=1"], "`muon_momentum` is 1"),
         (["optimizer=adamw", "muon_momentum=0.9"], "is for `optimizer: muon`"),
     ] {

@@ -69,12 +69,12 @@ fn llama_with_scaled_rotary_positions_and_tied_head() {
 
 #[test]
 fn llama_in_shards() {
-    check("llama_sharded", &["training"]);
+    check("llama_sharded", &["training: the bundle has no reference for it"]);
 }
 
 #[test]
 fn llama_stored_in_bf16() {
-    check("llama_bf16", &["training"]);
+    check("llama_bf16", &["training: the bundle has no reference for it"]);
 }
 
 #[test]

@@ -459,7 +459,6 @@ fn sizes_match(path: &Path, manifest: &Manifest) -> Result<(), CheckpointError> 
 /// [`CheckpointError::Damaged`] naming the first file that differs.
 pub fn verify_files(path: &Path, manifest: &Manifest) -> Result<(), CheckpointError> {
     sizes_match(path, manifest)?;
-    manifest.files.iter().for_each(|file| read_ahead(&path.join(&file.name)));
     let check = |file: &tensor_file::FileEntry| {
         let at = path.join(&file.name);
         let found = tensor_file::describe(&at)?;
@@ -481,15 +480,4 @@ pub fn verify_files(path: &Path, manifest: &Manifest) -> Result<(), CheckpointEr
         }
     }
     Ok(())
-}
-
-/// Asks the system to fetch a file from the disk while others are being hashed: without that, hashing and the disk wait for
-/// each other. What cannot be asked for is read when it is needed.
-fn read_ahead(path: &Path) {
-    #[cfg(target_os = "linux")]
-    if let Ok(file) = std::fs::File::open(path) {
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::WillNeed);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = path;
 }

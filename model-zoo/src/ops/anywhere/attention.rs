@@ -82,7 +82,7 @@ impl Problem {
     }
 
     /// Back to `[batch · seq, heads · head_dim]`.
-    fn from_query_heads(&self, x: Tensor<5>) -> Tensor<2> {
+    fn join_query_heads(&self, x: Tensor<5>) -> Tensor<2> {
         let AttentionShape { batch, seq, heads, head_dim, .. } = self.shape;
         x.permute([0, 3, 1, 2, 4]).reshape([batch * seq, heads * head_dim])
     }
@@ -94,7 +94,7 @@ impl Problem {
     }
 
     /// Back to `[batch · seq, kv_heads · head_dim]`.
-    fn from_key_heads(&self, x: Tensor<4>) -> Tensor<2> {
+    fn join_key_heads(&self, x: Tensor<4>) -> Tensor<2> {
         let AttentionShape { batch, seq, kv_heads, head_dim, .. } = self.shape;
         x.permute([0, 2, 1, 3]).reshape([batch * seq, kv_heads * head_dim])
     }
@@ -148,7 +148,7 @@ impl Problem {
             parts.push(self.split(weights.matmul(v), queries.len()));
             normalisers.push(top + sum.log());
         }
-        (self.from_query_heads(Tensor::cat(parts, 3)), normalisers)
+        (self.join_query_heads(Tensor::cat(parts, 3)), normalisers)
     }
 }
 
@@ -193,8 +193,8 @@ impl Saved {
             dk.add(slopes.swap_dims(2, 3).matmul(q), &keys, problem);
         }
         parts.reverse();
-        let dq = problem.from_query_heads(Tensor::cat(parts, 3));
-        let [dk, dv] = [dk, dv].map(|sum| problem.from_key_heads(sum.0.unwrap_or_else(|| k.zeros_like())));
+        let dq = problem.join_query_heads(Tensor::cat(parts, 3));
+        let [dk, dv] = [dk, dv].map(|sum| problem.join_key_heads(sum.0.unwrap_or_else(|| k.zeros_like())));
         [dq, dk, dv]
     }
 }
